@@ -1,0 +1,40 @@
+"""Time as a port, so that tests never sleep: everything that asks for the time or waits takes a Clock.
+
+The virtual one for tests is `ocmt.testing.clock.VirtualClock`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What time it is, and how to wait."""
+
+    def now(self) -> datetime:
+        """The wall-clock time, aware, in UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that only goes forward; differences are what counts."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after that many seconds of this clock."""
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """See Clock."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """See Clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """See Clock."""
+        await asyncio.sleep(seconds)

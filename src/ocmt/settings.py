@@ -1,0 +1,117 @@
+"""Every setting, typed, with its source. Read only by `bootstrap` and `cli`; rooms get values, not settings.
+
+Sources, strongest first: command line, environment (`OCMT_*`, and the customary `DATABASE_URL`,
+`ANTHROPIC_API_KEY`), `ocmt.toml` in the data folder, the defaults below.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from platformdirs import user_cache_path, user_data_path
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from ocmt.errors import SetupProblem
+
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_duration(value: object) -> object:
+    """`90s`, `30m`, `4h`, `1h30m` or a plain number of seconds → timedelta. Raises ValueError."""
+    if isinstance(value, timedelta):
+        return value
+    text = str(value).strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return timedelta(seconds=float(text))
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d))+", text):
+        raise ValueError("write a duration like 90s, 30m or 4h")
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+def _alias(*names: str) -> Any:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """The settings of one process."""
+
+    model_config = SettingsConfigDict(env_prefix="OCMT_", extra="forbid", populate_by_name=True)
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("ocmt"))
+    """Everything that must be kept: the database, the secrets, the objects, the agents' files."""
+    cache_dir: Path = Field(default_factory=lambda: user_cache_path("ocmt"))
+    """What `make setup` can make again: Node, OpenClaw, PostgreSQL, bubblewrap."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    public_url: str | None = None
+    """What users type; default `http://localhost:PORT`."""
+    ui_dir: Path | None = None
+    database_url: SecretStr | None = Field(default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url"))
+    database_pool: int = Field(default=10, ge=2)
+
+    runtime: Literal["sandbox", "docker", "process"] = "sandbox"
+    agent_pause_after: Duration = timedelta(minutes=5)
+    agent_stop_after: Duration = timedelta(minutes=30)
+    agent_memory: int = 2 * 1024**3
+    """Bytes of memory that one agent may use, where the runtime can limit it."""
+    wake_timeout: Duration = timedelta(seconds=120)
+    turn_timeout: Duration = timedelta(minutes=15)
+    credentials: Literal["broker", "inject"] = "broker"
+
+    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias=_alias("ANTHROPIC_API_KEY", "OCMT_ANTHROPIC_API_KEY", "anthropic_api_key"))
+    anthropic_url: str = "https://api.anthropic.com"
+    model: str = "claude-sonnet-4-6"
+    demo_model: bool = False
+    """Answer from the demo model even where a key is at hand."""
+    turn_call_limit: int = Field(default=50, ge=1)
+    daily_token_limit: int = Field(default=5_000_000, ge=0)
+    """Tokens (input and output) that one user may use per day (UTC)."""
+
+    smtp_url: SecretStr | None = None
+    """`smtp://user:password@host:587` (STARTTLS) or `smtps://…`; without it mails go to the local outbox."""
+    mail_from: str = "OCMT <ocmt@localhost>"
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line, then environment, then `ocmt.toml` of the data folder that the first two name."""
+        chosen = init_settings().get("data_dir") or env_settings().get("data_dir") or user_data_path("ocmt")
+        file = TomlConfigSettingsSource(settings_cls, Path(chosen).expanduser() / "ocmt.toml")
+        return init_settings, env_settings, file
+
+    @property
+    def url(self) -> str:
+        """The public address, without a slash at its end."""
+        return (self.public_url or f"http://localhost:{self.port}").rstrip("/")
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from all sources; `given` are the command line's, None meaning not given.
+
+    Raises: SetupProblem with one line that names the setting and what is wrong with it.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SetupProblem(f"The setting {name} is wrong: {first['msg']}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SetupProblem(f"ocmt.toml in the data folder is not valid TOML: {error}.") from error
