@@ -1,0 +1,179 @@
+"""Types and rules of identity, all pure: addresses, who is admitted, how long links and sessions live.
+
+No framework, no driver, no clock of its own: the time is an argument. What stands here is the policy;
+`service.py` carries it out and `queries.sql` guards it where two requests race.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from ocmt.errors import InvalidInput
+
+Status = Literal["active", "suspended"]
+
+DEFAULT_ADMIN = "admin@localhost"
+"""The address that the start link gives the first administrator, until they set their own."""
+
+LINK_LIFETIME = timedelta(minutes=15)
+LINK_WINDOW = timedelta(minutes=15)
+LINKS_PER_ADDRESS = 5
+"""Links that one address may have asked for within LINK_WINDOW."""
+LINKS_OVERALL = 1000
+"""Links within LINK_WINDOW for all known addresses together, and as many for all unknown ones: two purses,
+so that a flood of made-up addresses fills no table and yet locks no user out."""
+LINK_KEPT = timedelta(hours=1)
+"""How long the row of an expired link is kept."""
+
+SESSION_IDLE = timedelta(days=7)
+SESSION_ABSOLUTE = timedelta(days=30)
+SESSION_TOUCH = timedelta(minutes=5)
+"""A session's last use is written down at most this often."""
+
+# What browsers take for an address: https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address
+# ASCII only, and so without the surprises of case folding and of look-alikes.
+_ADDRESS = re.compile(
+    r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+    r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
+)
+_LONGEST_ADDRESS = 254
+_LONGEST_NAME = 200
+_LONGEST_USER_AGENT = 300
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody who may have an agent."""
+
+    id: UUID
+    email: str
+    name: str | None
+    is_admin: bool
+    status: Status
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class LoginSession:
+    """One browser in which a user is signed in; its token is known only to that browser."""
+
+    id: UUID
+    user_agent: str | None
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A sign-in mail that is ready to go."""
+
+    to: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class LinkDemand:
+    """How many links were asked for within LINK_WINDOW, before the one that is asked for now."""
+
+    for_address: int
+    overall: int
+    """By all addresses of the same kind (known or unknown)."""
+
+
+def normalise_email(text: str) -> str:
+    """The one spelling under which an address is kept and compared: trimmed and in lower case.
+
+    Raises: InvalidInput where it is not an address that a mail server would take.
+    """
+    address = text.strip()
+    if not address.isascii():
+        raise InvalidInput("Write the e-mail address in plain ASCII letters (domains in their xn-- form).")
+    address = address.lower()
+    if len(address) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
+        raise InvalidInput("This is not an e-mail address; write it like ada@example.org.")
+    return address
+
+
+def normalise_name(text: str | None) -> str | None:
+    """A display name on one line, or None for an empty one.
+
+    Raises: InvalidInput where it is too long or holds control characters.
+    """
+    name = (text or "").strip()
+    if len(name) > _LONGEST_NAME or not name.isprintable():
+        raise InvalidInput(f"A name is one line of at most {_LONGEST_NAME} characters.")
+    return name or None
+
+
+def shorten_user_agent(text: str | None) -> str | None:
+    """What we keep of a browser's description of itself: printable, and not as long as it likes."""
+    kept = "".join(character for character in text or "" if character.isprintable())
+    return kept[:_LONGEST_USER_AGENT].strip() or None
+
+
+def may_sign_in(status: Status | None, *, installation_is_empty: bool) -> bool:
+    """Who is admitted: active users, and anybody while there is nobody yet (they become administrator).
+
+    `status` is None for an address that no user has. Everything else is denied; users are added by the
+    administrator.
+    """
+    if status is None:
+        return installation_is_empty
+    return status == "active"
+
+
+def may_ask_for_link(demand: LinkDemand) -> bool:
+    """Whether one more link may be made, for a known or an unknown address alike."""
+    return demand.for_address < LINKS_PER_ADDRESS and demand.overall < LINKS_OVERALL
+
+
+def may_change_address(user: User) -> bool:
+    """Whether a user may set their own address without anybody proving that it is theirs.
+
+    Only administrators, who could add any address anyway. Anybody else could take a colleague's address
+    and let them sign in to an account that is not theirs.
+    """
+    return user.is_admin
+
+
+def session_expiry(created_at: datetime, used_at: datetime) -> datetime:
+    """When a session ends if it is not used again: after a week unused, after 30 days in any case."""
+    return min(used_at + SESSION_IDLE, created_at + SESSION_ABSOLUTE)
+
+
+def touch_is_due(last_seen_at: datetime, now: datetime) -> bool:
+    """Whether a session's last use is old enough to be written down again."""
+    return now - last_seen_at >= SESSION_TOUCH
+
+
+def new_token() -> str:
+    """256 random bits, fit for a URL's fragment and for a cookie."""
+    return secrets.token_urlsafe(32)
+
+
+def token_hash(token: str) -> bytes:
+    """What we store of a token. It is random through and through, so a plain SHA-256 cannot be guessed back,
+    and looking the hash up tells an attacker's clock nothing about the token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def sign_in_letter(to: str, link: str) -> Letter:
+    """The mail that carries a sign-in link."""
+    minutes = int(LINK_LIFETIME.total_seconds() // 60)
+    return Letter(
+        to=to,
+        subject="Your sign-in link",
+        text=(
+            "Open this link to sign in to your agent:\n\n"
+            f"{link}\n\n"
+            f"It works once, and for {minutes} minutes. If you did not ask for it, you need not do anything.\n"
+        ),
+    )

@@ -1,0 +1,91 @@
+"""The public address, and what follows from it: whose page may write, and what the cookie is called.
+
+Pure, and its own file because the middleware, the routes and the sign-in links must agree on it. A browser
+sends our cookie with requests that other pages make; the Origin header tells whose page it was.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from ocmt.errors import SetupProblem
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+_HOW_TO_WRITE_IT = (
+    "Write the public address (OCMT_PUBLIC_URL) as scheme and host, like https://agents.example.org."
+)
+
+
+@dataclass(frozen=True)
+class PublicAddress:
+    """Where users reach us. Made by `parse`, which refuses what could not be safe."""
+
+    url: str
+    """Without a slash at its end."""
+    secure: bool
+    origins: frozenset[str]
+    """The origins of our own pages, as browsers write them."""
+
+    @classmethod
+    def parse(cls, url: str) -> PublicAddress:
+        """Raises: SetupProblem for what is no plain address, and for http where others could listen in."""
+        try:
+            parts = urlsplit(url.rstrip("/"))
+            host, port = parts.hostname, parts.port
+        except ValueError as error:
+            raise SetupProblem(_HOW_TO_WRITE_IT, detail=str(error)) from error
+        if not host or not host.isascii() or parts.scheme not in _DEFAULT_PORTS or parts.username is not None:
+            raise SetupProblem(_HOW_TO_WRITE_IT)
+        if parts.path or parts.query or parts.fragment:
+            raise SetupProblem(_HOW_TO_WRITE_IT)
+        loopback = _is_loopback(host)
+        if parts.scheme == "http" and not loopback:
+            raise SetupProblem(
+                "Sign-in over plain http is safe only on this machine: put TLS in front and set OCMT_PUBLIC_URL "
+                f"to https://{host}, or use http://localhost."
+            )
+        own = f"[{host}]" if ":" in host else host
+        hosts = {own, *(_LOOPBACK_HOSTS if loopback else ())}
+        shown_port = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
+        return cls(
+            url=f"{parts.scheme}://{own}{shown_port}",
+            secure=parts.scheme == "https",
+            origins=frozenset(f"{parts.scheme}://{each}{shown_port}" for each in hosts),
+        )
+
+    @property
+    def cookie(self) -> str:
+        """The session cookie's name. `__Host-` binds it to https, this host and / (RFC 6265bis 4.1.3.2)."""
+        return "__Host-ocmt" if self.secure else "ocmt"
+
+    def sign_in_link(self, token: str) -> str:
+        """The token rides in the fragment, which browsers send to nobody and servers never log."""
+        return f"{self.url}/sign-in#token={token}"
+
+    def admits_write(self, origin: str | None, fetch_site: str | None) -> bool:
+        """Whether a request that carries the cookie and changes something comes from a page of ours.
+
+        `fetch_site` (Sec-Fetch-Site, which no page can forge) counts only where there is no Origin.
+        """
+        if origin is None:
+            return fetch_site == "same-origin"
+        return origin in self.origins
+
+    def admits_sign_in(self, origin: str | None, fetch_site: str | None) -> bool:
+        """Whether a request to sign in may come from where it comes from. Programs send neither header.
+
+        Another site's page could otherwise sign its visitor in as somebody else (login CSRF).
+        """
+        return (origin is None and fetch_site is None) or self.admits_write(origin, fetch_site)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
