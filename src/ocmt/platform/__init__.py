@@ -1,0 +1,4 @@
+"""What every feature stands on: the database, secrets, objects, mail, HTTP, telemetry, time.
+
+Knows no feature.
+"""

@@ -1,0 +1,108 @@
+"""The schema's history: one numbered SQL file a step, run by Alembic in order.
+
+A revision expands the schema (old and new programs both work on it) unless its name begins with
+`NNNN_post_`: those contract it, and run only once every replica runs the new program. Alembic (which takes
+0.9 s to import) is loaded only where something is to be done; it renders the script, asyncpg runs it, in one
+transaction under an advisory lock, so that of two replicas one migrates and the other finds it done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import asyncpg
+
+from ocmt.errors import SetupProblem, Unavailable
+from ocmt.platform.database import Connection, connect
+
+Phase = Literal["pre", "all"]
+
+_LOCK = 0x6F636D74  # "ocmt"
+_LOCK_SECONDS = 60
+
+
+def revisions() -> list[tuple[str, str]]:
+    """Every revision as (number, name), oldest first: `[("0001", "0001_initial"), …]`."""
+    folder = resources.files(__name__).joinpath("versions")
+    names = sorted(entry.name[:-4] for entry in folder.iterdir() if re.match(r"\d{4}_\w+\.sql$", entry.name))
+    return [(name[:4], name) for name in names]
+
+
+def target_revision(phase: Phase = "all") -> str:
+    """The newest revision of that phase: with `pre`, the one before the contractions at the end begin."""
+    numbers = [number for number, name in revisions() if phase == "all" or not name[5:].startswith("post_")]
+    return numbers[-1]
+
+
+async def schema_is_current(dsn: str, phase: Phase = "all") -> bool:
+    """Whether nothing is left to migrate. A schema newer than this program counts as current.
+
+    Raises: Unavailable where the database does not answer.
+    """
+    connection = await connect(dsn)
+    try:
+        return (await _applied(connection) or "") >= target_revision(phase)
+    finally:
+        await connection.close(timeout=5)
+
+
+async def migrate(dsn: str, phase: Phase = "all") -> list[str]:
+    """Bring the schema up to date; returns the revisions applied, oldest first. All of them or none.
+
+    Raises: Unavailable where the database does not answer, or another replica migrates for over a minute;
+    SetupProblem where a statement fails.
+    """
+    connection = await connect(dsn)
+    try:
+        async with connection.transaction():
+            await connection.execute(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
+            await connection.execute("set local statement_timeout = 0")
+            await connection.execute("select pg_advisory_xact_lock($1)", _LOCK, timeout=_LOCK_SECONDS + 5)
+            applied = await _applied(connection)
+            target = target_revision(phase)
+            if (applied or "") >= target:
+                return []
+            # Imports SQLAlchemy and works on text only: off the event loop.
+            script = await asyncio.to_thread(_render, applied, target)
+            await connection.execute(script, timeout=3600)
+            return [number for number, _ in revisions() if (applied or "") < number <= target]
+    except asyncpg.LockNotAvailableError as error:
+        raise Unavailable("Another process is migrating the database. Try again in a minute.") from error
+    except asyncpg.PostgresError as error:
+        raise SetupProblem(f"The database could not be migrated: {error}.") from error
+    finally:
+        await connection.close(timeout=5)
+
+
+async def _applied(connection: Connection) -> str | None:
+    """The revision that the database is at; None for an empty one."""
+    if await connection.fetchval("select to_regclass('alembic_version')") is None:
+        return None
+    number: str | None = await connection.fetchval("select version_num from alembic_version")
+    return number
+
+
+def _render(applied: str | None, target: str) -> str:
+    """The SQL that leads from one revision to another, Alembic's bookkeeping included."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.attributes["output"] = output = io.StringIO()
+    command.upgrade(config, f"{applied}:{target}" if applied else target, sql=True)
+    return output.getvalue()
+
+
+def run_sql(revision_file: str) -> None:
+    """Called by a revision: emit the SQL file beside it, word for word."""
+    from alembic import op
+    from sqlalchemy import text
+
+    sql = Path(revision_file).with_suffix(".sql").read_text("utf-8")
+    op.execute(text(sql.replace(":", r"\:")))  # a colon is never a parameter here

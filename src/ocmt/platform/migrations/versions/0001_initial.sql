@@ -64,6 +64,7 @@ create table agents (
   retry_at          timestamptz,
   error             jsonb,             -- {"code", "message"} of the last failure
   next_wake_at      timestamptz,
+  restart_asked     boolean not null default false,
   image             text,
   lease_owner       text,
   lease_token       bigint not null default 0,
@@ -86,7 +87,8 @@ create table conversations (
   title       text,
   created_at  timestamptz not null default now(),
   updated_at  timestamptz not null default now(),
-  last_seq    bigint not null default 0,
+  last_seq    bigint not null default 0,      -- of its events
+  written_seq bigint not null default 0,      -- how far its transcript in the object store reaches
   unique (user_id, id)
 );
 create index conversations_user on conversations (user_id, updated_at desc);
@@ -137,6 +139,7 @@ create table model_calls (
   finished_at         timestamptz,
   status              integer,         -- the provider's HTTP status; null while under way
   error_code          text,            -- ours: provider_key_refused, provider_overloaded, turn_call_limit, …
+  error_message       text,            -- in plain words, for the user; at times the provider's own
   input_tokens        bigint not null default 0,
   output_tokens       bigint not null default 0,
   cache_read_tokens   bigint not null default 0,

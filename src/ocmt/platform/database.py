@@ -1,0 +1,276 @@
+"""The way to PostgreSQL: a pool, transactions, and hints by LISTEN/NOTIFY.
+
+Everything shared between replicas is a row; hints only make it fast, so whoever waits for one also polls.
+The pool does not reset sessions when they come back: inside a transaction use `set local` only, and take no
+session-level advisory locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self, TypeAlias
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+from ocmt.errors import Unavailable
+from ocmt.platform.clock import Clock
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+
+ACQUIRE_SECONDS = 10.0
+STATEMENT_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
+_LISTEN_CHECK_SECONDS = 30.0
+_LISTEN_RETRY_SECONDS = (0.2, 1.0, 5.0)
+
+_TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+_UNREACHABLE = (*_TRANSIENT, OSError, TimeoutError)
+
+log = structlog.get_logger(__name__)
+
+
+class Database:
+    """A pool of connections to one database. Open it with `open`, close it with `close`."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record]) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, pool_size: int = 10) -> Self:
+        """Connect. `json` and `jsonb` columns read and write Python objects, times are in UTC.
+
+        Raises: Unavailable where the server does not answer or refuses us.
+        """
+        try:
+            pool = await asyncpg.create_pool(
+                dsn,
+                min_size=1,
+                max_size=pool_size,
+                init=_prepare,
+                reset=_keep_session,
+                timeout=_CONNECT_SECONDS,
+                command_timeout=STATEMENT_SECONDS + 5,
+                server_settings={
+                    "application_name": "ocmt",
+                    "statement_timeout": f"{STATEMENT_SECONDS:.0f}s",
+                    "timezone": "UTC",
+                },
+            )
+        except (*_UNREACHABLE, asyncpg.PostgresError) as error:
+            raise _unavailable(error) from error
+        return cls(pool)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """`begin` … `commit`, or `rollback` on any exception.
+
+        Raises: Unavailable when the pool can give no connection within 10 s, or when the server went away,
+        gave up on a statement after 30 s, or asks for the transaction to be repeated.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection on which every statement commits by itself. Raises as `transaction` does."""
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except _UNREACHABLE as error:
+            raise _unavailable(error) from error
+        try:
+            yield connection
+        except _TRANSIENT as error:
+            raise _unavailable(error) from error
+        except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if connection.is_closed():
+                raise _unavailable(error) from error
+            raise
+        finally:
+            await self._pool.release(connection)
+
+    async def close(self) -> None:
+        """Wait up to 5 s for what is under way, then cut it off."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 5)
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+    """One connection outside any pool, for set-up and LISTEN. The caller closes it.
+
+    Raises: Unavailable where the server does not answer or refuses us.
+    """
+    try:
+        connection = await asyncpg.connect(
+            dsn,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS + 5,
+            server_settings={"application_name": "ocmt", "timezone": "UTC"},
+        )
+    except (*_UNREACHABLE, asyncpg.PostgresError) as error:
+        raise _unavailable(error) from error
+    await _prepare(connection)
+    return connection
+
+
+async def notify(connection: Connection, channel: str, payload: str) -> None:
+    """Hint every listener of `channel` once the caller's transaction commits. `payload`: under 8000 bytes."""
+    await connection.execute("select pg_notify($1, $2)", channel, payload)
+
+
+async def _prepare(connection: Connection) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(kind, schema="pg_catalog", encoder=_encode, decoder=json.loads)
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+async def _keep_session(_connection: Connection) -> None:
+    """No reset query on release: a third of a short query's time (asyncpg still rolls back what is open)."""
+
+
+def _unavailable(error: BaseException) -> Unavailable:
+    return Unavailable(
+        "The database does not answer just now. Try again in a moment.",
+        detail=f"{type(error).__name__}: {error}",
+        retry_after=2,
+    )
+
+
+class Subscription:
+    """Hints for one waiter; several that come while nobody waits count as one."""
+
+    def __init__(self, clock: Clock, payload: str | None) -> None:
+        self._clock = clock
+        self._hinted = asyncio.Event()
+        self.payload = payload
+
+    def hint(self) -> None:
+        """Wake the waiter, or let its next wait return at once."""
+        self._hinted.set()
+
+    async def wait(self, timeout: float) -> bool:
+        """True: hinted since the last wait. False: `timeout` seconds passed without a hint."""
+        if not self._hinted.is_set():
+            hinted = asyncio.ensure_future(self._hinted.wait())
+            timer = asyncio.ensure_future(self._clock.sleep(timeout))
+            try:
+                await asyncio.wait((hinted, timer), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                hinted.cancel()
+                timer.cancel()
+        was_hinted = self._hinted.is_set()
+        self._hinted.clear()
+        return was_hinted
+
+
+class Hints:
+    """One LISTEN connection for the whole process, which comes back by itself.
+
+    A hint can be lost (and one too many can come, as after a reconnect): poll as well.
+    """
+
+    def __init__(self, dsn: str, clock: Clock) -> None:
+        self._dsn = dsn
+        self._clock = clock
+        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to listen, in the background."""
+        self._task = asyncio.create_task(self._keep_listening(), name="hints")
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    @contextmanager
+    def subscribe(self, channel: str, payload: str | None = None) -> Iterator[Subscription]:
+        """Hints of `channel` with exactly that payload (None: any), until the block ends."""
+        subscription = Subscription(self._clock, payload)
+        self._subscriptions.setdefault(channel, set()).add(subscription)
+        self._changed.set()
+        try:
+            yield subscription
+        finally:
+            self._subscriptions[channel].discard(subscription)
+            if not self._subscriptions[channel]:
+                del self._subscriptions[channel]
+                self._changed.set()
+
+    def _on_notification(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
+        for subscription in self._subscriptions.get(channel, ()):
+            if subscription.payload is None or subscription.payload == payload:
+                subscription.hint()
+
+    async def _keep_listening(self) -> None:
+        failures = 0
+        while True:
+            try:
+                connection = await connect(self._dsn)
+                try:
+                    failures = 0
+                    await self._listen(connection)
+                finally:
+                    connection.terminate()
+            except (
+                Unavailable,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,
+                TimeoutError,
+            ) as error:
+                pause = _LISTEN_RETRY_SECONDS[min(failures, len(_LISTEN_RETRY_SECONDS) - 1)]
+                failures += 1
+                log.warning("hints_lost", error=type(error).__name__, retry_in=pause)
+                await self._clock.sleep(pause)
+
+    async def _listen(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        listening: set[str] = set()
+        connection.add_termination_listener(lambda _connection: self._changed.set())
+        while not connection.is_closed():
+            self._changed.clear()
+            wanted = set(self._subscriptions)
+            for channel in listening - wanted:
+                await connection.remove_listener(channel, self._on_notification)
+            for channel in wanted - listening:
+                await connection.add_listener(channel, self._on_notification)
+                # What was notified before we listened is made up for by one hint.
+                for subscription in self._subscriptions.get(channel, ()):
+                    subscription.hint()
+            listening = wanted
+            await self._wait_for_change()
+            if not self._changed.is_set():
+                await connection.execute("select 1")  # a connection that died silently shows itself here
+        raise Unavailable("The database closed the connection that listens.")
+
+    async def _wait_for_change(self) -> None:
+        changed = asyncio.ensure_future(self._changed.wait())
+        timer = asyncio.ensure_future(self._clock.sleep(_LISTEN_CHECK_SECONDS))
+        try:
+            await asyncio.wait((changed, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+            timer.cancel()

@@ -1,0 +1,76 @@
+"""Named SQL: a feature's `queries.sql`, loaded once when its service module is imported.
+
+`-- name: find_user^` gives `await queries.find_user(connection, email=…)`. The sign says what comes back:
+`^` a row or None, `$` a value or None, `!` the command's tag, `<!` what `returning` returned, none an async
+iterator of rows, `*!` for a list of parameter sets. Parameters are `:name`; casts (`:data::jsonb`) are fine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Any, cast
+
+import aiosql
+from aiosql.adapters.asyncpg import AsyncPGAdapter
+from aiosql.queries import Queries as _Queries
+
+from ocmt.platform.database import Connection
+
+if TYPE_CHECKING:
+    from aiosql.types import AsyncDriverAdapterProtocol, QueryFn
+
+
+class Queries(_Queries):
+    """The statements of one file as methods; a name that is not in the file is an AttributeError."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> QueryFn: ...
+
+
+class _Adapter(AsyncPGAdapter):
+    """aiosql's adapter without its search for a pool in every call, and strict about parameters' names."""
+
+    def maybe_order_params(self, query_name: str, parameters: Any) -> Sequence[Any]:
+        names = self.var_sorted[query_name]
+        if not isinstance(parameters, Mapping) or parameters.keys() != set(names):
+            raise TypeError(f"{query_name} takes exactly the parameters {', '.join(names) or 'none'}")
+        return [parameters[name] for name in names]
+
+    async def select(
+        self, connection: Connection, name: str, sql: str, parameters: Any, record_class: Any = None
+    ) -> AsyncIterator[Any]:
+        for row in await connection.fetch(sql, *self.maybe_order_params(name, parameters)):
+            yield row
+
+    async def select_one(
+        self, connection: Connection, name: str, sql: str, parameters: Any, record_class: Any = None
+    ) -> Any:
+        return await connection.fetchrow(sql, *self.maybe_order_params(name, parameters))
+
+    async def select_value(self, connection: Connection, name: str, sql: str, parameters: Any) -> Any:
+        return await connection.fetchval(sql, *self.maybe_order_params(name, parameters))
+
+    async def insert_returning(self, connection: Connection, name: str, sql: str, parameters: Any) -> Any:
+        row = await connection.fetchrow(sql, *self.maybe_order_params(name, parameters))
+        return row[0] if row is not None and len(row) == 1 else row
+
+    async def insert_update_delete(self, connection: Connection, name: str, sql: str, parameters: Any) -> str:
+        return await connection.execute(sql, *self.maybe_order_params(name, parameters))
+
+    async def insert_update_delete_many(
+        self, connection: Connection, name: str, sql: str, parameters: Any
+    ) -> None:
+        await connection.executemany(sql, [self.maybe_order_params(name, one) for one in parameters])
+
+    async def execute_script(self, connection: Connection, sql: str) -> str:
+        return await connection.execute(sql)
+
+
+def load_queries(package: str) -> Queries:
+    """The statements of `queries.sql` in that package (`"ocmt.chat"`)."""
+    text = resources.files(package).joinpath("queries.sql").read_text("utf-8")
+    adapter = cast("Callable[..., AsyncDriverAdapterProtocol]", _Adapter)
+    loaded = aiosql.from_str(text, adapter, queries_cls=Queries, mandatory_parameters=False)
+    return cast("Queries", loaded)

