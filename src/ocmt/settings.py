@@ -14,7 +14,12 @@ from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from ocmt.errors import SetupProblem
 
@@ -55,7 +60,9 @@ class Settings(BaseSettings):
     public_url: str | None = None
     """What users type; default `http://localhost:PORT`."""
     ui_dir: Path | None = None
-    database_url: SecretStr | None = Field(default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url"))
+    database_url: SecretStr | None = Field(
+        default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url")
+    )
     database_pool: int = Field(default=10, ge=2)
 
     runtime: Literal["sandbox", "docker", "process"] = "sandbox"
@@ -67,7 +74,10 @@ class Settings(BaseSettings):
     turn_timeout: Duration = timedelta(minutes=15)
     credentials: Literal["broker", "inject"] = "broker"
 
-    anthropic_api_key: SecretStr | None = Field(default=None, validation_alias=_alias("ANTHROPIC_API_KEY", "OCMT_ANTHROPIC_API_KEY", "anthropic_api_key"))
+    anthropic_api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=_alias("ANTHROPIC_API_KEY", "OCMT_ANTHROPIC_API_KEY", "anthropic_api_key"),
+    )
     anthropic_url: str = "https://api.anthropic.com"
     model: str = "claude-sonnet-4-6"
     demo_model: bool = False

@@ -1,0 +1,1 @@
+"""Chat: conversations, durable turns, and the event streams that browsers follow."""

@@ -5,7 +5,7 @@ minutes). Stopping what is gone succeeds. Where something takes longer, the call
 when to ask again. What a runtime must remember it returns as its own opaque state, a JSON object that the
 platform keeps in the agent's row and hands back with the next call.
 
-What only some runtimes can do is a protocol to ask for with `isinstance` (`CanPause`), never a name to compare.
+What only some runtimes can do is a protocol to ask for by `isinstance` (`CanPause`), not a name to compare.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class AgentSpec:
     """Secrets and switches for the gateway's environment."""
     egress: bool = False
     """Whether this agent may reach the internet through the egress proxy."""
+    repair: bool = False
+    """Whether to run OpenClaw's own doctor first, because the gateway refused its configuration."""
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
@@ -87,7 +89,7 @@ class AgentRuntime(Protocol):
         """`sandbox`, `docker`, …: the word of the settings."""
 
     async def probe(self) -> Isolation:
-        """Find out, by running one, what a sandbox of this runtime really isolates here. Cached by the runtime."""
+        """Find out, by running one, what a sandbox of this runtime really isolates here. Cached."""
 
     async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
         """Have the agent start. Returns once it is on its way; `observe` and `dial` tell the rest.

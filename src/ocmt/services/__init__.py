@@ -1,0 +1,1 @@
+"""The processes: which rooms each of them opens. Read this folder first."""

@@ -1,0 +1,382 @@
+"""Drives one agent: wakes it, watches it, lets it sleep. One `Driver` per agent and lease.
+
+All changes of an agent's state happen under its driver's lock, so a wake and a pause can not cross. Waking is
+single-flight: whoever asks while it wakes waits for the same start and sees the same progress.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
+from ocmt.agents.service import Agents, Change
+from ocmt.agents.starting import AgentFailed, Report, StartFailed, wait_for_hello
+from ocmt.errors import LeaseLost, OcmtError, Unavailable
+from ocmt.openclaw.client import GatewayClient, GatewayError
+from ocmt.platform.clock import Clock
+from ocmt.platform.leases import Lease
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause
+
+log = structlog.get_logger(__name__)
+
+SpecOf = Callable[[Agent, str, str], AgentSpec]
+"""(agent, broker token, gateway token) → what the runtime needs to run it."""
+
+PAUSED_RPC_TIMEOUT = 10.0
+
+
+class Driver:
+    """The hand on one agent, for as long as this process holds its lease."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        agents: Agents,
+        runtime: AgentRuntime,
+        spec_of: SpecOf,
+        clock: Clock,
+        policy: Policy,
+        starts: asyncio.Semaphore,
+    ) -> None:
+        self.user_id: UUID = lease.key
+        self.lease = lease
+        self._agents = agents
+        self._runtime = runtime
+        self._spec_of = spec_of
+        self._clock = clock
+        self._policy = policy
+        self._starts = starts
+        self._lock = asyncio.Lock()
+        self._gateway: GatewayClient | None = None
+        self._waking: asyncio.Task[GatewayClient] | None = None
+        self._reports: set[Report] = set()
+        self._progress: tuple[str, str] | None = None
+        self._frozen = False
+        self._leave_until = clock.now()
+        self._closed = False
+
+    @property
+    def asleep(self) -> bool:
+        """Whether nothing of it runs here, so that its lease can be given back."""
+        return (
+            self._gateway is None
+            and not self._lock.locked()
+            and (self._waking is None or self._waking.done())
+        )
+
+    async def awake(self, report: Report | None = None) -> GatewayClient:
+        """The gateway of the awake agent; wakes it if need be.
+
+        Raises: AgentFailed with plain words, LeaseLost.
+        """
+        if self._closed:
+            raise LeaseLost("Another server, or the next start of this one, looks after your agent.")
+        gateway = self._gateway
+        # While it goes to sleep the lock is held; then the slow way finds out what became of it.
+        if gateway is not None and not gateway.closed and not self._frozen and not self._lock.locked():
+            return gateway
+        if self._waking is None or self._waking.done():
+            self._progress = None
+            self._waking = asyncio.create_task(self._wake(), name=f"wake {self.user_id}")
+        waking = self._waking
+        if report is not None:
+            self._reports.add(report)
+            if self._progress is not None:
+                report(*self._progress)
+        try:
+            return await asyncio.shield(waking)
+        finally:
+            if report is not None:
+                self._reports.discard(report)
+
+    async def tick(self) -> None:
+        """Look after it once: notice a crash, follow what is desired, let it sleep when it is truly idle."""
+        if self._lock.locked() or self._closed:
+            return
+        agent = await self._agents.find(self.user_id)
+        if agent.restart_asked:
+            await self._restart()
+        elif agent.state in (State.AWAKE, State.PAUSED) and (self._gateway is None or self._gateway.closed):
+            await self._mend()
+        elif agent.desired is State.STOPPED and agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
+            await self._stop(idle_for=None)
+        else:
+            await self._rest(agent)
+
+    async def adopt(self) -> None:
+        """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            if agent.state not in (State.STOPPED, State.FAILED):
+                state = await self._runtime.stop(self.user_id, agent.runtime_state, grace=5)
+                await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state=state))
+
+    async def close(self, *, grace: float) -> None:
+        """The process ends: stop the agent, keep what is desired so that the next holder goes on."""
+        self._closed = True
+        if self._waking is not None:
+            self._waking.cancel()
+            await asyncio.wait([self._waking])
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            await self._end(agent.runtime_state, grace=grace)
+            if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
+                with contextlib.suppress(LeaseLost):
+                    await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state={}))
+
+    def retire(self) -> None:
+        """The lease goes back: whoever still holds this driver asks the reconciler for a new one."""
+        self._closed = True
+
+    async def abandon(self) -> None:
+        """The lease is lost: end what runs here at once and write nothing."""
+        self._closed = True
+        if self._waking is not None:
+            self._waking.cancel()
+            await asyncio.wait([self._waking])
+        async with self._lock:
+            await self._end({}, grace=0)
+
+    # Waking
+
+    async def _wake(self) -> GatewayClient:
+        async with self._lock:
+            deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
+            agent = await self._agents.find(self.user_id)
+            if agent.state is State.PAUSED:
+                resumed = await self._resume(agent)
+                if resumed is not None:
+                    return resumed
+                agent = await self._agents.find(self.user_id)
+            if agent.state in (State.AWAKE, State.STARTING, State.STOPPING):
+                # A broken connection, or a start that was cut short: begin from a clean slate.
+                await self._end(agent.runtime_state, grace=2)
+                agent = await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state={}))
+            return await self._start_until(agent, deadline)
+
+    async def _resume(self, agent: Agent) -> GatewayClient | None:
+        """From the pause; None where it did not survive it."""
+        gateway = self._gateway
+        if gateway is None or gateway.closed or not isinstance(self._runtime, CanPause):
+            await self._lost(agent)
+            return None
+        try:
+            await self._runtime.resume(self.user_id, agent.runtime_state)
+            self._frozen = False
+            await self._resume_gateway(gateway)
+        except (OcmtError, GatewayError) as error:
+            log.warning("agent did not survive its pause", user_id=str(self.user_id), error=str(error))
+            await self._lost(agent)
+            return None
+        await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
+        return gateway
+
+    async def _resume_gateway(self, gateway: GatewayClient) -> None:
+        # The suspension may have run out by itself while it was paused; then there is nothing to resume.
+        await asyncio.wait_for(gateway.resume_suspend(self._suspension), PAUSED_RPC_TIMEOUT)
+
+    async def _start_until(self, agent: Agent, deadline: float) -> GatewayClient:
+        repair = False
+        while True:
+            if agent.retry_at is not None and agent.retry_at > self._clock.now():
+                await self._wait_for_retry(agent, deadline)
+            try:
+                return await self._start(agent, deadline, repair=repair)
+            except StartFailed as failure:
+                log.warning(
+                    "agent failed to start",
+                    user_id=str(self.user_id),
+                    failures=agent.failures + 1,
+                    reason=failure.words,
+                    detail=failure.detail,
+                )
+                agent = await self._failed(failure.words)
+                if failure.repairable and not repair:
+                    repair = True
+                    agent = replace(agent, retry_at=None)
+                elif failure.final or agent.failures >= self._policy.max_failures:
+                    raise AgentFailed(failure.words, detail=failure.detail) from None
+
+    async def _wait_for_retry(self, agent: Agent, deadline: float) -> None:
+        assert agent.retry_at is not None
+        wait = (agent.retry_at - self._clock.now()).total_seconds()
+        if self._clock.monotonic() + wait > deadline:
+            raise AgentFailed(
+                "Your agent keeps failing to start. It will be tried again later.", retry_after=wait
+            )
+        self._tell("retry", f"OpenClaw stopped; starting it again in {wait:.0f} s")
+        await self._clock.sleep(wait)
+
+    async def _start(self, agent: Agent, deadline: float, *, repair: bool) -> GatewayClient:
+        if self._starts.locked():
+            self._tell("queue", "Waiting for other agents to start")
+        async with self._starts:
+            agent = await self._agents.apply(agent, self.lease, Change(Event.START, desired=State.AWAKE))
+            await self._show("sandbox")
+            broker_token = await self._agents.mint_broker_token(self.lease)
+            gateway_token = secrets.token_urlsafe(32)
+            spec = replace(self._spec_of(agent, broker_token, gateway_token), repair=repair)
+            try:
+                runtime_state = await self._runtime.start(spec, agent.runtime_state)
+                gateway = await wait_for_hello(
+                    self._runtime,
+                    self.user_id,
+                    runtime_state,
+                    token=gateway_token,
+                    clock=self._clock,
+                    timeout=max(1.0, deadline - self._clock.monotonic()),
+                    show=self._show,
+                )
+            except OcmtError as error:
+                await self._runtime.stop(self.user_id, agent.runtime_state, grace=1)
+                final = error.kind != "temporary"
+                raise StartFailed(error.message, detail=error.detail or "", final=final) from error
+            self._gateway = gateway
+            await self._agents.apply(
+                agent, self.lease, Change(Event.HELLO, failures=agent.failures, runtime_state=runtime_state)
+            )
+            self._tell("ready", START_STEPS["ready"])
+            return gateway
+
+    # Watching
+
+    async def _mend(self) -> None:
+        """The connection to the gateway is gone though the row says awake: note the crash."""
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            if agent.state in (State.AWAKE, State.PAUSED) and (self._gateway is None or self._gateway.closed):
+                seen = await self._runtime.observe(self.user_id, agent.runtime_state)
+                log.warning(
+                    "agent lost",
+                    user_id=str(self.user_id),
+                    phase=seen.phase,
+                    exit_code=seen.exit_code,
+                    log_tail=seen.log_tail[-2000:],
+                )
+                await self._lost(agent)
+
+    async def _lost(self, agent: Agent) -> None:
+        await self._end(agent.runtime_state, grace=1)
+        if agent.state is State.PAUSED:
+            await self._agents.apply(agent, self.lease, Change(Event.CRASH, runtime_state={}))
+        else:
+            await self._failed("Your agent stopped unexpectedly.")
+
+    async def _failed(self, words: str) -> Agent:
+        agent = await self._agents.find(self.user_id)
+        now = self._clock.now()
+        failures = failures_after_crash(agent, now, self._policy)
+        given_up = failures >= self._policy.max_failures
+        return await self._agents.apply(
+            agent,
+            self.lease,
+            Change(
+                Event.CRASH,
+                error={"code": AgentFailed.code, "message": words},
+                failures=failures,
+                retry_at=None if given_up else now + retry_delay(failures),
+                runtime_state={},
+            ),
+        )
+
+    # Going to sleep
+
+    async def _rest(self, agent: Agent) -> None:
+        can_pause = isinstance(self._runtime, CanPause)
+        now = self._clock.now()
+        step = rest(agent, now, self._policy, can_pause=can_pause)
+        if step is Rest.STAY or now < self._leave_until:
+            return
+        if step is Rest.PAUSE:
+            await self._pause()
+        else:
+            await self._stop(idle_for=self._policy.stop_after)
+
+    async def _pause(self) -> None:
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            gateway = self._gateway
+            if agent.state is not State.AWAKE or gateway is None or not await self._gateway_agrees(gateway):
+                return
+            if not await self._agents.apply_pause(agent, self.lease, idle_for=self._policy.pause_after):
+                await self._resume_gateway(gateway)
+                return
+            assert isinstance(self._runtime, CanPause)
+            self._frozen = True
+            await self._runtime.pause(self.user_id, agent.runtime_state)
+
+    async def _stop(self, *, idle_for: timedelta | None) -> None:
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
+                return
+            gateway = self._gateway if agent.state is State.AWAKE else None
+            if gateway is not None and not await self._gateway_agrees(gateway):
+                return
+            if not await self._agents.apply_stopping(agent, self.lease, idle_for=idle_for):
+                if gateway is not None:
+                    await self._resume_gateway(gateway)
+                return
+            await self._end(agent.runtime_state, grace=10)
+            stopping = replace(agent, state=State.STOPPING)
+            await self._agents.apply(stopping, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
+
+    async def _restart(self) -> None:
+        async with self._lock:
+            agent = await self._agents.find(self.user_id)
+            await self._agents.restart_done(self.lease)
+            if agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
+                agent = await self._agents.apply(agent, self.lease, Change(Event.STOP))
+                await self._end(agent.runtime_state, grace=5)
+                await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
+        await self.awake()
+
+    async def _gateway_agrees(self, gateway: GatewayClient) -> bool:
+        """Ask the gateway whether it may sleep; `busy` leaves it in peace for a while."""
+        try:
+            answer = await gateway.prepare_suspend(self._suspension)
+        except (GatewayError, Unavailable) as error:
+            log.info(
+                "gateway did not answer whether it may sleep", user_id=str(self.user_id), error=str(error)
+            )
+            answer = None
+        if answer is not None and answer.ready:
+            return True
+        self._leave_until = self._clock.now() + self._policy.busy_retry
+        return False
+
+    async def _end(self, runtime_state: dict[str, object], *, grace: float) -> None:
+        if self._gateway is not None:
+            gateway, self._gateway = self._gateway, None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(gateway.close(), 1)
+        if isinstance(self._runtime, CanPause):
+            # A frozen agent can not shut down in order. One that is gone already has nothing to resume.
+            with contextlib.suppress(OcmtError):
+                await self._runtime.resume(self.user_id, runtime_state)
+        self._frozen = False
+        await self._runtime.stop(self.user_id, runtime_state, grace=grace)
+
+    # Telling
+
+    @property
+    def _suspension(self) -> str:
+        return f"ocmt-{self.user_id}"
+
+    async def _show(self, step: str) -> None:
+        self._tell(step, START_STEPS[step])
+        await self._agents.apply_progress(self.lease, step, START_STEPS[step])
+
+    def _tell(self, step: str, text: str) -> None:
+        self._progress = (step, text)
+        for report in tuple(self._reports):
+            report(step, text)

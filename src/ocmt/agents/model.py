@@ -1,0 +1,157 @@
+"""What an agent is and when it sleeps: the state machine and the rules of idleness, as pure code.
+
+Nothing here waits, reads a clock or touches the database; `lifecycle` makes happen what is decided here, and
+`queries.sql` repeats the idle rule inside the transaction that commits a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from ocmt.errors import Conflict
+
+
+class State(StrEnum):
+    """What is true of an agent, as last written by the holder of its lease."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    AWAKE = "awake"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+class Event(StrEnum):
+    """What can happen to an agent."""
+
+    START = "start"
+    """Somebody needs it: a sandbox is being made."""
+    HELLO = "hello"
+    """The gateway itself said that it is ready; a process that merely exists is not."""
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    GONE = "gone"
+    """No process of it is left, as intended."""
+    CRASH = "crash"
+    """No process of it is left, and nobody asked for that; or it never got as far as hello."""
+    ORPHANED = "orphaned"
+    """A new lease holder cleared away what an earlier one left."""
+
+
+TRANSITIONS: Mapping[tuple[State, Event], State] = {
+    (State.STOPPED, Event.START): State.STARTING,
+    (State.FAILED, Event.START): State.STARTING,
+    (State.STARTING, Event.HELLO): State.AWAKE,
+    (State.STARTING, Event.CRASH): State.FAILED,
+    (State.AWAKE, Event.CRASH): State.FAILED,
+    # A paused agent had nothing to do: losing it costs a longer wake, not an error.
+    (State.PAUSED, Event.CRASH): State.STOPPED,
+    (State.AWAKE, Event.PAUSE): State.PAUSED,
+    (State.PAUSED, Event.RESUME): State.AWAKE,
+    (State.STARTING, Event.STOP): State.STOPPING,
+    (State.AWAKE, Event.STOP): State.STOPPING,
+    (State.PAUSED, Event.STOP): State.STOPPING,
+    (State.FAILED, Event.STOP): State.STOPPING,
+    (State.STOPPING, Event.GONE): State.STOPPED,
+    (State.STARTING, Event.ORPHANED): State.STOPPED,
+    (State.AWAKE, Event.ORPHANED): State.STOPPED,
+    (State.PAUSED, Event.ORPHANED): State.STOPPED,
+    (State.STOPPING, Event.ORPHANED): State.STOPPED,
+}
+"""The whole machine. What is not in here cannot happen."""
+
+
+def after(state: State, event: Event) -> State:
+    """The state that follows. Raises Conflict where the event cannot happen in this state."""
+    try:
+        return TRANSITIONS[state, event]
+    except KeyError:
+        raise Conflict(f"An agent that is {state} cannot {event}.") from None
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A named reason why an agent must stay awake."""
+
+    reason: str
+    """turn, socket, delivery, cron, operator"""
+    reference: str
+    until: datetime | None
+    """None: for as long as the thing itself lasts (a turn)."""
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One agent's row."""
+
+    user_id: UUID
+    slot: int
+    runtime: str
+    desired: State
+    state: State
+    since: datetime
+    progress: Mapping[str, str] | None
+    runtime_state: dict[str, Any]
+    egress: bool
+    last_active_at: datetime
+    failures: int
+    retry_at: datetime | None
+    error: Mapping[str, str] | None
+    next_wake_at: datetime | None
+    restart_asked: bool
+    image: str | None
+    lease_token: int
+    holds: Sequence[Hold] = field(default=())
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When an agent sleeps, and how often a failing one is tried again."""
+
+    pause_after: timedelta = timedelta(minutes=5)
+    stop_after: timedelta = timedelta(minutes=30)
+    wake_timeout: timedelta = timedelta(seconds=120)
+    max_failures: int = 5
+    """Consecutive failures after which only a person's request starts it again."""
+    steady_after: timedelta = timedelta(seconds=60)
+    """Awake for that long, earlier failures are forgotten."""
+    busy_retry: timedelta = timedelta(seconds=15)
+    """How long to leave a gateway in peace that answered `busy` to the question whether it may sleep."""
+
+
+class Rest(StrEnum):
+    """What idleness allows."""
+
+    STAY = "stay"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+def rest(agent: Agent, now: datetime, policy: Policy, *, can_pause: bool) -> Rest:
+    """How far this agent may go to sleep now, before its gateway has been asked."""
+    if agent.holds or agent.state not in (State.AWAKE, State.PAUSED):
+        return Rest.STAY
+    idle = now - agent.last_active_at
+    if idle >= policy.stop_after:
+        return Rest.STOP
+    if can_pause and agent.state is State.AWAKE and idle >= policy.pause_after:
+        return Rest.PAUSE
+    return Rest.STAY
+
+
+def retry_delay(failures: int) -> timedelta:
+    """How long to wait before start number `failures + 1`: 1 s, 2 s, 4 s, … at most a minute."""
+    return timedelta(seconds=min(60, 2 ** max(0, failures - 1)))
+
+
+def failures_after_crash(agent: Agent, now: datetime, policy: Policy) -> int:
+    """Consecutive failures, this one included."""
+    steady = agent.state is State.AWAKE and now - agent.since >= policy.steady_after
+    return 1 if steady else agent.failures + 1

@@ -1,0 +1,108 @@
+-- name: create_agent!
+insert into agents (user_id, runtime, broker_token_hash)
+values (:user_id, :runtime, :broker_token_hash)
+on conflict (user_id) do nothing;
+
+-- name: find_agent^
+select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
+       retry_at, error, next_wake_at, restart_asked, image, lease_token
+from agents where user_id = :user_id;
+
+-- name: find_holds
+-- What keeps this agent awake now: its open turns, and the holds that have not expired.
+select 'turn' as reason, id::text as reference, null::timestamptz as until
+from turns where user_id = :user_id and status in ('accepted', 'running')
+union all
+select reason, reference, expires_at from holds where user_id = :user_id and expires_at > now()
+order by reason, reference
+limit 50;
+
+-- name: find_broker_token_owner$
+select user_id from agents where broker_token_hash = :token_hash;
+
+-- name: set_broker_token$
+update agents set broker_token_hash = :token_hash
+where user_id = :user_id and lease_token = :lease_token
+returning user_id;
+
+-- name: apply_state$
+-- Guarded by the fencing token: a replica that lost its lease changes nothing.
+update agents
+set state = :state, since = :now, progress = null, error = :error, failures = :failures, retry_at = :retry_at,
+    runtime_state = :runtime_state, image = coalesce(:image, image),
+    desired = coalesce(:desired, desired)
+where user_id = :user_id and lease_token = :lease_token
+returning user_id;
+
+-- name: apply_progress$
+update agents set progress = :progress
+where user_id = :user_id and lease_token = :lease_token
+returning user_id;
+
+-- name: apply_pause$
+-- The idle rule once more, in the transaction that commits it: what came meanwhile wins.
+update agents a
+set state = 'paused', desired = 'paused', since = :now, progress = null
+where a.user_id = :user_id and a.lease_token = :lease_token and a.state = 'awake'
+  and a.last_active_at <= :idle_since
+  and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
+  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > now())
+returning a.user_id;
+
+-- name: apply_stopping$
+-- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way.
+update agents a
+set state = 'stopping', desired = 'stopped', since = :now, progress = null
+where a.user_id = :user_id and a.lease_token = :lease_token
+  and (:idle_since::timestamptz is null or a.last_active_at <= :idle_since::timestamptz)
+  and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
+  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > now())
+returning a.user_id;
+
+-- name: ask_awake!
+update agents set desired = 'awake', last_active_at = :now, retry_at = null,
+  failures = case when state = 'failed' then 0 else failures end
+where user_id = :user_id;
+
+-- name: ask_stopped$
+update agents a set desired = 'stopped'
+where user_id = :user_id
+  and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
+returning user_id;
+
+-- name: ask_restart!
+update agents set restart_asked = true, desired = 'awake', last_active_at = :now, failures = 0, retry_at = null
+where user_id = :user_id;
+
+-- name: restart_done!
+update agents set restart_asked = false where user_id = :user_id and lease_token = :lease_token;
+
+-- name: set_egress!
+update agents set egress = :egress where user_id = :user_id;
+
+-- name: touch!
+update agents set last_active_at = greatest(last_active_at, :now) where user_id = :user_id;
+
+-- name: add_hold!
+insert into holds (user_id, reason, reference, expires_at)
+values (:user_id, :reason, :reference, :expires_at)
+on conflict (user_id, reason, reference) do update set expires_at = excluded.expires_at;
+
+-- name: drop_hold!
+delete from holds where user_id = :user_id and reason = :reason and reference = :reference;
+
+-- name: drop_expired_holds!
+delete from holds where expires_at <= now();
+
+-- name: find_due_agents
+-- Agents that somebody must take care of and nobody does: wanted awake and not, or left behind by a lost lease.
+select user_id from agents
+where (lease_expires_at is null or lease_expires_at <= now())
+  and ((desired = 'awake' and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
+    or state in ('starting', 'awake', 'paused', 'stopping'))
+order by last_active_at desc
+limit :limit;
+
+-- name: expire_leases!
+-- Only where this process knows that no other can be alive: the embedded database admits one at a time.
+update agents set lease_owner = null, lease_expires_at = now();

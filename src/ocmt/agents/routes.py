@@ -1,0 +1,99 @@
+"""HTTP edge of the user's own agent: `GET|PATCH /agent`, `POST /agent/wake|hibernate|restart`."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, StrictBool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ocmt.agents.model import Agent, Policy
+from ocmt.agents.service import Agents
+from ocmt.platform.http import json_body, principal
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, Isolation
+
+ModelOf = Callable[[UUID], Awaitable[Mapping[str, str]]]
+"""user → {"kind": "user" | "platform" | "demo", "label"}: which model answers."""
+
+
+class AgentPatch(BaseModel):
+    """What a user may change about the agent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    egress: StrictBool
+
+
+def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy) -> list[Route]:
+    """The routes, to be mounted at the root of the orchestrator."""
+
+    async def show(request: Request, status: int = 200) -> Response:
+        user_id = principal(request).user_id
+        agent = await agents.find(user_id)
+        isolation = await runtime.probe()
+        return JSONResponse(describe(agent, isolation, await model_of(user_id), policy), status)
+
+    async def get_agent(request: Request) -> Response:
+        return await show(request)
+
+    async def patch_agent(request: Request) -> Response:
+        patch = await json_body(request, AgentPatch)
+        await agents.set_egress(principal(request).user_id, patch.egress)
+        return await show(request)
+
+    async def wake(request: Request) -> Response:
+        await agents.ask_awake(principal(request).user_id)
+        return await show(request, 202)
+
+    async def hibernate(request: Request) -> Response:
+        await agents.ask_stopped(principal(request).user_id)
+        return await show(request, 202)
+
+    async def restart(request: Request) -> Response:
+        await agents.ask_restart(principal(request).user_id)
+        return await show(request, 202)
+
+    return [
+        Route("/agent", get_agent, methods=["GET"]),
+        Route("/agent", patch_agent, methods=["PATCH"]),
+        Route("/agent/wake", wake, methods=["POST"]),
+        Route("/agent/hibernate", hibernate, methods=["POST"]),
+        Route("/agent/restart", restart, methods=["POST"]),
+    ]
+
+
+def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], policy: Policy) -> dict[str, Any]:
+    """An agent as its user sees it."""
+    return {
+        "state": agent.state.value,
+        "since": agent.since.isoformat(),
+        "progress": agent.progress,
+        "steps": [{"step": step, "text": text} for step, text in START_STEPS.items()],
+        "kept_awake_by": [
+            {
+                "reason": hold.reason,
+                "reference": hold.reference,
+                "until": hold.until.isoformat() if hold.until else None,
+            }
+            for hold in agent.holds
+        ],
+        "next_wake_at": agent.next_wake_at.isoformat() if agent.next_wake_at else None,
+        "isolation": {
+            "level": isolation.level,
+            "summary": isolation.summary,
+            "guarantees": list(isolation.guarantees),
+            "missing": list(isolation.missing),
+            "is_boundary": isolation.is_boundary,
+        },
+        "image": agent.image,
+        "model": dict(model),
+        "egress": agent.egress,
+        "error": agent.error,
+        "retry_at": agent.retry_at.isoformat() if agent.retry_at else None,
+        "pause_after_seconds": policy.pause_after.total_seconds(),
+        "stop_after_seconds": policy.stop_after.total_seconds(),
+    }

@@ -1,0 +1,259 @@
+"""What can be asked of agents, and how their rows are written.
+
+Requests (wake, sleep, restart) only write what is desired and hint; the holder of the agent's lease makes it
+so (`reconciler`, `lifecycle`). Writes about what *is* take that holder's lease and are guarded by its token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from ocmt.agents.model import Agent, Event, Hold, State, after
+from ocmt.errors import Conflict, LeaseLost
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection, Database, notify
+from ocmt.platform.leases import Lease
+from ocmt.platform.queries import load_queries
+
+queries = load_queries(__package__)
+
+CHANNEL = "agents"
+"""LISTEN channel of hints; the payload is the user id."""
+
+
+def token_hash(token: str) -> bytes:
+    """How tokens are stored: they are random, so a plain SHA-256 is enough."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+@dataclass(frozen=True)
+class Change:
+    """What an event does to an agent's row beside the new state."""
+
+    event: Event
+    error: dict[str, str] | None = None
+    failures: int | None = None
+    retry_at: datetime | None = None
+    runtime_state: dict[str, Any] | None = None
+    image: str | None = None
+    desired: State | None = None
+
+
+class Agents:
+    """The agents' rows."""
+
+    def __init__(self, database: Database, clock: Clock, *, runtime: str) -> None:
+        self._database = database
+        self._clock = clock
+        self._runtime = runtime
+
+    # What users and other rooms ask
+
+    async def find(self, user_id: UUID) -> Agent:
+        """The user's agent, made at the first look (stopped; nothing runs)."""
+        async with self._database.connection() as connection:
+            row = await queries.find_agent(connection, user_id=user_id)
+            if row is None:
+                # A hash that no token has: the first real one is minted when the agent starts.
+                nobody = secrets.token_bytes(32)
+                await queries.create_agent(
+                    connection, user_id=user_id, runtime=self._runtime, broker_token_hash=nobody
+                )
+                row = await queries.find_agent(connection, user_id=user_id)
+            holds = await queries.find_holds(connection, user_id=user_id)
+        return _agent(row, holds)
+
+    async def ask_awake(self, user_id: UUID) -> None:
+        """Somebody needs this agent: it shall wake, and its idle time starts anew."""
+        await self.find(user_id)
+        async with self._database.transaction() as connection:
+            await queries.ask_awake(connection, user_id=user_id, now=self._clock.now())
+            await notify(connection, CHANNEL, str(user_id))
+
+    async def ask_stopped(self, user_id: UUID) -> None:
+        """It shall go to sleep now. Raises Conflict while it works on a turn."""
+        await self.find(user_id)
+        async with self._database.transaction() as connection:
+            if await queries.ask_stopped(connection, user_id=user_id) is None:
+                raise Conflict("Your agent is working on an answer. Stop that first, then let it sleep.")
+            await notify(connection, CHANNEL, str(user_id))
+
+    async def ask_restart(self, user_id: UUID) -> None:
+        """It shall be stopped and started again."""
+        await self.find(user_id)
+        async with self._database.transaction() as connection:
+            await queries.ask_restart(connection, user_id=user_id, now=self._clock.now())
+            await notify(connection, CHANNEL, str(user_id))
+
+    async def set_egress(self, user_id: UUID, egress: bool) -> None:
+        """Whether the agent may reach the internet; takes effect when it next starts."""
+        await self.find(user_id)
+        async with self._database.connection() as connection:
+            await queries.set_egress(connection, user_id=user_id, egress=egress)
+
+    async def hold(self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta) -> None:
+        """Keep it awake for a named reason until `release`, or `ttl` from now if nobody releases it."""
+        async with self._database.connection() as connection:
+            await queries.add_hold(
+                connection,
+                user_id=user_id,
+                reason=reason,
+                reference=reference,
+                expires_at=self._clock.now() + ttl,
+            )
+
+    async def release(self, user_id: UUID, reason: str, reference: str) -> None:
+        """Drop a hold; one that is gone already is fine."""
+        async with self._database.connection() as connection:
+            await queries.drop_hold(connection, user_id=user_id, reason=reason, reference=reference)
+
+    async def touch(self, user_id: UUID) -> None:
+        """It was used just now: its idle time starts anew."""
+        async with self._database.connection() as connection:
+            await queries.touch(connection, user_id=user_id, now=self._clock.now())
+
+    async def owner_of_token(self, token: str) -> UUID | None:
+        """Whose agent holds this broker token."""
+        async with self._database.connection() as connection:
+            owner: UUID | None = await queries.find_broker_token_owner(
+                connection, token_hash=token_hash(token)
+            )
+            return owner
+
+    # What the lease holder writes
+
+    async def apply(self, agent: Agent, lease: Lease, change: Change) -> Agent:
+        """Write what has happened. Raises LeaseLost if another replica drives this agent now."""
+        state = after(agent.state, change.event)
+        now = self._clock.now()
+        changed = replace(
+            agent,
+            state=state,
+            since=now,
+            progress=None,
+            error=change.error,
+            failures=agent.failures if change.failures is None else change.failures,
+            retry_at=change.retry_at,
+            runtime_state=agent.runtime_state if change.runtime_state is None else change.runtime_state,
+            image=change.image or agent.image,
+            desired=change.desired or agent.desired,
+        )
+        async with self._database.transaction() as connection:
+            written = await queries.apply_state(
+                connection,
+                user_id=agent.user_id,
+                lease_token=lease.token,
+                state=changed.state.value,
+                now=now,
+                error=changed.error,
+                failures=changed.failures,
+                retry_at=changed.retry_at,
+                runtime_state=changed.runtime_state,
+                image=change.image,
+                desired=change.desired.value if change.desired else None,
+            )
+            await self._applied(connection, written, agent.user_id)
+        return changed
+
+    async def apply_progress(self, lease: Lease, step: str, text: str) -> None:
+        """Show how far the wake has come."""
+        async with self._database.transaction() as connection:
+            written = await queries.apply_progress(
+                connection, user_id=lease.key, lease_token=lease.token, progress={"step": step, "text": text}
+            )
+            await self._applied(connection, written, lease.key)
+
+    async def apply_pause(self, agent: Agent, lease: Lease, *, idle_for: timedelta) -> bool:
+        """Commit a pause if the agent is still idle; False if something came up meanwhile."""
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            written = await queries.apply_pause(
+                connection, user_id=agent.user_id, lease_token=lease.token, now=now, idle_since=now - idle_for
+            )
+            if written is not None:
+                await notify(connection, CHANNEL, str(agent.user_id))
+        return written is not None
+
+    async def apply_stopping(self, agent: Agent, lease: Lease, *, idle_for: timedelta | None) -> bool:
+        """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for."""
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            written = await queries.apply_stopping(
+                connection,
+                user_id=agent.user_id,
+                lease_token=lease.token,
+                now=now,
+                idle_since=now - idle_for if idle_for is not None else None,
+            )
+            if written is not None:
+                await notify(connection, CHANNEL, str(agent.user_id))
+        return written is not None
+
+    async def mint_broker_token(self, lease: Lease) -> str:
+        """A new token for the agent that is about to start; the one before is void from now on."""
+        token = f"ocmt_agent_{secrets.token_urlsafe(32)}"
+        async with self._database.transaction() as connection:
+            written = await queries.set_broker_token(
+                connection, user_id=lease.key, lease_token=lease.token, token_hash=token_hash(token)
+            )
+            await self._applied(connection, written, lease.key, hint=False)
+        return token
+
+    async def restart_done(self, lease: Lease) -> None:
+        """The restart that somebody asked for has begun."""
+        async with self._database.connection() as connection:
+            await queries.restart_done(connection, user_id=lease.key, lease_token=lease.token)
+
+    # What the reconciler looks for
+
+    async def due(self, *, limit: int = 100) -> list[UUID]:
+        """Agents that somebody must take care of and nobody does."""
+        async with self._database.connection() as connection:
+            rows = await queries.find_due_agents(connection, now=self._clock.now(), limit=limit)
+        return [row["user_id"] for row in rows]
+
+    async def tidy(self) -> None:
+        """Forget holds that have expired."""
+        async with self._database.connection() as connection:
+            await queries.drop_expired_holds(connection)
+
+    async def expire_leases(self) -> None:
+        """At the start of the only process that can be alive: no lease of an earlier one counts."""
+        async with self._database.connection() as connection:
+            await queries.expire_leases(connection)
+
+    async def _applied(
+        self, connection: Connection, written: UUID | None, user_id: UUID, *, hint: bool = True
+    ) -> None:
+        if written is None:
+            raise LeaseLost("Another replica drives this agent now.", detail=f"agent {user_id}")
+        if hint:
+            await notify(connection, CHANNEL, str(user_id))
+
+
+def _agent(row: Any, holds: Any) -> Agent:
+    return Agent(
+        user_id=row["user_id"],
+        slot=row["slot"],
+        runtime=row["runtime"],
+        desired=State(row["desired"]),
+        state=State(row["state"]),
+        since=row["since"],
+        progress=row["progress"],
+        runtime_state=row["runtime_state"],
+        egress=row["egress"],
+        last_active_at=row["last_active_at"],
+        failures=row["failures"],
+        retry_at=row["retry_at"],
+        error=row["error"],
+        next_wake_at=row["next_wake_at"],
+        restart_asked=row["restart_asked"],
+        image=row["image"],
+        lease_token=row["lease_token"],
+        holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"]) for hold in holds),
+    )

@@ -1,0 +1,275 @@
+"""The composition root: settings → platform → features. The only place that knows every room.
+
+Each function opens one layer as an async context manager and closes it again in the reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+
+from ocmt.agents.lifecycle import Driver
+from ocmt.agents.model import Agent, Policy
+from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.service import Agents
+from ocmt.broker.model import RunningTurn
+from ocmt.broker.service import Broker
+from ocmt.chat.answer import Answerer
+from ocmt.chat.model import Fault
+from ocmt.chat.service import Chat
+from ocmt.chat.stream import EventStream
+from ocmt.chat.transcript import TranscriptWriter
+from ocmt.chat.worker import TurnWorker
+from ocmt.errors import SetupProblem
+from ocmt.identity.service import Identity
+from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.platform import migrations
+from ocmt.platform.clock import Clock, SystemClock
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.embedded_postgres import EmbeddedPostgres, find_binaries
+from ocmt.platform.http import Closer, client_session, serve_on
+from ocmt.platform.leases import Lease, Leases
+from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
+from ocmt.platform.objects import LocalObjects, Objects
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.platform.secrets import LocalSecrets, Secrets
+from ocmt.runtimes.base import AgentRuntime, AgentSpec
+from ocmt.runtimes.egress import EgressProxy
+from ocmt.runtimes.sandbox import SandboxRuntime
+from ocmt.runtimes.tools import find_tools
+from ocmt.settings import Settings
+from ocmt.usage.service import Ledger
+from ocmt.vault.service import Vault
+
+Announce = Callable[[str], None]
+"""Shows one line to the person who started the program."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What every feature stands on."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    hints: Hints
+    objects: Objects
+    secrets: Secrets
+    mail: Mail
+    session: aiohttp.ClientSession
+    paths: ReachablePaths
+    alone: bool
+    """Whether no other process can use this database: the embedded one, in a data folder that we locked."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The rooms, composed."""
+
+    identity: Identity
+    vault: Vault
+    ledger: Ledger
+    agents: Agents
+    policy: Policy
+    runtime: AgentRuntime
+    reconciler: Reconciler
+    broker: Broker
+    chat: Chat
+    stream: EventStream
+    worker: TurnWorker
+    transcripts: TranscriptWriter
+
+
+@asynccontextmanager
+async def open_platform(
+    settings: Settings, paths: ReachablePaths, announce: Announce
+) -> AsyncIterator[Platform]:
+    """Database (started and migrated if need be), stores, mail, and the HTTP client.
+
+    Raises: SetupProblem with one line that says what to do.
+    """
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        data = prepare_folder(settings.data_dir)
+        if settings.database_url is not None:
+            dsn = settings.database_url.get_secret_value()
+        else:
+            dsn = await _embedded_database(settings, data, paths, stack)
+        if not await migrations.schema_is_current(dsn):
+            await migrations.migrate(dsn)
+        database = await Database.open(dsn, pool_size=settings.database_pool)
+        stack.push_async_callback(database.close)
+        hints = Hints(dsn, clock)
+        await hints.start()
+        stack.push_async_callback(hints.close)
+        session = client_session()
+        stack.push_async_callback(session.close)
+        yield Platform(
+            settings=settings,
+            clock=clock,
+            database=database,
+            hints=hints,
+            objects=LocalObjects(data / "objects"),
+            secrets=LocalSecrets(data / "secrets"),
+            mail=_mail(settings, data, announce),
+            session=session,
+            paths=paths,
+            alone=settings.database_url is None,
+        )
+
+
+@asynccontextmanager
+async def open_features(platform: Platform) -> AsyncIterator[Features]:
+    """The rooms of all services. Nothing runs yet: `services.orchestrator.running` starts that."""
+    settings, clock, database = platform.settings, platform.clock, platform.database
+    policy = Policy(
+        pause_after=settings.agent_pause_after,
+        stop_after=settings.agent_stop_after,
+        wake_timeout=settings.wake_timeout,
+    )
+    agents = Agents(database, clock, runtime=settings.runtime)
+    chat = Chat(database, clock, agents)
+    ledger = Ledger(database, clock)
+    vault = Vault(database, platform.secrets)
+
+    async def running_turns(user_id: UUID) -> list[RunningTurn]:
+        return [RunningTurn(turn_id, text) for turn_id, text in await chat.running(user_id)]
+
+    async def notice(turn_id: UUID, text: str) -> None:
+        await worker.note(turn_id, text)
+
+    key = settings.anthropic_api_key
+    broker = Broker(
+        vault=vault,
+        ledger=ledger,
+        clock=clock,
+        authenticate=agents.owner_of_token,
+        running_turns=running_turns,
+        notice=notice,
+        platform_key=key.get_secret_value() if key else None,
+        anthropic_url=settings.anthropic_url,
+        turn_call_limit=settings.turn_call_limit,
+        daily_token_limit=settings.daily_token_limit,
+        demo_model=settings.demo_model,
+        session=platform.session,
+    )
+    runtime = _runtime(platform, broker)
+
+    def driver_for(lease: Lease) -> Driver:
+        return Driver(
+            lease,
+            agents=agents,
+            runtime=runtime,
+            spec_of=spec_of,
+            clock=clock,
+            policy=policy,
+            starts=starts,
+        )
+
+    def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
+        return AgentSpec(
+            user_id=agent.user_id,
+            slot=agent.slot,
+            config=render_config(model=settings.model, egress=agent.egress),
+            environment=gateway_environment(
+                gateway_token=gateway_token, broker_token=broker_token, egress=agent.egress
+            ),
+            egress=agent.egress,
+            memory_bytes=settings.agent_memory,
+        )
+
+    # A start is bound by the processor: more at once than there are cores only makes all of them late.
+    starts = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
+    leases = Leases(database, table="agents", key="user_id", owner=f"{socket.gethostname()}:{os.getpid()}")
+    reconciler = Reconciler(agents, leases, driver_for, platform.hints, clock)
+
+    async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
+        return asdict(await ledger.turn_usage(user_id, turn_id))
+
+    async def explain(user_id: UUID, turn_id: UUID) -> Fault | None:
+        fault = await ledger.last_fault(user_id, turn_id)
+        return Fault(fault.code, fault.message, fault.retryable) if fault else None
+
+    answerer = Answerer(
+        database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=settings.turn_timeout
+    )
+    worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
+    try:
+        yield Features(
+            identity=Identity(database, platform.mail, clock, public_url=settings.url),
+            vault=vault,
+            ledger=ledger,
+            agents=agents,
+            policy=policy,
+            runtime=runtime,
+            reconciler=reconciler,
+            broker=broker,
+            chat=chat,
+            stream=EventStream(chat, database, platform.hints, clock),
+            worker=worker,
+            transcripts=TranscriptWriter(database, platform.objects, platform.hints),
+        )
+    finally:
+        await runtime.close()
+
+
+def prepare_folder(folder: Path) -> Path:
+    """The data folder, made if need be. Raises SetupProblem where it can not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise SetupProblem(
+            f"The data folder {folder} can not be written ({error.strerror}). "
+            "Choose another with --data or OCMT_DATA_DIR, or correct its owner."
+        ) from error
+    return folder.resolve()
+
+
+async def _embedded_database(
+    settings: Settings, data: Path, paths: ReachablePaths, stack: AsyncExitStack
+) -> str:
+    binaries = find_binaries(settings.cache_dir)
+    if binaries is None:
+        raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
+    server = EmbeddedPostgres(data / "postgres", binaries=binaries, view=paths.view)
+    dsn = await server.start()
+    stack.push_async_callback(server.stop)
+    return dsn
+
+
+def _mail(settings: Settings, data: Path, announce: Announce) -> Mail:
+    if settings.smtp_url is not None:
+        return SmtpMail(settings.smtp_url.get_secret_value(), settings.mail_from)
+    return LocalOutbox(data / "outbox", settings.mail_from, announce)
+
+
+def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
+    settings = platform.settings
+    if settings.runtime != "sandbox":
+        raise SetupProblem(
+            f"The runtime {settings.runtime} is not there yet: use `sandbox`, the default. "
+            "`ocmt doctor` tells what it needs on this machine."
+        )
+    egress = EgressProxy(platform.clock)
+
+    async def broker_door(user_id: UUID, listener: socket.socket) -> Closer:
+        return await serve_on(listener, broker.app(user_id=user_id))
+
+    return SandboxRuntime(
+        data_dir=settings.data_dir.resolve(),
+        tools=find_tools(settings.cache_dir),
+        doors={"broker": broker_door, "egress": egress.door},
+        clock=platform.clock,
+        view=platform.paths.view,
+    )

@@ -1,0 +1,338 @@
+"""Answers one turn: wakes the agent, sends the message, writes what streams back, and ends the turn.
+
+A turn found `running` that this process did not start was left by a crash: the gateway is asked what became
+of it before anything is sent again. Which turns there are to answer is `worker`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+
+from ocmt.agents.lifecycle import Driver
+from ocmt.agents.service import Agents
+from ocmt.agents.starting import AgentFailed
+from ocmt.chat import log as event_log
+from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
+from ocmt.chat.service import accepted_event, queries, turn_from_row
+from ocmt.errors import LeaseLost, Unavailable
+from ocmt.openclaw.client import Aborted, Delta, Failed, Final, GatewayClient, GatewayError, RunEvent, Tool
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database
+
+logger = structlog.get_logger(__name__)
+
+UsageOf = Callable[[UUID, UUID], Awaitable[dict[str, int] | None]]
+"""(user, turn) → what its model calls have used."""
+Explain = Callable[[UUID, UUID], Awaitable[Fault | None]]
+"""(user, turn) → why its last model call failed, in plain words; None where the model is not to blame."""
+
+BUSY_RETRIES = 20
+"""How often a gateway is asked again that answers "not now" to a message (it may just be waking)."""
+BUSY_DELAY = 0.25
+
+
+class _Ended(Exception):
+    """The turn is over, with this status."""
+
+    def __init__(self, status: TurnStatus, *, answer: str | None = None, fault: Fault | None = None) -> None:
+        super().__init__(status)
+        self.status = status
+        self.answer = answer
+        self.fault = fault
+
+
+class _GatewayLost(Exception):
+    """The gateway died, or the connection to it, while the turn ran."""
+
+
+class Run:
+    """A turn that this process answers now."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+        self.stop = asyncio.Event()
+        self.writer: event_log.TurnWriter | None = None
+        self.recovering = turn.status is TurnStatus.RUNNING
+        if turn.stop_requested:
+            self.stop.set()
+
+
+class Answerer:
+    """Answers turns, each with an agent that this process drives."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        agents: Agents,
+        *,
+        usage_of: UsageOf,
+        explain: Explain,
+        turn_timeout: timedelta,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._agents = agents
+        self._usage_of = usage_of
+        self._explain = explain
+        self._turn_timeout = turn_timeout.total_seconds()
+
+    async def answer(self, driver: Driver, run: Run) -> None:
+        """Answer a turn to its end, through up to MAX_ATTEMPTS deaths of the gateway. Raises LeaseLost."""
+        while True:
+            turn = run.turn
+            lease_token = driver.lease.token
+            async with event_log.TurnWriter(self._database, self._clock, turn, lease_token) as writer:
+                run.writer = writer
+                try:
+                    await self._attempt(driver, run, writer)
+                    return
+                except _Ended as ended:
+                    await self._finish(turn, writer, lease_token, ended)
+                    return
+                except _GatewayLost as error:
+                    logger.warning("gateway lost during a turn", turn_id=str(turn.id), reason=str(error))
+                    run.recovering = True
+                except AgentFailed as error:
+                    fault = Fault(error.code, error.message, retryable=True)
+                    await self._finish(turn, writer, lease_token, _Ended(TurnStatus.FAILED, fault=fault))
+                    return
+                finally:
+                    run.writer = None
+
+    async def _attempt(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> None:
+        """One attempt at the turn. Ends by raising _Ended or _GatewayLost."""
+
+        def report(step: str, text: str) -> None:
+            writer.put(EventType.PROGRESS, step=step, text=text)
+
+        if run.turn.stop_requested:
+            raise _Ended(TurnStatus.STOPPED)
+        gateway = await self._unless_stopped(run, driver.awake(report))
+        turn = run.turn
+        with gateway.run_events(turn.session_key) as events:
+            run_id = None
+            if run.recovering:
+                run_id = await self._recover(gateway, run, writer, driver.lease.token)
+                turn = run.turn
+            if run_id is None:
+                run_id = await self._send(driver, gateway, run)
+            await self._mark_started(run, run_id, driver.lease.token)
+            writer.put(EventType.STARTED, attempt=turn.attempt)
+            try:
+                async with asyncio.timeout(self._turn_timeout):
+                    await self._follow(gateway, events, run, run_id, writer)
+            except TimeoutError:
+                await _abort(gateway, turn, run_id)
+                raise _Ended(
+                    TurnStatus.FAILED,
+                    fault=Fault(
+                        "turn_timeout",
+                        f"Your agent worked on this for {self._turn_timeout / 60:.0f} minutes, "
+                        "so it was stopped.",
+                        retryable=True,
+                    ),
+                ) from None
+
+    async def _unless_stopped(self, run: Run, waking: Awaitable[GatewayClient]) -> GatewayClient:
+        """Wait for the agent, but no longer than the user wants an answer."""
+        wake = asyncio.ensure_future(waking)
+        stop = asyncio.create_task(run.stop.wait())
+        try:
+            await asyncio.wait([wake, stop], return_when=asyncio.FIRST_COMPLETED)
+            if not wake.done():
+                raise _Ended(TurnStatus.STOPPED)
+            return wake.result()
+        finally:
+            for task in (wake, stop):
+                if not task.done():
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+    async def _recover(
+        self, gateway: GatewayClient, run: Run, writer: event_log.TurnWriter, lease_token: int
+    ) -> str | None:
+        """What became of a turn left running: ended; still running, by its run id; or None, send it again."""
+        turn = run.turn
+        try:
+            outcome = await gateway.outcome(
+                session_key=turn.session_key,
+                run_id=turn.run_id or turn.message_key,
+                message_key=turn.message_key,
+            )
+        except (GatewayError, Unavailable) as error:
+            raise _GatewayLost(str(error)) from error
+        if outcome.status == "finished":
+            raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
+        if turn.attempt >= MAX_ATTEMPTS:
+            fault = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", True)
+            raise _Ended(TurnStatus.FAILED, fault=fault)
+        run_id = outcome.run_id if outcome.status == "running" else None
+        async with self._database.transaction() as connection:
+            row = await queries.turn_taken_up_again(
+                connection,
+                user_id=turn.user_id,
+                id=turn.id,
+                attempt=turn.attempt,
+                run_id=run_id,
+                lease_token=lease_token,
+            )
+            if row is None:
+                raise LeaseLost("Another replica answers this turn now.", detail=f"turn {turn.id}")
+            run.turn = turn_from_row(row)
+            again = [*writer.take(), accepted_event(run.turn)]
+            await event_log.append(
+                connection,
+                self._clock,
+                user_id=turn.user_id,
+                conversation_id=turn.conversation_id,
+                events=again,
+                lease_token=lease_token,
+            )
+        return run_id
+
+    async def _send(self, driver: Driver, gateway: GatewayClient, run: Run) -> str:
+        """Hand the message to the gateway; a gateway that says "not now" is asked again for a few seconds."""
+        turn = run.turn
+        for _ in range(BUSY_RETRIES):
+            try:
+                sent = await gateway.send_chat(
+                    session_key=turn.session_key, message=turn.text, idempotency_key=turn.message_key
+                )
+                return sent.run_id
+            except GatewayError as error:
+                if not error.retryable:
+                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
+                    raise _Ended(TurnStatus.FAILED, fault=fault) from error
+                await self._clock.sleep(BUSY_DELAY)
+                await driver.awake()
+            except Unavailable as error:
+                raise _GatewayLost(str(error)) from error
+        fault = Fault("agent_busy", "Your agent does not take messages just now.", retryable=True)
+        raise _Ended(TurnStatus.FAILED, fault=fault)
+
+    async def _mark_started(self, run: Run, run_id: str, lease_token: int) -> None:
+        async with self._database.connection() as connection:
+            row = await queries.turn_started(
+                connection,
+                user_id=run.turn.user_id,
+                id=run.turn.id,
+                attempt=run.turn.attempt,
+                run_id=run_id,
+                now=self._clock.now(),
+                lease_token=lease_token,
+            )
+        if row is None:
+            raise LeaseLost("Another replica answers this turn now.", detail=f"turn {run.turn.id}")
+        if row["stop_requested"]:
+            run.stop.set()
+
+    async def _follow(
+        self,
+        gateway: GatewayClient,
+        events: AsyncIterator[RunEvent],
+        run: Run,
+        run_id: str,
+        writer: event_log.TurnWriter,
+    ) -> None:
+        """Write the run's events until it ends; pass a stop on to the gateway."""
+        stopper = asyncio.create_task(self._stop_when_asked(gateway, run, run_id))
+        try:
+            async for event in events:
+                writer.check()
+                if event.run_id == run_id:
+                    await self._take(event, run, writer)
+        except Unavailable as error:
+            raise _GatewayLost(str(error)) from error
+        finally:
+            stopper.cancel()
+            await asyncio.wait([stopper])
+        raise _GatewayLost("the stream of events ended")
+
+    async def _take(self, event: RunEvent, run: Run, writer: event_log.TurnWriter) -> None:
+        match event:
+            case Delta():
+                await writer.put_delta(event.text)
+            case Tool():
+                writer.put(
+                    EventType.TOOL,
+                    call_id=event.call_id,
+                    name=event.name,
+                    phase=event.phase,
+                    summary=event.summary,
+                    failed=event.failed,
+                )
+            case Final():
+                raise _Ended(TurnStatus.COMPLETED, answer=event.text)
+            case Aborted():
+                if run.stop.is_set():
+                    raise _Ended(TurnStatus.STOPPED)
+                fault = Fault("agent_aborted", "Your agent broke off its work on this.", retryable=True)
+                raise _Ended(TurnStatus.FAILED, fault=fault)
+            case Failed():
+                raise _Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
+            case _:
+                pass  # a change of phase: nothing that the user sees
+
+    async def _stop_when_asked(self, gateway: GatewayClient, run: Run, run_id: str) -> None:
+        await run.stop.wait()
+        await _abort(gateway, run.turn, run_id)
+
+    async def _why(self, turn: Turn, words: str) -> Fault:
+        """The broker knows better than OpenClaw why a model call failed."""
+        fault = await self._explain(turn.user_id, turn.id)
+        return fault or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
+
+    async def _finish(
+        self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: _Ended
+    ) -> None:
+        """The end of the turn, its row and its last event, in one transaction."""
+        usage = await self._usage_of(turn.user_id, turn.id)
+        match ended.status:
+            case TurnStatus.COMPLETED:
+                last = Event(EventType.COMPLETED, turn.id, {"message": ended.answer, "usage": usage})
+            case TurnStatus.STOPPED:
+                last = Event(EventType.STOPPED, turn.id, {})
+            case _:
+                assert ended.fault is not None
+                last = Event(EventType.FAILED, turn.id, ended.fault.as_data())
+        async with self._database.transaction() as connection:
+            written = await queries.turn_finished(
+                connection,
+                user_id=turn.user_id,
+                id=turn.id,
+                attempt=turn.attempt,
+                status=ended.status.value,
+                answer=ended.answer,
+                usage=usage,
+                error=ended.fault.as_data() if ended.fault else None,
+                now=self._clock.now(),
+                lease_token=lease_token,
+            )
+            if written is None:
+                raise LeaseLost("Another replica answers this turn now.", detail=f"turn {turn.id}")
+            await event_log.append(
+                connection,
+                self._clock,
+                user_id=turn.user_id,
+                conversation_id=turn.conversation_id,
+                events=[*writer.take(), last],
+                lease_token=lease_token,
+            )
+        await self._agents.touch(turn.user_id)
+        logger.info("turn ended", turn_id=str(turn.id), status=ended.status.value, attempt=turn.attempt)
+
+
+async def _abort(gateway: GatewayClient, turn: Turn, run_id: str) -> None:
+    try:
+        await gateway.abort(session_key=turn.session_key, run_id=run_id)
+    except (GatewayError, Unavailable) as error:
+        # The stream of events tells what became of the run; a gateway that is gone has nothing to stop.
+        logger.info("stop not taken", turn_id=str(turn.id), error=str(error))

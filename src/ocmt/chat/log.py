@@ -1,0 +1,156 @@
+"""The event log: appending to it in order, in batches, under the lease; and reading it from any point."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from ocmt.chat.model import Event, EventType, Turn, merge_deltas
+from ocmt.errors import LeaseLost
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection, Database
+from ocmt.platform.queries import load_queries
+
+queries = load_queries(__package__)
+
+CHANNEL = "conversations"
+"""LISTEN channel: the payload is the conversation that has new events."""
+
+BATCH_INTERVAL = 0.04
+"""Seconds between two batches of one turn; with the insert itself, events are at most 50 ms late."""
+MAX_BUFFERED = 2_000
+"""Events that may wait for the database before the stream from the gateway is slowed down."""
+
+
+async def append(
+    connection: Connection,
+    clock: Clock,
+    *,
+    user_id: UUID,
+    conversation_id: UUID,
+    events: Sequence[Event],
+    lease_token: int | None,
+) -> int:
+    """Store events and announce them; returns the number of the last one.
+
+    `lease_token` None: written by the user's own request rather than by the driver of the agent.
+    Raises LeaseLost where the lease or the conversation is gone: nothing was written.
+    """
+    last: int | None = await queries.append_events(
+        connection,
+        user_id=user_id,
+        conversation_id=conversation_id,
+        count=len(events),
+        now=clock.now(),
+        lease_token=lease_token,
+        turn_ids=[event.turn_id for event in events],
+        types=[event.type.value for event in events],
+        datas=[json.dumps(dict(event.data)) for event in events],
+    )
+    if last is None:
+        raise LeaseLost(
+            "Another replica answers this conversation now, or it was deleted.",
+            detail=f"conversation {conversation_id}",
+        )
+    return last
+
+
+async def read(
+    database: Database, *, user_id: UUID, conversation_id: UUID, after: int, limit: int = 500
+) -> list[Event]:
+    """The events behind number `after`, oldest first. Empty also for a conversation of somebody else."""
+    async with database.connection() as connection:
+        rows = await queries.read_events(
+            connection, user_id=user_id, conversation_id=conversation_id, after=after, limit=limit
+        )
+    return [Event(EventType(row["type"]), row["turn_id"], row["data"], row["seq"]) for row in rows]
+
+
+class TurnWriter:
+    """Writes one turn's events as they come: the first at once, then in batches.
+
+    As a context manager it flushes in the background; leaving it flushes what is left. After the lease is
+    lost `check` and `put_delta` raise LeaseLost.
+    """
+
+    def __init__(self, database: Database, clock: Clock, turn: Turn, lease_token: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._turn = turn
+        self._lease_token = lease_token
+        self._buffer: list[Event] = []
+        self._filled = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drained.set()
+        self._flushing: asyncio.Task[None] | None = None
+        self._failure: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start flushing."""
+        self._flushing = asyncio.create_task(self._flush_for_ever(), name=f"events of {self._turn.id}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop flushing; write what is left unless writing has failed."""
+        assert self._flushing is not None
+        self._flushing.cancel()
+        await asyncio.wait([self._flushing])
+        if self._failure is None:
+            await self._flush()
+        elif error is None:
+            raise self._failure
+
+    def put(self, type_: EventType, **data: object) -> None:
+        """Add an event; returns at once. For a stream that may be long use `put_delta`."""
+        self._buffer.append(Event(type_, self._turn.id, data))
+        self._filled.set()
+
+    async def put_delta(self, text: str) -> None:
+        """Add a piece of the answer; waits while too much is buffered. Raises LeaseLost."""
+        if len(self._buffer) >= MAX_BUFFERED:
+            self._drained.clear()
+            await self._drained.wait()
+        self.check()
+        self.put(EventType.DELTA, text=text)
+
+    def check(self) -> None:
+        """Raises what ended the writing, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def take(self) -> list[Event]:
+        """What is not written yet, for a transaction that ends the turn."""
+        events, self._buffer = merge_deltas(self._buffer), []
+        return events
+
+    async def _flush_for_ever(self) -> None:
+        try:
+            while True:
+                await self._filled.wait()
+                await asyncio.shield(self._flush())
+                await self._clock.sleep(BATCH_INTERVAL)
+        except Exception as error:
+            # Handed to the turn's own task by `check`.
+            self._failure = error
+            self._drained.set()
+
+    async def _flush(self) -> None:
+        self._filled.clear()
+        events = self.take()
+        if events:
+            async with self._database.connection() as connection:
+                await append(
+                    connection,
+                    self._clock,
+                    user_id=self._turn.user_id,
+                    conversation_id=self._turn.conversation_id,
+                    events=events,
+                    lease_token=self._lease_token,
+                )
+        self._drained.set()

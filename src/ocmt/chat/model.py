@@ -1,0 +1,179 @@
+"""Conversations, turns and their events: types and rules, pure.
+
+The event log of a conversation is the truth that browsers see: replaying it from any point rebuilds the same
+conversation. `Turn` rows say what became of each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from ocmt.errors import InvalidInput, TooLarge
+
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Of one message, as UTF-8: what a model's context has room for beside the conversation."""
+MAX_OPEN_TURNS = 20
+"""Of one user: accepted and not yet answered."""
+MAX_IDEMPOTENCY_KEY = 200
+TITLE_LENGTH = 60
+MAX_ATTEMPTS = 3
+"""How often a turn is taken up again after its agent died under it."""
+
+
+class TurnStatus(StrEnum):
+    """What became of a message."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @property
+    def open(self) -> bool:
+        """Whether an answer is still owed."""
+        return self in (TurnStatus.ACCEPTED, TurnStatus.RUNNING)
+
+
+class EventType(StrEnum):
+    """The events of the stream, as in the HTTP reference."""
+
+    ACCEPTED = "turn.accepted"
+    PROGRESS = "agent.progress"
+    STARTED = "turn.started"
+    DELTA = "turn.delta"
+    TOOL = "turn.tool"
+    COMPLETED = "turn.completed"
+    FAILED = "turn.failed"
+    STOPPED = "turn.stopped"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One piece of a turn as it streams."""
+
+    type: EventType
+    turn_id: UUID
+    data: Mapping[str, Any]
+    seq: int = 0
+    """Its number in the conversation; 0 while it is not stored."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A thread of turns; OpenClaw calls it a session."""
+
+    id: UUID
+    user_id: UUID
+    title: str | None
+    created_at: datetime
+    updated_at: datetime
+    last_seq: int
+
+    @property
+    def session_key(self) -> str:
+        """OpenClaw's name for it."""
+        return f"agent:main:web:{self.id}"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message and the agent's answer."""
+
+    id: UUID
+    conversation_id: UUID
+    user_id: UUID
+    text: str
+    status: TurnStatus
+    attempt: int
+    run_id: str | None
+    stop_requested: bool
+    answer: str | None
+    usage: Mapping[str, int] | None
+    error: Mapping[str, Any] | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def session_key(self) -> str:
+        """OpenClaw's name for the conversation."""
+        return f"agent:main:web:{self.conversation_id}"
+
+    @property
+    def message_key(self) -> str:
+        """OpenClaw's idempotency key for this attempt: the same after any crash of ours."""
+        return f"{self.id}:{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a turn failed, in plain words."""
+
+    code: str
+    message: str
+    retryable: bool
+
+    def as_data(self) -> dict[str, Any]:
+        """As it stands in the turn's row and on the stream."""
+        return {"code": self.code, "message": self.message, "retryable": self.retryable}
+
+
+def check_message(text: str) -> str:
+    """The message as it will be sent. Raises InvalidInput, TooLarge."""
+    if not text.strip():
+        raise InvalidInput("The message is empty.")
+    if "\x00" in text:
+        raise InvalidInput("The message contains a zero byte, which no agent can read.")
+    size = len(text.encode("utf-8", errors="surrogatepass"))
+    if size > MAX_MESSAGE_BYTES:
+        raise TooLarge(
+            f"This message has {size / 1024:.0f} KB; at most {MAX_MESSAGE_BYTES // 1024} KB fit into one. "
+            "Split it, or put the text into a file of the workspace."
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput("The message contains characters that are not valid Unicode.") from None
+    return text
+
+
+def check_idempotency_key(key: str | None) -> str:
+    """The sender's key. Raises InvalidInput."""
+    if not key or len(key) > MAX_IDEMPOTENCY_KEY or not key.isprintable():
+        raise InvalidInput(
+            "Send an Idempotency-Key header, a UUID for instance: the same each time you send this message."
+        )
+    return key
+
+
+def title_of(text: str) -> str:
+    """A conversation's title from its first message: the first line, cut at a word."""
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    if len(line) <= TITLE_LENGTH:
+        return line
+    return line[:TITLE_LENGTH].rsplit(" ", 1)[0].rstrip(",;:.") + "…"
+
+
+def merge_deltas(events: Sequence[Event]) -> list[Event]:
+    """The same events with neighbouring pieces of text joined, so that a batch costs few rows."""
+    merged: list[Event] = []
+    for event in events:
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and event.type is EventType.DELTA
+            and last.type is EventType.DELTA
+            and last.turn_id == event.turn_id
+        ):
+            merged[-1] = Event(
+                EventType.DELTA, event.turn_id, {"text": last.data["text"] + event.data["text"]}
+            )
+        else:
+            merged.append(event)
+    return merged

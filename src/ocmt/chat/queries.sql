@@ -1,0 +1,164 @@
+-- name: create_conversation^
+insert into conversations (id, user_id, title) values (:id, :user_id, :title)
+returning id, user_id, title, created_at, updated_at, last_seq;
+
+-- name: find_conversation^
+select id, user_id, title, created_at, updated_at, last_seq
+from conversations where user_id = :user_id and id = :id;
+
+-- name: list_conversations
+select id, user_id, title, created_at, updated_at, last_seq
+from conversations
+where user_id = :user_id
+  and (:before::timestamptz is null or (updated_at, id) < (:before::timestamptz, :before_id::uuid))
+order by updated_at desc, id desc
+limit :limit;
+
+-- name: rename_conversation^
+update conversations set title = :title where user_id = :user_id and id = :id
+returning id, user_id, title, created_at, updated_at, last_seq;
+
+-- name: delete_conversation$
+delete from conversations where user_id = :user_id and id = :id returning id;
+
+-- name: lock_conversation^
+-- Serialises the writers of one conversation, and proves whose it is.
+select id, title from conversations where user_id = :user_id and id = :id for update;
+
+-- name: touch_conversation!
+update conversations set updated_at = :now, title = coalesce(title, :title)
+where user_id = :user_id and id = :id;
+
+-- name: find_turn_by_key^
+select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+       created_at, started_at, finished_at
+from turns where user_id = :user_id and conversation_id = :conversation_id and idempotency_key = :idempotency_key;
+
+-- name: find_turn^
+select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+       created_at, started_at, finished_at
+from turns where user_id = :user_id and id = :id;
+
+-- name: count_open_turns$
+select count(*) from turns where user_id = :user_id and status in ('accepted', 'running');
+
+-- name: create_turn^
+insert into turns (id, conversation_id, user_id, idempotency_key, text, created_at)
+values (:id, :conversation_id, :user_id, :idempotency_key, :text, :now)
+returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+          created_at, started_at, finished_at;
+
+-- name: list_turns
+-- Newest first; the caller turns them round.
+select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+       created_at, started_at, finished_at
+from turns
+where user_id = :user_id and conversation_id = :conversation_id
+  and (:before::uuid is null or (created_at, id) < (select created_at, id from turns where id = :before::uuid and user_id = :user_id))
+order by created_at desc, id desc
+limit :limit;
+
+-- name: resume_point$
+-- The number before the first event that a browser must replay: that of the earliest turn still open.
+select coalesce(
+  (select min(e.seq) - 1 from events e join turns t on t.id = e.turn_id
+   where t.user_id = :user_id and t.conversation_id = :conversation_id and t.status in ('accepted', 'running')),
+  (select last_seq from conversations where user_id = :user_id and id = :conversation_id));
+
+-- name: list_tool_events
+-- The tool calls of finished turns, for a history that looks like the stream did.
+select e.turn_id, e.data from events e
+where e.conversation_id = :conversation_id and e.type = 'turn.tool' and e.turn_id = any(:turn_ids::uuid[])
+order by e.seq
+limit 2000;
+
+-- name: ask_stop^
+update turns set stop_requested = true
+where user_id = :user_id and id = :id and status in ('accepted', 'running')
+returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+          created_at, started_at, finished_at;
+
+-- name: retry_turn^
+update turns
+set status = 'accepted', attempt = attempt + 1, run_id = null, stop_requested = false, answer = null, usage = null,
+    error = null, started_at = null, finished_at = null
+where user_id = :user_id and id = :id and status in ('failed', 'stopped')
+returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+          created_at, started_at, finished_at;
+
+-- name: find_work
+-- The oldest open turn of each conversation, of all users: within a conversation turns run one after the other.
+select * from (
+  select distinct on (conversation_id)
+         id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+         created_at, started_at, finished_at
+  from turns where status in ('accepted', 'running')
+  order by conversation_id, created_at, id) t
+order by created_at
+limit :limit;
+
+-- name: find_running_turns
+select id, text from turns where user_id = :user_id and status = 'running' order by started_at limit 50;
+
+-- name: turn_started^
+update turns set status = 'running', run_id = coalesce(:run_id, run_id),
+       started_at = coalesce(started_at, :now)
+where user_id = :user_id and id = :id and attempt = :attempt and status in ('accepted', 'running')
+  and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
+returning id, stop_requested;
+
+-- name: turn_taken_up_again^
+-- After a crash: a further attempt, with the run that goes on (run_id) or a new one (null).
+update turns set attempt = attempt + 1, run_id = :run_id
+where user_id = :user_id and id = :id and attempt = :attempt and status in ('accepted', 'running')
+  and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
+returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+          created_at, started_at, finished_at;
+
+-- name: turn_finished$
+update turns set status = :status, answer = :answer, usage = :usage, error = :error, finished_at = :now
+where user_id = :user_id and id = :id and attempt = :attempt and status in ('accepted', 'running')
+  and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
+returning id;
+
+-- name: append_events$
+-- Numbers, stores and announces a batch in one statement; null where the lease or the conversation is gone.
+-- lease_token null: the writer is the user's own request.
+with moved as (
+  update conversations c set last_seq = c.last_seq + :count, updated_at = :now
+  where c.user_id = :user_id and c.id = :conversation_id
+    and (:lease_token::bigint is null
+         or exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint))
+  returning c.last_seq
+), added as (
+  insert into events (conversation_id, seq, turn_id, type, data, created_at)
+  select :conversation_id, m.last_seq - :count + n.number, n.turn_id, n.type, n.data::jsonb, :now
+  from moved m, unnest(:turn_ids::uuid[], :types::text[], :datas::text[]) with ordinality as n(turn_id, type, data, number)
+  returning 1
+)
+select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text);
+
+-- name: read_events
+select e.seq, e.turn_id, e.type, e.data
+from events e join conversations c on c.id = e.conversation_id
+where c.user_id = :user_id and e.conversation_id = :conversation_id and e.seq > :after
+order by e.seq
+limit :limit;
+
+-- name: find_unwritten
+-- Conversations whose transcript in the object store is behind, and in which nothing is under way.
+select c.id, c.user_id, c.title, c.created_at, c.updated_at, c.last_seq from conversations c
+where c.written_seq < c.last_seq
+  and not exists (select from turns t where t.user_id = c.user_id and t.conversation_id = c.id and t.status in ('accepted', 'running'))
+order by c.updated_at
+limit :limit;
+
+-- name: all_turns
+select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+       created_at, started_at, finished_at
+from turns where user_id = :user_id and conversation_id = :conversation_id
+order by created_at, id
+limit 10000;
+
+-- name: transcript_written!
+update conversations set written_seq = greatest(written_seq, :seq) where user_id = :user_id and id = :id;

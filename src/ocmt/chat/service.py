@@ -1,0 +1,257 @@
+"""What users can do with conversations and turns. The answering itself is `worker`'s.
+
+A message is accepted when its turn is committed; from then on it is answered exactly once, or ends with an
+error that says why, whatever dies in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from ocmt.agents.service import Agents
+from ocmt.chat import log
+from ocmt.chat.model import (
+    MAX_OPEN_TURNS,
+    Conversation,
+    Event,
+    EventType,
+    Turn,
+    TurnStatus,
+    check_idempotency_key,
+    check_message,
+    title_of,
+)
+from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection, Database, notify
+from ocmt.platform.queries import load_queries
+
+queries = load_queries(__package__)
+
+TURNS_CHANNEL = "turns"
+"""LISTEN channel: there is something to do for the worker; the payload is the user id."""
+
+
+@dataclass(frozen=True)
+class TurnPage:
+    """A piece of a conversation's history."""
+
+    turns: Sequence[Turn]
+    """Oldest first."""
+    tools: dict[UUID, list[dict[str, Any]]]
+    """The latest state of each tool call, by turn."""
+    older: UUID | None
+    """The cursor of the page before this one."""
+    resume_after: int
+    """Stream the events behind this number to see the open turns complete."""
+
+
+class Chat:
+    """Conversations and turns of all users; every call takes the user's id and sees only theirs."""
+
+    def __init__(self, database: Database, clock: Clock, agents: Agents) -> None:
+        self._database = database
+        self._clock = clock
+        self._agents = agents
+
+    async def create_conversation(self, user_id: UUID, title: str | None = None) -> Conversation:
+        """A new, empty conversation."""
+        async with self._database.connection() as connection:
+            row = await queries.create_conversation(
+                connection, id=uuid7(), user_id=user_id, title=_title(title) if title else None
+            )
+        return _conversation(row)
+
+    async def conversation(self, user_id: UUID, conversation_id: UUID) -> Conversation:
+        """Raises NotFound, for an unknown one and for somebody else's alike."""
+        async with self._database.connection() as connection:
+            row = await queries.find_conversation(connection, user_id=user_id, id=conversation_id)
+        return _conversation(_known(row))
+
+    async def conversations(
+        self, user_id: UUID, *, before: tuple[datetime, UUID] | None = None, limit: int = 50
+    ) -> list[Conversation]:
+        """The latest used first; `before` is the (updated_at, id) of the last one on the page before."""
+        async with self._database.connection() as connection:
+            rows = await queries.list_conversations(
+                connection,
+                user_id=user_id,
+                before=before[0] if before else None,
+                before_id=before[1] if before else None,
+                limit=limit,
+            )
+        return [_conversation(row) for row in rows]
+
+    async def rename(self, user_id: UUID, conversation_id: UUID, title: str) -> Conversation:
+        """Give it another title."""
+        async with self._database.connection() as connection:
+            row = await queries.rename_conversation(
+                connection, user_id=user_id, id=conversation_id, title=_title(title)
+            )
+        return _conversation(_known(row))
+
+    async def delete(self, user_id: UUID, conversation_id: UUID) -> None:
+        """Delete it with its turns and events. Raises Conflict while a turn is under way."""
+        async with self._database.transaction() as connection:
+            await self._locked(connection, user_id, conversation_id)
+            page = await queries.list_turns(
+                connection,
+                user_id=user_id,
+                conversation_id=conversation_id,
+                before=None,
+                limit=MAX_OPEN_TURNS,
+            )
+            if any(TurnStatus(row["status"]).open for row in page):
+                raise Conflict("Your agent is still answering in this conversation. Stop it first.")
+            await queries.delete_conversation(connection, user_id=user_id, id=conversation_id)
+
+    async def post(self, user_id: UUID, conversation_id: UUID, text: str, *, key: str | None) -> Turn:
+        """Accept a message. The same key again gives the same turn, and no second answer.
+
+        Raises: InvalidInput, TooLarge, NotFound, LimitReached, Conflict (same key, other text).
+        """
+        text = check_message(text)
+        key = check_idempotency_key(key)
+        await self._agents.find(user_id)
+        now = self._clock.now()
+        async with self._database.transaction() as connection:
+            await self._locked(connection, user_id, conversation_id)
+            known = await queries.find_turn_by_key(
+                connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
+            )
+            if known is not None:
+                if known["text"] != text:
+                    raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
+                return _turn(known)
+            if await queries.count_open_turns(connection, user_id=user_id) >= MAX_OPEN_TURNS:
+                raise LimitReached(
+                    f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
+                )
+            row = await queries.create_turn(
+                connection,
+                id=uuid7(),
+                user_id=user_id,
+                conversation_id=conversation_id,
+                idempotency_key=key,
+                text=text,
+                now=now,
+            )
+            turn = _turn(row)
+            await queries.touch_conversation(
+                connection, user_id=user_id, id=conversation_id, now=now, title=title_of(text)
+            )
+            await self._accepted(connection, turn)
+        return turn
+
+    async def retry(self, user_id: UUID, turn_id: UUID) -> Turn:
+        """Try a failed or stopped turn again; only the latest of a conversation can be."""
+        async with self._database.transaction() as connection:
+            turn = _turn(_known(await queries.find_turn(connection, user_id=user_id, id=turn_id)))
+            await self._locked(connection, user_id, turn.conversation_id)
+            latest = await queries.list_turns(
+                connection, user_id=user_id, conversation_id=turn.conversation_id, before=None, limit=1
+            )
+            if latest[0]["id"] != turn_id:
+                raise Conflict("Only the last message of a conversation can be tried again.")
+            row = await queries.retry_turn(connection, user_id=user_id, id=turn_id)
+            if row is None:
+                raise Conflict("Only a message that failed or was stopped can be tried again.")
+            turn = _turn(row)
+            await self._accepted(connection, turn)
+        return turn
+
+    async def stop(self, user_id: UUID, turn_id: UUID) -> Turn:
+        """Stop a turn soon; one that has ended already stays as it is."""
+        async with self._database.transaction() as connection:
+            row = await queries.ask_stop(connection, user_id=user_id, id=turn_id)
+            if row is None:
+                row = _known(await queries.find_turn(connection, user_id=user_id, id=turn_id))
+            await notify(connection, TURNS_CHANNEL, str(user_id))
+        return _turn(row)
+
+    async def history(
+        self, user_id: UUID, conversation_id: UUID, *, before: UUID | None = None, limit: int = 50
+    ) -> TurnPage:
+        """The latest turns, or those before a cursor. Raises NotFound."""
+        async with self._database.transaction() as connection:
+            _known(await queries.find_conversation(connection, user_id=user_id, id=conversation_id))
+            rows = await queries.list_turns(
+                connection, user_id=user_id, conversation_id=conversation_id, before=before, limit=limit
+            )
+            turns = [_turn(row) for row in reversed(rows)]
+            resume_after = await queries.resume_point(
+                connection, user_id=user_id, conversation_id=conversation_id
+            )
+            tool_rows = await queries.list_tool_events(
+                connection,
+                conversation_id=conversation_id,
+                turn_ids=[turn.id for turn in turns if not turn.status.open],
+            )
+        tools: dict[UUID, dict[str, dict[str, Any]]] = {}
+        for row in tool_rows:
+            calls = tools.setdefault(row["turn_id"], {})
+            call_id = str(row["data"].get("call_id"))
+            calls[call_id] = {**calls.get(call_id, {}), **row["data"]}
+        return TurnPage(
+            turns=turns,
+            tools={turn_id: list(calls.values()) for turn_id, calls in tools.items()},
+            older=turns[0].id if len(turns) == limit else None,
+            resume_after=resume_after,
+        )
+
+    async def running(self, user_id: UUID) -> list[tuple[UUID, str]]:
+        """The (id, text) of the turns that the user's agent is answering now, oldest first."""
+        async with self._database.connection() as connection:
+            rows = await queries.find_running_turns(connection, user_id=user_id)
+        return [(row["id"], row["text"]) for row in rows]
+
+    async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> None:
+        _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
+
+    async def _accepted(self, connection: Connection, turn: Turn) -> None:
+        await log.append(
+            connection,
+            self._clock,
+            user_id=turn.user_id,
+            conversation_id=turn.conversation_id,
+            events=[accepted_event(turn)],
+            lease_token=None,
+        )
+        await notify(connection, TURNS_CHANNEL, str(turn.user_id))
+
+
+def accepted_event(turn: Turn) -> Event:
+    """The event that begins an attempt; whatever the attempt before had streamed is void."""
+    return Event(EventType.ACCEPTED, turn.id, {"text": turn.text, "attempt": turn.attempt})
+
+
+def _title(title: str) -> str:
+    title = " ".join(title.split())
+    if not title or len(title) > 200:
+        raise InvalidInput("A title has between 1 and 200 characters.")
+    return title
+
+
+def _known(row: Any) -> Any:
+    if row is None:
+        raise NotFound("There is no such conversation or message.")
+    return row
+
+
+def _conversation(row: Any) -> Conversation:
+    return Conversation(**{name: row[name] for name in Conversation.__dataclass_fields__})
+
+
+def _turn(row: Any) -> Turn:
+    values = {name: row[name] for name in Turn.__dataclass_fields__}
+    return Turn(**{**values, "status": TurnStatus(values["status"])})
+
+
+turn_from_row = _turn
+conversation_from_row = _conversation

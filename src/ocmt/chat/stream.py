@@ -1,0 +1,121 @@
+"""The event stream (SSE) of one conversation, as a bare ASGI endpoint: a hot path, open for minutes.
+
+It replays what the browser has not seen and then follows; after any break the browser comes back with the
+last number that it saw, on whatever replica. Looking at a stream does not wake an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from uuid import UUID
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from ocmt.chat import log
+from ocmt.chat.model import Event
+from ocmt.chat.service import Chat
+from ocmt.errors import InvalidInput, NotFound
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.http import principal
+
+PING_INTERVAL = 15.0
+"""Seconds; keeps proxies from closing a quiet stream, and finds browsers that are gone."""
+LIFETIME = 600.0
+"""Seconds after which the browser is sent to connect anew, and so to sign in anew."""
+RECONNECT_MS = 500
+BATCH = 500
+
+
+class EventStream:
+    """`GET /agent/conversations/{id}/events?after=SEQ`, or with the header Last-Event-ID."""
+
+    def __init__(self, chat: Chat, database: Database, hints: Hints, clock: Clock) -> None:
+        self._chat = chat
+        self._database = database
+        self._hints = hints
+        self._clock = clock
+        self.closing = asyncio.Event()
+        """Set when the process ends: the streams end, and browsers connect to the next one."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one stream. Raises NotFound, InvalidInput before it begins."""
+        request = Request(scope, receive)
+        user_id = principal(request).user_id
+        conversation = await self._chat.conversation(user_id, _uuid(request.path_params["conversation_id"]))
+        after = _after(request)
+        await send(
+            {
+                "type": "http.response.start",
+                "status": 200,
+                "headers": [
+                    (b"content-type", b"text/event-stream; charset=utf-8"),
+                    (b"cache-control", b"no-store"),
+                    (b"x-accel-buffering", b"no"),
+                ],
+            }
+        )
+        following = asyncio.create_task(self._follow(user_id, conversation.id, after, send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        closing = asyncio.create_task(self.closing.wait())
+        tasks = {following, leaving, closing}
+        try:
+            await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if following.done() and not following.cancelled():
+            following.result()
+        if not leaving.done() or leaving.cancelled():
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _follow(self, user_id: UUID, conversation_id: UUID, after: int, send: Send) -> None:
+        await _send(send, f"retry: {RECONNECT_MS}\n\n".encode())
+        with self._hints.subscribe(log.CHANNEL, str(conversation_id)) as hinted:
+            while True:
+                events = await log.read(
+                    self._database,
+                    user_id=user_id,
+                    conversation_id=conversation_id,
+                    after=after,
+                    limit=BATCH,
+                )
+                if events:
+                    after = events[-1].seq
+                    await _send(send, b"".join(_frame(event) for event in events))
+                elif not await hinted.wait(PING_INTERVAL):
+                    await _send(send, b": ping\n\n")
+
+
+def _frame(event: Event) -> bytes:
+    data = json.dumps(
+        {"turn_id": str(event.turn_id), **event.data}, ensure_ascii=False, separators=(",", ":")
+    )
+    return f"id: {event.seq}\nevent: {event.type.value}\ndata: {data}\n\n".encode()
+
+
+async def _send(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _after(request: Request) -> int:
+    # After a break the header tells more than the address, which is that of the first connection.
+    text = request.headers.get("last-event-id") or request.query_params.get("after") or "0"
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise InvalidInput("`after` is the number of the last event that you have seen.")
+    return int(text)
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("There is no such conversation or message.") from None

@@ -1,0 +1,88 @@
+"""`ocmt up`: everything on this machine, on one port, with a link to sign in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from ocmt.errors import SetupProblem
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.settings import Settings, load_settings
+
+BACKLOG = 1024
+
+
+def up(
+    *,
+    data: Annotated[Path | None, Parameter(help="Folder for everything that must be kept.")] = None,
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None,
+    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None,
+    runtime: Annotated[
+        Literal["sandbox", "docker", "process"] | None, Parameter(help="What runs the agents.")
+    ] = None,
+    demo_model: Annotated[
+        bool | None, Parameter(help="Answer from the demo model even where there is a key.")
+    ] = None,
+) -> None:
+    """Run everything on this machine, on one port; Ctrl-C ends it."""
+    settings = load_settings(data_dir=data, port=port, host=host, runtime=runtime, demo_model=demo_model)
+    listener = _listen(settings)
+    settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+
+    # Before any thread exists: as root this moves the process into a mount namespace of its own.
+    paths = ReachablePaths()
+    paths.enter()
+
+    import uvloop  # late, as everything that `ocmt up --help` can do without
+
+    uvloop.run(_run(settings, listener, paths))
+
+
+async def _run(settings: Settings, listener: socket.socket, paths: ReachablePaths) -> None:
+    from ocmt.platform import telemetry
+    from ocmt.services import all_in_one
+
+    telemetry.configure_logging(settings.log_format, settings.log_level)
+
+    async def ready(features: all_in_one.Features) -> None:
+        isolation = await features.runtime.probe()
+        say(f"agents run in: {isolation.level} ({isolation.summary})")
+        for missing in isolation.missing:
+            say(f"  not here: {missing}")
+        say(f"ready {settings.url}")
+        say(f"sign in once: {await features.identity.make_link(None)}")
+
+    await all_in_one.run(settings, listener, paths, announce=say, ready=ready)
+    say("stopped")
+
+
+def say(line: str) -> None:
+    """Show a line to the person at the terminal, at once, also through a pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, taken before anything else is started. Raises SetupProblem."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        where = f"{settings.host}:{settings.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise SetupProblem(
+                f"Port {settings.port} is in use. Stop what listens there, or choose another with --port."
+            ) from error
+        raise SetupProblem(f"Can not listen on {where}: {os.strerror(error.errno or 0)}.") from error
+    listener.setblocking(False)
+    return listener
