@@ -29,7 +29,7 @@ async def add(
     json: AsJson = False,
 ) -> None:
     """Let somebody sign in. The first user is an administrator in any case."""
-    async with open_identity(data) as identity:
+    async with open_identity(data, create=True) as identity:
         added = await identity.add_user(email, admin, name=name)
     _print_user(added, "added", as_json=json)
 
@@ -63,9 +63,16 @@ async def suspend(
 
 
 @app.command
-async def login_link(email: Email, /, *, data: DataDir = None, json: AsJson = False) -> None:
+async def login_link(
+    email: Email,
+    /,
+    *,
+    port: Annotated[int | None, Parameter(help="The port that `ocmt up` was given, if any.")] = None,
+    data: DataDir = None,
+    json: AsJson = False,
+) -> None:
     """Print a sign-in link for a user, to be handed over in person; it works once, for 15 minutes."""
-    async with open_identity(data) as identity:
+    async with open_identity(data, port=port) as identity:
         link = await identity.make_link(email)
     if json:
         print_json({"email": email, "link": link})

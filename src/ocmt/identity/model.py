@@ -174,6 +174,6 @@ def sign_in_letter(to: str, link: str) -> Letter:
         text=(
             "Open this link to sign in to your agent:\n\n"
             f"{link}\n\n"
-            f"It works once, and for {minutes} minutes. If you did not ask for it, you need not do anything.\n"
+            f"It works once, and for {minutes} minutes. If you did not ask for it, do nothing.\n"
         ),
     )

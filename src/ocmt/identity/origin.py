@@ -44,8 +44,8 @@ class PublicAddress:
         loopback = _is_loopback(host)
         if parts.scheme == "http" and not loopback:
             raise SetupProblem(
-                "Sign-in over plain http is safe only on this machine: put TLS in front and set OCMT_PUBLIC_URL "
-                f"to https://{host}, or use http://localhost."
+                "Sign-in over plain http is safe only on this machine: put TLS in front, and OCMT_PUBLIC_URL "
+                f"to https://{host}; or use http://localhost."
             )
         own = f"[{host}]" if ":" in host else host
         hosts = {own, *(_LOOPBACK_HOSTS if loopback else ())}

@@ -126,7 +126,7 @@ def _entrance(identity: Identity) -> APIRouter:
 
     router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_by_another_site)])
 
-    @router.post("/magic-link", status_code=status.HTTP_202_ACCEPTED)
+    @router.post("/magic-link", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
     async def request_link(body: LinkRequest, background: BackgroundTasks) -> Response:
         """Mail a sign-in link to this address if it may sign in. The answer is the same in any case."""
         letter = await identity.prepare_link(body.email)
@@ -150,7 +150,7 @@ def _entrance(identity: Identity) -> APIRouter:
 def _own(identity: Identity) -> APIRouter:
     router = APIRouter(tags=["me"], dependencies=[Depends(signed_in)])
 
-    @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT)
+    @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def sign_out(me: Me) -> Response:
         """End the session that asks."""
         await identity.sign_out(me)
@@ -176,7 +176,7 @@ def _own(identity: Identity) -> APIRouter:
             items=[SessionView(**asdict(each), current=each.id == me.session_id) for each in sessions]
         )
 
-    @router.delete("/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT)
+    @router.delete("/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def end_session(session_id: UUID, me: Me) -> Response:
         """Sign a browser out from afar."""
         await identity.end_session(me.user_id, session_id)

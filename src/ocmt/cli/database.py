@@ -1,0 +1,108 @@
+"""The database of an installation, opened for the moment of one command.
+
+It is the one that DATABASE_URL names, or else the data folder's own: where `ocmt up` runs on that folder its
+server is shared, otherwise the server is started and stopped again. Kept apart from `bootstrap`, which opens
+every room and takes seconds to import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import structlog
+
+from ocmt.errors import NotFound, SetupProblem
+from ocmt.identity.service import Identity
+from ocmt.platform.clock import SystemClock
+from ocmt.platform.database import Database
+from ocmt.platform.embedded_postgres import EmbeddedPostgres
+from ocmt.platform.folder_lock import FolderLock
+from ocmt.platform.mail import LocalOutbox
+from ocmt.platform.migrations import migrate, schema_is_current
+from ocmt.platform.postgres_binaries import find_binaries
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.settings import Settings, load_settings
+
+_SOCKET = ".s.PGSQL.5432"
+_SOCKET_FOLDER_LINE = 4  # of postmaster.pid: https://www.postgresql.org/docs/current/storage-file-layout.html
+
+
+@asynccontextmanager
+async def open_identity(
+    data: Path | None, *, port: int | None = None, create: bool = False
+) -> AsyncIterator[Identity]:
+    """The identity service on the installation's database. `create`: make the database if there is none.
+
+    Raises: NotFound where there is none, SetupProblem where it cannot be opened or its schema is behind.
+    """
+    settings = load_settings(data_dir=data, port=port)
+    async with open_dsn(settings, create=create) as dsn, AsyncExitStack() as stack:
+        if not await schema_is_current(dsn):
+            if settings.database_url is not None:
+                raise SetupProblem("The database's schema is behind this program: run `ocmt db migrate`.")
+            await migrate(dsn)
+        database = await Database.open(dsn, pool_size=2)
+        stack.push_async_callback(database.close)
+        outbox = LocalOutbox(settings.data_dir / "outbox", settings.mail_from, print)
+        yield Identity(database, outbox, SystemClock(), public_url=settings.url)
+
+
+@asynccontextmanager
+async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
+    """How to reach the database, which answers until the block ends. Raises as `open_identity` does."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    folder = settings.data_dir.expanduser() / "postgres"
+    if not create and not (folder / "data").exists():
+        raise NotFound(
+            f"There is no database in {settings.data_dir} yet: start `ocmt up`, or name the folder by --data."
+        )
+    if _in_use(folder):
+        yield _dsn_of_running(folder)
+        return
+    binaries = find_binaries(settings.cache_dir)
+    if binaries is None:
+        raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
+    paths = ReachablePaths()
+    paths.enter()
+    server = EmbeddedPostgres(
+        folder, binaries=binaries, log=structlog.get_logger("ocmt.cli"), view=paths.view
+    )
+    try:
+        yield await server.start()
+    finally:
+        await server.stop()
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether another process (`ocmt up`) supervises the server of this folder now."""
+    if not (folder / "lock").exists():
+        return False
+    lock = FolderLock(folder / "lock")
+    try:
+        lock.acquire("in use")
+    except SetupProblem:
+        return True
+    lock.release()
+    return False
+
+
+def _dsn_of_running(folder: Path) -> str:
+    """The way to the server that another process started there: its socket, and the folder's password."""
+    sockets = [folder / "socket"]
+    try:
+        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+        sockets += [Path(line) for line in lines[_SOCKET_FOLDER_LINE : _SOCKET_FOLDER_LINE + 1] if line]
+        password = (folder / "password").read_text().strip()
+    except FileNotFoundError as error:
+        raise SetupProblem("`ocmt up` is just starting or ending here: try again in a moment.") from error
+    except PermissionError as error:
+        raise SetupProblem(f"{folder} belongs to another user: run this as that user.") from error
+    for socket in sockets:
+        if (socket / _SOCKET).exists():
+            return f"postgresql://ocmt:{quote(password, safe='')}@/ocmt?host={quote(str(socket), safe='')}"
+    raise SetupProblem("`ocmt up` runs here, but its database does not answer: try again in a moment.")

@@ -1,0 +1,1 @@
+"""Tests mirror the rooms of `src/ocmt`. Packages, because test modules of different rooms share names."""

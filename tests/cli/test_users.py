@@ -1,0 +1,120 @@
+"""`ocmt users` and `ocmt db`, as an operator types them; on a database that DATABASE_URL names."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocmt.cli import app as edge
+
+
+class Shell:
+    """Runs commands in this process; `says` and `complains` hold what the last one printed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.says = self.complains = ""
+
+    def run(self, command: str) -> int:
+        code = edge.run(command.split())
+        self.says, self.complains = self._capsys.readouterr()
+        return code
+
+    def data(self, command: str) -> Any:
+        assert self.run(f"{command} --json") == 0, self.complains
+        return json.loads(self.says)
+
+
+@pytest.fixture
+def shell(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    monkeypatch.setenv("DATABASE_URL", dsn)
+    monkeypatch.setenv("OCMT_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("OCMT_PUBLIC_URL", raising=False)
+    return Shell(capsys)
+
+
+def test_the_first_user_that_is_added_is_the_administrator(shell: Shell) -> None:
+    assert shell.run("users list") == 0
+    assert shell.says == "There are no users yet.\n"
+    assert shell.run("users add Ada@example.org --name Ada") == 0
+    assert shell.says == "ada@example.org (administrator) added\n"
+    assert shell.run("users add bob@example.org") == 0
+    assert shell.says == "bob@example.org added\n"
+    listed = shell.data("users list")
+    assert [(each["email"], each["name"], each["is_admin"], each["status"]) for each in listed] == [
+        ("ada@example.org", "Ada", True, "active"),
+        ("bob@example.org", None, False, "active"),
+    ]
+    assert shell.run("users list") == 0
+    assert shell.says.splitlines()[0].split() == ["EMAIL", "NAME", "IS", "ADMIN", "STATUS", "CREATED", "AT"]
+
+
+def test_a_user_is_shut_out_and_let_in_again(shell: Shell) -> None:
+    shell.run("users add ada@example.org")
+    shell.run("users add bob@example.org")
+    assert shell.run("users suspend bob@example.org") == 0
+    assert shell.says == "bob@example.org is suspended\n"
+    assert shell.run("users login-link bob@example.org") == 1
+    assert shell.data("users suspend bob@example.org --lift")["status"] == "active"
+    assert shell.run("users login-link bob@example.org") == 0
+
+
+def test_a_login_link_is_all_that_is_printed(shell: Shell) -> None:
+    shell.run("users add ada@example.org")
+    assert shell.run("users login-link ada@example.org") == 0
+    assert shell.says.startswith("http://localhost:8080/sign-in#token=")
+    assert shell.says.count("\n") == 1
+    link = shell.data("users login-link ada@example.org --port 9000")["link"]
+    assert link.startswith("http://localhost:9000/sign-in#token=")
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("users add nobody", "This is not an e-mail address; write it like ada@example.org."),
+        ("users add ada@example.org", "There is a user ada@example.org already."),
+        (
+            "users suspend ada@example.org",
+            "ada@example.org is the last administrator: add another one first.",
+        ),
+        ("users login-link eve@example.org", "There is no user eve@example.org."),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(shell: Shell, command: str, complaint: str) -> None:
+    shell.run("users add ada@example.org")
+    assert shell.run(command) == 1
+    assert (shell.says, shell.complains) == ("", f"ocmt: {complaint}\n")
+
+
+def test_a_database_that_does_not_answer_is_said_in_one_line(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://ocmt:secret@127.0.0.1:1/ocmt")
+    assert shell.run("users list") == 1
+    assert shell.complains == "ocmt: The database does not answer just now. Try again in a moment.\n"
+
+
+def test_where_there_is_no_installation_none_is_made_by_looking(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+    for command in ("users list", "users suspend ada@example.org", "db status"):
+        assert shell.run(command) == 1
+        assert "There is no database in" in shell.complains
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_schema_is_migrated_once(shell: Shell, empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_dsn)
+    assert shell.data("db status")["current"] is False
+    assert shell.run("users list") == 1
+    assert "run `ocmt db migrate`" in shell.complains
+    assert "0001" in shell.data("db migrate")["applied"]
+    assert shell.data("db migrate")["applied"] == []
+    assert shell.data("db status")["current"] is True
+    assert shell.run("users list") == 0

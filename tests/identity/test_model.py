@@ -1,0 +1,134 @@
+"""The rules of identity, one by one."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from ocmt.errors import InvalidInput
+from ocmt.identity.model import (
+    LINKS_OVERALL,
+    LINKS_PER_ADDRESS,
+    LinkDemand,
+    Status,
+    User,
+    may_ask_for_link,
+    may_change_address,
+    may_sign_in,
+    new_token,
+    normalise_email,
+    normalise_name,
+    session_expiry,
+    shorten_user_agent,
+    sign_in_letter,
+    token_hash,
+    touch_is_due,
+)
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("ada@example.org", "ada@example.org"),
+        ("  Ada.Lovelace+agent@Example.ORG\n", "ada.lovelace+agent@example.org"),
+        ("admin@localhost", "admin@localhost"),
+        ("o'neill@xn--bcher-kva.example", "o'neill@xn--bcher-kva.example"),
+    ],
+)
+def test_an_address_has_one_spelling(written: str, kept: str) -> None:
+    assert normalise_email(written) == kept
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "ada",
+        "@example.org",
+        "ada@",
+        "ada@@example.org",
+        "ada@example..org",
+        "ada@-example.org",
+        "ada lovelace@example.org",
+        "ada@example.org, eve@example.org",
+        "ada@example.org\nBcc: eve@example.org",
+        "ada@example.org\x00",
+        '"ada"@example.org',
+        "Ada <ada@example.org>",
+        "adm\u0131n@example.org",  # a dotless i, which upper case would turn into an ordinary one
+        "ada@b\u00fccher.example",
+        f"{'a' * 65}@example.org",
+        f"ada@{'a.' * 130}org",
+    ],
+)
+def test_what_is_no_address_is_refused(written: str) -> None:
+    with pytest.raises(InvalidInput):
+        normalise_email(written)
+
+
+def test_a_name_is_one_printable_line() -> None:
+    assert normalise_name("  Ada Lovelace ") == "Ada Lovelace"
+    assert normalise_name("   ") is None
+    assert normalise_name(None) is None
+    for wrong in ("Ada\nLovelace", "Ada\x00", "a" * 201):
+        with pytest.raises(InvalidInput):
+            normalise_name(wrong)
+
+
+def test_a_browser_may_not_describe_itself_at_any_length() -> None:
+    assert shorten_user_agent("Mozilla\x00/5.0") == "Mozilla/5.0"
+    assert len(shorten_user_agent("x" * 10_000) or "") == 300
+    assert shorten_user_agent("") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "empty", "admitted"),
+    [("active", False, True), ("suspended", False, False), (None, False, False), (None, True, True)],
+)
+def test_only_known_active_users_are_admitted_and_whoever_comes_first(
+    status: Status | None, empty: bool, admitted: bool
+) -> None:
+    assert may_sign_in(status, installation_is_empty=empty) is admitted
+
+
+def test_links_are_limited_per_address_and_altogether() -> None:
+    assert may_ask_for_link(LinkDemand(for_address=LINKS_PER_ADDRESS - 1, overall=LINKS_OVERALL - 1))
+    assert not may_ask_for_link(LinkDemand(for_address=LINKS_PER_ADDRESS, overall=LINKS_PER_ADDRESS))
+    assert not may_ask_for_link(LinkDemand(for_address=0, overall=LINKS_OVERALL))
+
+
+@pytest.mark.parametrize("is_admin", [True, False])
+def test_only_administrators_set_their_own_address(is_admin: bool) -> None:
+    user = User(UUID(int=1), "ada@example.org", None, is_admin, "active", NOON)
+    assert may_change_address(user) is is_admin
+
+
+def test_a_session_ends_after_a_week_unused_and_after_thirty_days_at_last() -> None:
+    assert session_expiry(NOON, NOON) == NOON + timedelta(days=7)
+    assert session_expiry(NOON, NOON + timedelta(days=5)) == NOON + timedelta(days=12)
+    assert session_expiry(NOON, NOON + timedelta(days=29)) == NOON + timedelta(days=30)
+
+
+def test_the_last_use_is_written_down_every_five_minutes_at_most() -> None:
+    assert not touch_is_due(NOON, NOON + timedelta(minutes=4, seconds=59))
+    assert touch_is_due(NOON, NOON + timedelta(minutes=5))
+
+
+def test_tokens_have_256_bits_and_are_kept_as_a_hash() -> None:
+    token = new_token()
+    assert len(token) == 43
+    assert new_token() != token
+    assert len(token_hash(token)) == 32
+    assert token.encode() not in token_hash(token)
+
+
+def test_the_hash_of_a_token_that_is_no_text_is_no_error() -> None:
+    assert token_hash("\ud800") != token_hash("\ud801")
+
+
+def test_the_letter_carries_the_link_on_a_line_of_its_own() -> None:
+    letter = sign_in_letter("ada@example.org", "https://host/sign-in#token=x")
+    assert "https://host/sign-in#token=x" in letter.text.splitlines()
+    assert "15 minutes" in letter.text
