@@ -1,0 +1,50 @@
+# Every command does its own set-up first, which takes no time when nothing changed.
+# `make run ARGS="--port 9000"` passes arguments on; `make PYTHON=/path/to/python3 …` names the Python.
+
+PYTHON ?=
+export PYTHON
+SETUP = scripts/bootstrap
+BIN = .venv/bin
+
+.PHONY: help setup run test check bench docs clean
+
+help:
+	@echo "make run     set up, then start everything on this machine"
+	@echo "make setup   only the set-up"
+	@echo "make test    every check: format, lint, types, imports, unit, integration, browser"
+	@echo "make check   the quick ones of them"
+	@echo "make bench   measure, beside peers, into benchmarks/results.json"
+	@echo "make docs    the documentation, into docs/_build/html"
+	@echo "make clean   remove what was made in this clone"
+
+setup:
+	@$(SETUP)
+
+run:
+	@exec $(SETUP) -- $(BIN)/ocmt up $(ARGS)
+
+check:
+	@$(SETUP) --group dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/npm.py --prefix ui run check
+
+test: check
+	@$(BIN)/python scripts/browser.py
+	$(BIN)/python scripts/npm.py --prefix ui test
+	$(BIN)/pytest $(ARGS)
+
+bench:
+	@$(SETUP) --group dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+docs:
+	@$(SETUP) --group dev --group docs
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+clean:
+	rm -rf .venv ui/node_modules ui/dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache setup.log
+	find src tests benchmarks scripts -name __pycache__ -type d -prune -exec rm -rf {} +
