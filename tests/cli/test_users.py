@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from ocmt.cli import app as edge
 
@@ -31,11 +33,14 @@ class Shell:
 @pytest.fixture
 def shell(
     dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
+) -> Iterator[Shell]:
     monkeypatch.setenv("DATABASE_URL", dsn)
     monkeypatch.setenv("OCMT_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("OCMT_PUBLIC_URL", raising=False)
-    return Shell(capsys)
+    # The logging of a whole process is not for one test to configure.
+    monkeypatch.setattr("ocmt.platform.telemetry.configure_logging", lambda *_: None)
+    with capture_logs():
+        yield Shell(capsys)
 
 
 def test_the_first_user_that_is_added_is_the_administrator(shell: Shell) -> None:

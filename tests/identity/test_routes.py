@@ -30,7 +30,7 @@ OPEN_TO_ALL = {("POST", LINK), ("POST", VERIFY)}
 
 
 def build(identity: Identity) -> tuple[FastAPI, ASGIApp]:
-    api = FastAPI(exception_handlers=exception_handlers)
+    api = FastAPI(exception_handlers=exception_handlers())
     api.include_router(routes(identity), prefix="/api/v1")
     return api, Authentication(api, identity)
 

@@ -16,6 +16,7 @@ import structlog
 
 from ocmt.errors import NotFound, SetupProblem
 from ocmt.identity.service import Identity
+from ocmt.platform import telemetry
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
@@ -53,6 +54,7 @@ async def open_identity(
 @asynccontextmanager
 async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
     """How to reach the database, which answers until the block ends. Raises as `open_identity` does."""
+    telemetry.configure_logging(settings.log_format, "warning")
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return

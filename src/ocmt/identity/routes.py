@@ -21,20 +21,15 @@ from ocmt.identity.origin import PublicAddress
 from ocmt.identity.service import Identity
 from ocmt.platform.http import Principal, principal
 
-
-def signed_in(request: Request) -> Principal:
-    """The asking user. Raises: Unauthenticated."""
-    return principal(request)
+Me = Annotated[Principal, Depends(principal)]
+"""The asking user. Raises: Unauthenticated."""
 
 
-def administrator(me: Annotated[Principal, Depends(signed_in)]) -> Principal:
+def administrator(me: Me) -> Principal:
     """The asking user, an administrator. Raises: Unauthenticated, Refused."""
     if not me.is_admin:
         raise Refused("Only administrators may do this.")
     return me
-
-
-Me = Annotated[Principal, Depends(signed_in)]
 
 
 class _Body(BaseModel):
@@ -148,7 +143,7 @@ def _entrance(identity: Identity) -> APIRouter:
 
 
 def _own(identity: Identity) -> APIRouter:
-    router = APIRouter(tags=["me"], dependencies=[Depends(signed_in)])
+    router = APIRouter(tags=["me"], dependencies=[Depends(principal)])
 
     @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def sign_out(me: Me) -> Response:
