@@ -1,0 +1,1 @@
+"""Where agents run: the port `AgentRuntime` (`base.py`) and its adapters."""

@@ -1,0 +1,1 @@
+"""Runs beside OpenClaw, inside the sandbox: standard library only, imports nothing of ocmt."""

@@ -1,0 +1,200 @@
+"""The command line of a sandbox: what an agent sees of this machine. No secret may appear in it.
+
+Written for bubblewrap 0.8 (Debian 12) and newer. The root file system is an empty one, read-only in the end;
+whatever the agent sees is named here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocmt import supervisor
+from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
+from ocmt.runtimes.tools import Tools
+
+GATEWAY_PORT = 18801
+DOOR_PORTS = {"broker": 18990, "egress": 18991}
+HOME = "/home/agent"
+SUPERVISOR = Path(supervisor.__file__).with_name("main.py")
+
+View = Callable[[Path], Path]
+"""A host path → a path by which another uid can reach it (see `platform/reachable.py`)."""
+
+_ETC = {
+    "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{INSIDE_ID}:{INSIDE_ID}::{HOME}:/bin/bash\n"
+    "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
+    "group": f"root:x:0:\nagent:x:{INSIDE_ID}:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost agent\n",
+    "host.conf": "multi on\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+    "resolv.conf": "# There is no name server: the way out, if any, is the proxy in HTTPS_PROXY.\n",
+}
+_ETC_OF_THE_HOST = [
+    "alternatives",
+    "ca-certificates.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "pki/ca-trust",
+    "pki/tls/certs",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+]
+_LAUNCH = """
+for step; do
+  shift
+  [ "$step" = -- ] && break
+  echo $$ > "$step" || exit 125
+done
+echo 800 > /proc/$$/oom_score_adj
+ulimit -c 0
+exec "$@"
+"""
+
+
+def launch_command(command: Sequence[str], *, uid: int | None, join: Sequence[Path]) -> list[str]:
+    """The command behind a few lines of shell that join the control groups and give up root, in this order.
+
+    Out-of-memory kills should hit an agent before anything of the host's.
+    """
+    drop = (
+        []
+        if uid is None
+        else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
+    )
+    return ["/bin/sh", "-c", _LAUNCH, "ocmt-agent", *map(str, join), "--", *drop, *command]
+
+
+LAUNCH_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""All that the launcher and bwrap see of the platform's environment."""
+
+
+@dataclass(frozen=True)
+class EtcFolder:
+    """The generated files of the sandbox's /etc, alike for all agents."""
+
+    folder: Path
+
+    def write(self) -> None:
+        """Blocks, briefly. Raises OSError."""
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        for name, text in _ETC.items():
+            unfinished = self.folder / f".{name}.{os.getpid()}"
+            unfinished.write_text(text)
+            unfinished.chmod(0o644)
+            unfinished.replace(self.folder / name)
+
+
+def sandbox_command(
+    tools: Tools,
+    agent: AgentFolder,
+    etc: EtcFolder,
+    *,
+    program: Sequence[str],
+    seccomp: int | None,
+    view: View,
+) -> list[str]:
+    """bwrap's argument list that runs Python with the arguments `program` inside one agent's sandbox.
+
+    `seccomp` is a file descriptor to read the system call filter from.
+    """
+    arguments = [
+        *_namespaces(),
+        *_system(view),
+        *_etc(etc, view),
+        *_programs(tools, view),
+        *_own_files(view(agent.root)),
+        *("--remount-ro", "/dev", "--remount-ro", "/"),
+    ]
+    if seccomp is not None:
+        arguments += ["--seccomp", str(seccomp)]
+    return [str(view(tools.bwrap)), *arguments, "--", str(tools.python), "-I", "-S", *program]
+
+
+def supervisor_program(control: int) -> list[str]:
+    """The supervisor on its inherited end of the control channel."""
+    return ["/supervisor/main.py", str(control)]
+
+
+def _namespaces() -> Iterator[str]:
+    yield from ("--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session")
+    yield from ("--clearenv", "--hostname", "agent", "--cap-drop", "ALL", "--chdir", "/")
+    yield from ("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID))
+
+
+def _system(view: View) -> Iterator[str]:
+    """Programs and libraries of the host, its devices reduced to the harmless ones, an own process table."""
+    yield from ("--ro-bind", str(view(Path("/usr"))), "/usr")
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        host = Path("/") / name
+        if host.is_symlink():
+            yield from ("--symlink", str(host.readlink()), str(host))
+        elif host.is_dir():
+            yield from ("--ro-bind", str(view(host)), str(host))
+    yield from ("--proc", "/proc", "--dev", "/dev")
+    yield from ("--perms", "1777", "--size", str(256 * 1024 * 1024), "--tmpfs", "/dev/shm")  # noqa: S108
+    yield from ("--dir", "/run", "--dir", "/var", "--symlink", "/run", "/var/run")
+    yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
+
+
+def _etc(etc: EtcFolder, view: View) -> Iterator[str]:
+    own = view(etc.folder)
+    for name in _ETC:
+        yield from ("--ro-bind", str(own / name), f"/etc/{name}")
+    for name in _ETC_OF_THE_HOST:
+        host = Path("/etc") / name
+        if host.exists():
+            yield from ("--ro-bind", str(view(Path(os.path.realpath(host)))), str(host))
+    yield from ("--symlink", "../usr/lib/os-release", "/etc/os-release")
+
+
+def _programs(tools: Tools, view: View) -> Iterator[str]:
+    """Node, OpenClaw, the supervisor and its Python (at its own path: it may not be relocatable)."""
+    yield from ("--ro-bind", str(view(tools.node.parent.parent)), "/opt/node")
+    yield from ("--ro-bind", str(view(tools.openclaw)), "/opt/openclaw")
+    prefix = tools.python.parent.parent
+    if not prefix.is_relative_to("/usr"):
+        yield from ("--ro-bind", str(view(prefix)), str(prefix))
+    yield from ("--ro-bind", str(view(SUPERVISOR)), "/supervisor/main.py")
+
+
+def _own_files(root: Path) -> Iterator[str]:
+    yield from ("--bind", str(root / "tmp"), "/tmp")  # noqa: S108 - the sandbox's, not the host's
+    yield from ("--bind", str(root / "home"), HOME)
+    for name in ("workspace", "state"):
+        yield from ("--bind", str(root / name), f"{HOME}/{name}")
+    yield from ("--ro-bind", str(root / "config"), f"{HOME}/config")
+
+
+def gateway_command() -> list[str]:
+    """What the supervisor runs."""
+    openclaw = "/opt/openclaw/node_modules/openclaw/openclaw.mjs"
+    return ["/opt/node/bin/node", openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
+
+
+def gateway_surroundings(*, egress: bool) -> dict[str, str]:
+    """The part of the gateway's environment that the sandbox itself sets; nothing of the host's leaks in."""
+    surroundings = {
+        "PATH": "/opt/node/bin:/usr/local/bin:/usr/bin:/bin",
+        "HOME": HOME,
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # noqa: S108
+        "OPENCLAW_STATE_DIR": f"{HOME}/state",
+        "OPENCLAW_CONFIG_PATH": f"{HOME}/config/openclaw.json",
+    }
+    if egress:
+        proxy = f"http://127.0.0.1:{DOOR_PORTS['egress']}"
+        for name in ("http_proxy", "https_proxy"):
+            surroundings |= {name: proxy, name.upper(): proxy}
+        surroundings |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+    return surroundings

@@ -1,0 +1,132 @@
+"""An agent's folder on this machine: `<data>/agents/<user id>/`.
+
+The folder itself, `config/` and `logs/` belong to the platform; the agent writes `home/`, `workspace/`,
+`state/` and `tmp/`, each of which is bound into its sandbox by itself. So nothing that the platform opens
+here by name can have been replaced by a link of the agent's making; inside the four, the platform opens
+nothing by name.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ocmt.errors import SetupProblem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OF_THE_AGENT = ("home", "workspace", "state", "tmp")
+INSIDE_ID = 1000
+"""The uid and gid that an agent sees as its own."""
+FIRST_UID = 0x70000000
+"""As root, the agent with slot N runs as host uid FIRST_UID + N: far above what distributions hand out."""
+CACHE_FOLDER = "node-compile-cache"
+
+
+@dataclass(frozen=True)
+class AgentFolder:
+    """Where one agent's files are, and as whom it runs."""
+
+    root: Path
+    uid: int | None
+    """The host uid (and gid) of the agent; None: that of this process."""
+
+    @property
+    def logs(self) -> Path:
+        """The gateway's output; not visible from inside."""
+        return self.root / "logs"
+
+    def prepare(self, config: str, *, compile_cache: Path | None) -> None:
+        """Make what is missing, hand it to the agent's uid, write the configuration. Blocks; meant for a
+        thread.
+
+        Raises: SetupProblem where the folder cannot be written.
+        """
+        try:
+            self._make(self.root, 0o710, group=True)
+            self._make(self.root / "config", 0o750, group=True)
+            self._make(self.logs, 0o700)
+            for name in OF_THE_AGENT:
+                self._hand_over(self.root / name, name, compile_cache)
+            self._write_config(config)
+        except OSError as error:
+            raise SetupProblem(
+                f"The agents' folder {self.root.parent} cannot be written ({error.strerror}): "
+                "check its owner and the space on its disk.",
+                detail=repr(error),
+            ) from error
+
+    def _make(self, folder: Path, mode: int, *, group: bool = False) -> None:
+        folder.mkdir(mode=mode, parents=True, exist_ok=True)
+        if self.uid is not None:
+            os.chown(folder, os.getuid(), self.uid if group else os.getgid())
+        folder.chmod(mode)
+
+    def _hand_over(self, folder: Path, name: str, compile_cache: Path | None) -> None:
+        """A folder of the agent's: a new one arrives complete or not at all, an old one may change hands."""
+        if not folder.exists():
+            unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}")
+            unfinished.mkdir(0o700)
+            if name == "tmp" and compile_cache is not None:
+                _copy_cache(compile_cache, unfinished / CACHE_FOLDER)
+            self._change_hands(unfinished)
+            unfinished.rename(folder)
+        elif folder.lstat().st_uid != (os.getuid() if self.uid is None else self.uid):
+            self._change_hands(folder)
+
+    def _change_hands(self, folder: Path) -> None:
+        """Give it and all below to the agent's uid; never follows a link."""
+        if self.uid is None:
+            return
+        for _, folders, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+            for name in (*folders, *files):
+                os.chown(name, self.uid, self.uid, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(folder, self.uid, self.uid, follow_symlinks=False)
+
+    def _write_config(self, config: str) -> None:
+        """Complete or not at all, for the agent alone; the folder is the platform's, so no link can wait."""
+        with _opened(self.root / "config") as folder:
+            temporary = f".openclaw.json.{secrets.token_hex(4)}"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
+                file.write(config)
+                if self.uid is not None:
+                    os.fchown(file.fileno(), self.uid, self.uid)
+            os.rename(temporary, "openclaw.json", src_dir_fd=folder, dst_dir_fd=folder)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield number
+    finally:
+        os.close(number)
+
+
+def _copy_cache(primed: Path, target: Path) -> None:
+    """Node names a cache `version-arch-hash-uid` after the uid it sees, which inside is always the same."""
+    for folder in primed.iterdir():
+        if folder.is_dir():
+            name = folder.name.rpartition("-")[0]
+            shutil.copytree(folder, target / f"{name}-{INSIDE_ID}")
+
+
+def last_lines(files: Sequence[Path], lines: int, *, most: int = 256 * 1024) -> str:
+    """The last lines of a rotated log, oldest file first; reads at most `most` bytes of each."""
+    text = b""
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+                text += file.read(most)
+        except FileNotFoundError:
+            continue
+    return "\n".join(text.decode("utf-8", "replace").splitlines()[-lines:])

@@ -1,0 +1,95 @@
+"""Processes of this machine: watched for their end, and held still as trees.
+
+A sandbox's process 1 is held by a pidfd: once that is readable, the kernel has ended every process of its
+namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from ocmt.platform.clock import Clock
+
+
+class WatchedProcess:
+    """A process, held by a pidfd, and an event for its end. Belongs to the running event loop."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises: ProcessLookupError where there is no such process."""
+        self.pid = pid
+        self.ended = asyncio.Event()
+        self._handle = os.pidfd_open(pid)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._handle, self._end)
+
+    def _end(self) -> None:
+        self._loop.remove_reader(self._handle)
+        os.close(self._handle)
+        self._handle = -1
+        self.ended.set()
+
+    def kill(self) -> None:
+        """SIGKILL, if it still runs."""
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+def children(pid: int) -> set[int]:
+    """The direct children of all of a process's threads; none where it is gone."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found.update(map(int, path.read_text().split()))
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """Everything below a process, itself not included."""
+    found: set[int] = set()
+    edge = {pid}
+    while edge:
+        edge = {child for parent in edge for child in children(parent)} - found
+        found |= edge
+    return found
+
+
+async def stop_tree(pid: int, clock: Clock) -> None:
+    """SIGSTOP everything below a process; repeated until a whole round finds nothing new and nothing running.
+
+    An orphan stays below: inside a process namespace it goes to the namespace's own process 1.
+    """
+    stopped: set[int] = set()
+    while True:
+        tree = descendants(pid)
+        fresh = tree - stopped
+        if not fresh and all(_is_held(one) for one in tree):
+            return
+        for one in fresh:
+            _signal(one, signal.SIGSTOP)
+        stopped |= fresh
+        await clock.sleep(0)
+
+
+def continue_tree(pid: int) -> None:
+    """SIGCONT everything below a process."""
+    for one in descendants(pid):
+        _signal(one, signal.SIGCONT)
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _is_held(pid: int) -> bool:
+    """Stopped, or past running anyway."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in b"TtZX"

@@ -1,0 +1,324 @@
+"""The runtime `sandbox`: every agent in a bubblewrap sandbox of its own on this machine.
+
+As root, each agent has a host uid of its own and hard limits by control groups; as an ordinary user it shares
+the platform's uid and is kept apart by namespaces alone. Which of the two it is, and what it is worth here,
+`probe` finds out by running one. Agents end with the platform: nothing here survives it, so there is no state
+to find again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from ocmt.errors import SetupProblem, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.bubblewrap import (
+    DOOR_PORTS,
+    GATEWAY_PORT,
+    HOME,
+    LAUNCH_ENVIRONMENT,
+    EtcFolder,
+    View,
+    gateway_command,
+    gateway_surroundings,
+    launch_command,
+    sandbox_command,
+    supervisor_program,
+)
+from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
+from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
+from ocmt.runtimes.output import log_files
+from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
+from ocmt.runtimes.processes import continue_tree, stop_tree
+from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
+from ocmt.runtimes.supervised import Door, Order, Supervised
+from ocmt.runtimes.tools import Tools
+
+CLOSE_GRACE = 5.0
+REMOVE_ATTEMPTS = 50
+
+
+def _as_it_is(path: Path) -> Path:
+    return path
+
+
+class SandboxRuntime:
+    """AgentRuntime and CanPause with bubblewrap. One per data folder and process."""
+
+    name = "sandbox"
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        tools: Tools,
+        doors: Mapping[str, Door],
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+        view: View = _as_it_is,
+    ) -> None:
+        """`doors` serve, by name, what an agent finds at 127.0.0.1: `broker` always, `egress` where it may.
+
+        `view` gives, for a host path, one by which other uids can reach it.
+        """
+        self._data = data_dir.resolve()
+        self._tools = tools
+        self._doors = doors
+        self._clock = clock
+        self._log = log
+        self._view = view
+        self._root = os.geteuid() == 0
+        self._etc = EtcFolder(self._data / "agents" / ".etc")
+        self._hierarchy: Hierarchy | None = None
+        self._agents: dict[UUID, Supervised] = {}
+        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._ready = asyncio.Lock()
+        self._isolation: Isolation | None = None
+        self._filtered = False
+        self._closed = False
+
+    # What it is worth
+
+    async def probe(self) -> Isolation:
+        """See AgentRuntime. Takes about 0.2 s the first time."""
+        async with self._ready:
+            if self._isolation is None:
+                missing = await asyncio.to_thread(self._prepare)
+                self._isolation = judge(await self._look_around(), missing, root=self._root)
+        return self._isolation
+
+    def _prepare(self) -> tuple[str, ...]:
+        """Make what all agents share; returns what cannot be had. Blocks."""
+        missing: tuple[str, ...] = ()
+        try:
+            self._etc.write()
+        except OSError as error:
+            raise SetupProblem(
+                f"The folder {self._etc.folder} cannot be written: {error.strerror}."
+            ) from error
+        if self._root:
+            digest = hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
+            self._hierarchy = find_hierarchy(f"ocmt-{digest}")
+            missing += self._hierarchy.missing
+            for group in self._hierarchy.stale():
+                group.thaw()
+                group.kill()
+                group.remove()
+        else:
+            missing += ("no hard limits of memory and CPU: they take root, or an own control group",)
+        try:
+            compiled_filter()
+            self._filtered = True
+        except (ImportError, RuntimeError, OSError) as error:
+            missing += (
+                f"no system call filter: libseccomp is missing or refuses ({error}); install libseccomp2",
+            )
+        return missing
+
+    async def _look_around(self) -> Findings:
+        """Run a real sandbox, of the kind that agents get, that reports what it can see."""
+        spec = AgentSpec(UUID(int=0), slot=0, config="{}")
+        folder = self._folder(spec.user_id, spec.slot)
+        await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
+        try:
+            seccomp = filter_descriptor() if self._filtered else None
+            try:
+                command = self._command(folder, PROBE_PROGRAM, self._join(spec), seccomp)
+                return await look_around(command, folder, seccomp)
+            finally:
+                if seccomp is not None:
+                    os.close(seccomp)
+        finally:
+            await self._leave(spec.user_id)
+            await asyncio.to_thread(shutil.rmtree, folder.root)
+
+    # The life of an agent
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime. Starting an agent that runs, paused or not, changes nothing."""
+        isolation = await self.probe()
+        if isolation.level == "none":
+            raise SetupProblem(isolation.summary)
+        async with self._lock(spec.user_id):
+            if self._closed:
+                raise Unavailable("The platform is shutting down.")
+            running = self._agents.get(spec.user_id)
+            if running is not None and running.phase != "exited":
+                return self._state(running)
+            doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
+            order = Order(
+                command=gateway_command(),
+                environment=gateway_surroundings(egress="egress" in doors) | dict(spec.environment),
+                directory=f"{HOME}/workspace",
+                gateway_port=GATEWAY_PORT,
+                doors={name: DOOR_PORTS[name] for name in doors},
+                processes=spec.pids,
+            )
+            agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
+            self._agents[spec.user_id] = agent
+            folder = self._folder(spec.user_id, spec.slot)
+            try:
+                await asyncio.to_thread(folder.prepare, spec.config, compile_cache=self._tools.compile_cache)
+                join = self._join(spec)
+                await agent.start(lambda: self._spawn(folder, join), folder.logs)
+            except BaseException:
+                del self._agents[spec.user_id]
+                await self._leave(spec.user_id)
+                raise
+            return self._state(agent)
+
+    def _state(self, agent: Supervised) -> RuntimeState:
+        return {"pid": agent.process}
+
+    def _lock(self, user_id: UUID) -> asyncio.Lock:
+        return self._locks.setdefault(user_id, asyncio.Lock())
+
+    def _folder(self, user_id: UUID, slot: int) -> AgentFolder:
+        return AgentFolder(self._data / "agents" / str(user_id), FIRST_UID + slot if self._root else None)
+
+    def _group(self, user_id: UUID) -> Group | None:
+        return self._hierarchy.group(str(user_id)) if self._hierarchy else None
+
+    def _join(self, spec: AgentSpec) -> list[Path]:
+        group = self._group(spec.user_id)
+        return group.create(memory_bytes=spec.memory_bytes, cpus=spec.cpus, pids=spec.pids) if group else []
+
+    async def _leave(self, user_id: UUID) -> None:
+        """Remove the agent's control group; its last process may still be on its way out of it."""
+        group = self._group(user_id)
+        for _ in range(REMOVE_ATTEMPTS):
+            if group is None or group.remove():
+                return
+            await self._clock.sleep(0.01)
+        self._log.warning("control_group_left_behind", user_id=str(user_id))
+
+    def _command(
+        self, folder: AgentFolder, program: Sequence[str], join: Sequence[Path], seccomp: int | None
+    ) -> list[str]:
+        view = self._view if self._root else _as_it_is
+        command = sandbox_command(self._tools, folder, self._etc, program=program, seccomp=seccomp, view=view)
+        return launch_command(command, uid=folder.uid, join=join)
+
+    def _spawn(
+        self, folder: AgentFolder, join: list[Path]
+    ) -> tuple[subprocess.Popen[bytes], socket.socket, int]:
+        """Runs in the event loop's thread, as `Supervised.start` asks."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        reading, writing = os.pipe()
+        seccomp = filter_descriptor() if self._filtered else None
+        try:
+            popen = subprocess.Popen(  # noqa: S603 - our own command line
+                self._command(folder, supervisor_program(theirs.fileno()), join, seccomp),
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                env=LAUNCH_ENVIRONMENT,
+                cwd="/",
+                pass_fds=[theirs.fileno(), *([seccomp] if seccomp is not None else [])],
+            )
+        except BaseException:
+            ours.close()
+            os.close(reading)
+            raise
+        finally:
+            theirs.close()
+            os.close(writing)
+            if seccomp is not None:
+                os.close(seccomp)
+        return popen, ours, reading
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See AgentRuntime."""
+        agent = self._agents.get(user_id)
+        if agent is None:
+            return Observation("absent")
+        if agent.phase == "exited":
+            return Observation("exited", exit_code=agent.exit_code, log_tail=agent.failure())
+        group = self._group(user_id)
+        memory = group.memory() if group else None
+        if agent.paused:
+            return Observation("paused", memory_bytes=memory)
+        return Observation(
+            agent.phase, step=agent.step if agent.phase == "starting" else None, memory_bytes=memory
+        )
+
+    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
+        """See AgentRuntime. Waits up to half a second for the gateway to listen."""
+        agent = self._agents.get(user_id)
+        if agent is None:
+            raise Unavailable("The agent is not running.")
+        return await agent.dial()
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        """See AgentRuntime."""
+        async with self._lock(user_id):
+            agent = self._agents.get(user_id)
+            if agent is not None:
+                await self._go_on(agent)
+                await agent.end(grace)
+                await self._leave(user_id)
+                self._agents.pop(user_id, None)
+        return {}
+
+    async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
+        """See AgentRuntime."""
+        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id, 0).logs), lines)
+
+    async def close(self) -> None:
+        """See AgentRuntime."""
+        self._closed = True
+        agents = list(self._agents)
+        ended = await asyncio.gather(
+            *(self.stop(user_id, {}, grace=CLOSE_GRACE) for user_id in agents), return_exceptions=True
+        )
+        for user_id, outcome in zip(agents, ended, strict=True):
+            if isinstance(outcome, BaseException):
+                self._log.error("agent_did_not_stop", user_id=str(user_id), exc_info=outcome)
+        if self._hierarchy:
+            self._hierarchy.remove()
+
+    # CanPause
+
+    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause. Raises: Unavailable where there is no agent to pause."""
+        async with self._lock(user_id):
+            agent = self._agents.get(user_id)
+            if agent is None or agent.phase == "exited":
+                raise Unavailable("The agent is not running.")
+            agent.paused = True
+            group = self._group(user_id)
+            if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
+                await group.freeze(self._clock)
+            else:
+                await stop_tree(agent.process, self._clock)
+            return self._state(agent)
+
+    async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause. Raises: Unavailable where there is no agent."""
+        async with self._lock(user_id):
+            agent = self._agents.get(user_id)
+            if agent is None or agent.phase == "exited":
+                raise Unavailable("The agent is not running.")
+            await self._go_on(agent)
+            return self._state(agent)
+
+    async def _go_on(self, agent: Supervised) -> None:
+        if not agent.paused:
+            return
+        group = self._group(agent.user_id)
+        if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
+            group.thaw()
+        else:
+            continue_tree(agent.process)
+        agent.paused = False

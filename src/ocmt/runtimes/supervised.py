@@ -1,0 +1,310 @@
+"""One agent that a supervisor runs: its process, its control channel, its doors, and what is known of it.
+
+Knows nothing of how the surroundings of the supervisor were made (that is `sandbox.py`), only that a process
+was spawned whose end takes everything inside with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+import structlog
+
+from ocmt.errors import NotYet, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.runtimes.channel import Channel, Misbehaviour, checked_socket
+from ocmt.runtimes.output import Output
+from ocmt.runtimes.processes import WatchedProcess, children
+
+START_TIMEOUT = 20.0
+"""Seconds from the spawn to the gateway's process; it takes 0.1 on a quiet machine."""
+DIAL_TIMEOUT = 5.0
+DIALS_AT_ONCE = 32
+RETRY_DIAL = 0.05
+
+
+class Closer(Protocol):
+    """Something that serves until it is closed."""
+
+    async def close(self) -> None:
+        """End it; closing twice does nothing."""
+
+
+Door = Callable[[UUID, socket.socket], Awaitable[Closer]]
+"""(user id, listener inside that agent's network namespace) → serves it, and closes it with itself."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the supervisor is asked to run. The environment holds secrets: it goes over the channel only."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+    directory: str
+    gateway_port: int
+    doors: Mapping[str, int]
+    """Names of doors → the ports they have inside."""
+    processes: int
+
+    def message(self) -> dict[str, object]:
+        """The start message of the control protocol."""
+        return {
+            "op": "start",
+            "command": self.command,
+            "environment": dict(self.environment),
+            "directory": self.directory,
+            "port": self.gateway_port,
+            "listen": dict(self.doors),
+            "processes": self.processes,
+        }
+
+
+class Supervised:
+    """A running agent. Made by `start`; belongs to the running event loop; ended by `end` or by itself."""
+
+    def __init__(
+        self,
+        user_id: UUID,
+        order: Order,
+        doors: Mapping[str, Door],
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self.user_id = user_id
+        self.phase: Literal["starting", "running", "exited"] = "starting"
+        self.step = "sandbox"
+        self.exit_code: int | None = None
+        self.paused = False
+        self.hardened = False
+        self._order = order
+        self._doors = doors
+        self._clock = clock
+        self._log = log.bind(user_id=str(user_id))
+        self._listeners: dict[str, socket.socket] = {}
+        self._closers: list[Closer] = []
+        self._dials: dict[int, asyncio.Future[socket.socket]] = {}
+        self._next_dial = 0
+        self._spawned = asyncio.Event()
+        self._failure: str | None = None
+
+    async def start(
+        self, spawn: Callable[[], tuple[subprocess.Popen[bytes], socket.socket, int]], logs: Path
+    ) -> None:
+        """Spawn it and have the gateway started.
+
+        `spawn` runs in this thread (the death of the spawning thread would end the sandbox) and returns the
+        process, our end of the control channel and the read end of its output.
+        Raises: Unavailable where the sandbox could not be started; nothing is left then.
+        """
+        self._popen, end, pipe = spawn()
+        self._launcher = WatchedProcess(self._popen.pid)
+        self._inner: WatchedProcess | None = None
+        self._output = Output(pipe, logs, on_end=lambda: None)
+        self._channel = Channel(end, on_message=self._heard, on_closed=self._lost)
+        self._watch = asyncio.create_task(self._watch_end(), name=f"agent {self.user_id}")
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                self._channel.send(self._order.message())
+                await self._spawned.wait()
+                await self._open_doors()
+        except TimeoutError as error:
+            await self.kill()
+            raise Unavailable("The agent's sandbox took too long to start.", detail=self.failure()) from error
+        except BaseException:
+            await self.kill()
+            raise
+
+    def failure(self) -> str:
+        """Why it ended, in its own last words."""
+        return "\n".join(filter(None, (self._failure, self._output.tail.strip())))
+
+    @property
+    def log_tail(self) -> str:
+        """The last few kilobytes of its output."""
+        return self._output.tail
+
+    @property
+    def process(self) -> int:
+        """The host's id of the outermost process; all others are below it."""
+        return self._popen.pid
+
+    # What the supervisor says
+
+    def _heard(self, message: dict[str, Any], attached: int | None) -> None:
+        event = message["event"]
+        if event == "connected":
+            self._connected(message.get("id"), attached)
+        elif event == "listener":
+            self._take_listener(message.get("name"), attached)
+        elif attached is not None:
+            os.close(attached)
+            raise _misbehaviour("a socket that nobody asked for")
+        elif event == "refused":
+            self._refused(message.get("id"))
+        elif event == "hello" and self.step == "sandbox":
+            self._greet(message.get("hardened") is True)
+        elif event == "spawned" and self.step == "files":
+            self.step = "gateway"
+            self._spawned.set()
+        elif event == "listening" and self.phase == "starting":
+            self.phase, self.step = "running", "hello"
+        elif event == "failed" and self.phase == "starting":
+            self._failure = f"The gateway could not be started: {str(message.get('message'))[:500]}"
+        elif event == "exited" and self.phase != "exited":
+            self._report_exit(message.get("code"))
+        else:
+            raise _misbehaviour(f"an unexpected {event[:40]!r}")
+
+    def _greet(self, hardened: bool) -> None:
+        """The supervisor runs, nothing of the agent's yet: the launcher's one child is process 1 inside."""
+        self.hardened = hardened
+        self.step = "files"
+        self._find_inner()
+
+    def _find_inner(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            for pid in children(self._popen.pid):
+                self._inner = WatchedProcess(pid)
+
+    def _take_listener(self, name: object, attached: int | None) -> None:
+        """Only before the gateway runs: until then nobody inside can keep a copy and play with its flags."""
+        port = self._order.doors.get(name) if isinstance(name, str) and name not in self._listeners else None
+        if port is None or self.step != "files":
+            if attached is not None:
+                os.close(attached)
+            raise _misbehaviour("a listener that nobody asked for")
+        self._listeners[str(name)] = checked_socket(attached, port=port, listening=True)
+
+    def _connected(self, dial: object, attached: int | None) -> None:
+        found = checked_socket(attached, port=self._order.gateway_port, listening=False)
+        waiting = self._dials.pop(dial, None) if isinstance(dial, int) else None
+        if waiting is None:
+            found.close()
+            raise _misbehaviour("a connection that nobody asked for")
+        waiting.set_result(found)
+
+    def _refused(self, dial: object) -> None:
+        waiting = self._dials.pop(dial, None) if isinstance(dial, int) else None
+        if waiting is None:
+            raise _misbehaviour("an answer that nobody asked for")
+        waiting.set_exception(NotYet("OpenClaw is not listening yet.", retry_after=RETRY_DIAL))
+
+    def _report_exit(self, code: object) -> None:
+        if not isinstance(code, int) or not 0 <= code <= 255:
+            raise _misbehaviour("an impossible exit code")
+        self.exit_code = code
+
+    def _lost(self, error: Misbehaviour | None) -> None:
+        """The channel is gone: so is the supervisor, or it must be now."""
+        if error is not None:
+            self._failure = f"The agent broke the rules of its channel ({error.detail})."
+            self._log.warning("agent_misbehaved", detail=error.detail)
+        self._kill()
+
+    # What the platform asks
+
+    async def dial(self) -> socket.socket:
+        """A connection to the gateway. Raises: NotYet, Unavailable."""
+        if self.phase == "exited" or self.paused:
+            raise Unavailable("The agent is not running.", retry_after=1.0)
+        if len(self._dials) >= DIALS_AT_ONCE:
+            raise NotYet("Too many connections are being made to the agent.", retry_after=RETRY_DIAL)
+        self._next_dial += 1
+        waiting: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+        self._channel.send({"op": "dial", "id": self._next_dial})
+        self._dials[self._next_dial] = waiting
+        try:
+            await asyncio.wait([waiting], timeout=DIAL_TIMEOUT)
+        except asyncio.CancelledError:
+            waiting.add_done_callback(_close_unwanted)
+            raise
+        if not waiting.done():
+            waiting.add_done_callback(_close_unwanted)
+            raise NotYet("The agent did not answer.", retry_after=RETRY_DIAL)
+        return waiting.result()
+
+    async def end(self, grace: float) -> None:
+        """Ask it to end, wait at most `grace` seconds, kill; returns when no process is left."""
+        if self.phase != "exited":
+            with contextlib.suppress(Unavailable):
+                self._channel.send({"op": "stop", "grace": grace})
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(grace + 0.5):
+                        await asyncio.shield(self._watch)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End it at once; returns when no process is left."""
+        self._kill()
+        await asyncio.shield(self._watch)
+
+    def _kill(self) -> None:
+        if self._inner is None:
+            self._find_inner()
+        if self._inner is not None:
+            self._inner.kill()
+        self._launcher.kill()
+
+    async def _watch_end(self) -> None:
+        """Tidy up after the end, however it came."""
+        await self._launcher.ended.wait()
+        if self._inner is not None:
+            self._inner.kill()
+            await self._inner.ended.wait()
+        self._channel.drain()
+        self._channel.close()
+        self._output.drain()
+        self._output.close()
+        status = self._popen.wait()
+        if self.exit_code is None:
+            self.exit_code = 128 - status if status < 0 else status
+        self.phase = "exited"
+        self._spawned.set()
+        for waiting in self._dials.values():
+            waiting.set_exception(Unavailable("The agent has ended.", retry_after=1.0))
+        self._dials.clear()
+        await self._close_doors()
+
+    # Doors
+
+    async def _open_doors(self) -> None:
+        if self.phase == "exited":
+            raise Unavailable("The agent's sandbox did not start.", detail=self.failure())
+        for name in self._order.doors:
+            listener = self._listeners.pop(name, None)
+            if listener is None:
+                raise Unavailable("The agent's sandbox did not start.", detail=f"no listener for {name}")
+            self._closers.append(await self._doors[name](self.user_id, listener))
+        if self.phase == "exited":
+            await self._close_doors()
+
+    async def _close_doors(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        while self._closers:
+            closer = self._closers.pop()
+            try:
+                async with asyncio.timeout(2.0):
+                    await closer.close()
+            except Exception:
+                self._log.exception("door_did_not_close")
+
+
+def _misbehaviour(detail: str) -> Misbehaviour:
+    return Misbehaviour("The agent broke the rules of its channel.", detail=detail)
+
+
+def _close_unwanted(waiting: asyncio.Future[socket.socket]) -> None:
+    """For a dial that was given up: its answer may still come."""
+    if not waiting.cancelled() and waiting.exception() is None:
+        waiting.result().close()

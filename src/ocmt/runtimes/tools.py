@@ -1,0 +1,61 @@
+"""What a sandbox is made of: the programs that `make setup` has put into the cache, found by its manifest.
+
+`<cache>/tools.json` is the agreement with the set-up:
+`{"node": path, "openclaw": path, "bwrap": path, "compile_cache": path | null, "postgres": path | null}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocmt.errors import SetupProblem
+
+MANIFEST = "tools.json"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Programs of this machine, all of them absolute paths."""
+
+    node: Path
+    """The executable, in the folder `bin` of its installation."""
+    openclaw: Path
+    """The folder that contains `node_modules/openclaw`."""
+    bwrap: Path
+    python: Path
+    """A Python of 3.11 or newer with its standard library, for the supervisor."""
+    compile_cache: Path | None = None
+    """A primed Node compile cache (its `v24…` folders), copied into new agents; the set-up writes it."""
+
+
+def own_python() -> Path:
+    """The interpreter below any virtual environment that runs this process."""
+    return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+
+
+def find_tools(cache_dir: Path) -> Tools:
+    """The tools that the set-up has noted in its manifest.
+
+    Raises: SetupProblem where the manifest is missing, damaged or names something that is gone.
+    """
+    manifest = cache_dir / MANIFEST
+    try:
+        noted = json.loads(manifest.read_text())
+        node, openclaw, bwrap = (Path(noted[name]) for name in ("node", "openclaw", "bwrap"))
+        primed = Path(noted["compile_cache"]) if noted.get("compile_cache") else None
+    except FileNotFoundError as error:
+        raise SetupProblem(
+            "OpenClaw is not installed yet: run `make setup`.", detail=str(manifest)
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SetupProblem(f"{manifest} is damaged: run `make setup` again.", detail=repr(error)) from error
+    for path in (node, openclaw / "node_modules" / "openclaw" / "openclaw.mjs", bwrap):
+        if not path.is_file():
+            raise SetupProblem(f"{path} is missing: run `make setup` again.")
+    if primed is not None and not primed.is_dir():
+        primed = None
+    return Tools(node=node, openclaw=openclaw, bwrap=bwrap, python=own_python(), compile_cache=primed)

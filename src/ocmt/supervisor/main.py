@@ -1,0 +1,230 @@
+"""The small program beside OpenClaw inside the sandbox: it starts the gateway, hands sockets out, stops it.
+
+It runs as `python -I -S main.py FD`, imports the standard library only and talks to the platform over FD, an
+inherited SOCK_SEQPACKET socket: one JSON object a message, at most one file descriptor with it. Until the
+gateway runs nothing untrusted has run here; that is why the listeners are made, handed over and closed before
+that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not being dumpable. When the platform
+goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
+
+Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port}}
+· {"op": "dial", "id"} · {"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "hardened"} ·
+{"event": "listener", "name"} + fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected",
+"id"} + fd · {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+MAX_MESSAGE = 64 * 1024
+POLL_SECONDS = 0.02
+DIAL_SECONDS = 0.5
+"""How long a dial waits here for the gateway to listen before the platform is told to ask again."""
+PROCESS_LIMIT_KERNEL = (5, 14)
+"""From here on RLIMIT_NPROC counts per user namespace; before, it counted all of the host user's processes."""
+
+
+def main() -> int:
+    """Serve the platform on the file descriptor named by the first argument until the gateway has ended."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - pathlib would cost 5 ms of every wake
+        number = int(name)
+        if number > 2 and number != control.fileno():
+            _keep_from_children(number)
+    control.set_inheritable(False)
+    return Supervisor(control).run()
+
+
+def _keep_from_children(number: int) -> None:
+    try:
+        os.set_inheritable(number, False)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # the descriptor of the listing itself, closed by now
+            raise
+
+
+class Supervisor:
+    """One gateway, one platform, one thread, no queue but the dials under way."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._gateway: int | None = None
+        self._watch = -1
+        self._port = 0
+        self._listening = False
+        self._dials: dict[int, float] = {}
+        self._connecting: dict[int, tuple[int, float, socket.socket]] = {}
+        self._kill_at: float | None = None
+
+    def run(self) -> int:
+        """Returns the gateway's exit code, 128 + N if signal N ended it."""
+        self._send({"event": "hello", "hardened": _harden()})
+        while True:
+            ready = {fd for fd, _ in self._poll.poll(self._timeout())}
+            if self._control.fileno() in ready and not self._receive():
+                return self._end_without_platform()
+            if self._watch in ready:
+                return self._report_exit()
+            for fd in ready & self._connecting.keys():
+                self._finish_connect(fd)
+            if not self._listening and self._gateway is not None and _is_listening(self._port):
+                self._listening = True
+                self._send({"event": "listening"})
+            for dial in list(self._dials):
+                self._connect(dial)
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                self._signal(signal.SIGKILL)
+                self._kill_at = None
+
+    def _timeout(self) -> float | None:
+        """Milliseconds until there is something to do without being asked."""
+        waits = []
+        if self._dials or (self._gateway is not None and not self._listening):
+            waits.append(POLL_SECONDS)
+        if self._kill_at is not None:
+            waits.append(max(0.0, self._kill_at - time.monotonic()))
+        return 1000 * min(waits) + 1 if waits else None
+
+    def _send(self, body: dict[str, object], attached: socket.socket | None = None) -> None:
+        data = [json.dumps(body).encode()]
+        if attached is None:
+            self._control.sendmsg(data)
+        else:
+            socket.send_fds(self._control, data, [attached.fileno()])
+
+    def _receive(self) -> bool:
+        """Read one message and do it; False where the platform is gone."""
+        try:
+            data = self._control.recv(MAX_MESSAGE + 1)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        message = json.loads(data)
+        if message["op"] == "start":
+            self._start(message)
+        elif message["op"] == "dial":
+            self._dials[message["id"]] = time.monotonic() + DIAL_SECONDS
+        elif message["op"] == "stop":
+            self._stop(float(message["grace"]))
+        return True
+
+    def _start(self, message: dict[str, object]) -> None:
+        listen, command, environment = message["listen"], message["command"], message["environment"]
+        if not isinstance(listen, dict) or not isinstance(command, list) or not isinstance(environment, dict):
+            raise TypeError("a start message needs listen, command and environment")
+        if self._gateway is not None:
+            return
+        for name, port in listen.items():
+            with socket.create_server(("127.0.0.1", int(port)), backlog=128) as listener:
+                self._send({"event": "listener", "name": name}, listener)
+        _limit_processes(message.get("processes"))
+        try:
+            os.chdir(str(message["directory"]))
+            self._gateway = os.posix_spawn(
+                command[0],
+                command,
+                environment,
+                setsid=True,
+                setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
+            )
+        except OSError as error:
+            self._send({"event": "failed", "message": f"{command[0]}: {error.strerror}"})
+            raise SystemExit(127) from error
+        self._port = int(str(message["port"]))
+        self._watch = os.pidfd_open(self._gateway)
+        self._poll.register(self._watch, select.POLLIN)
+        self._send({"event": "spawned"})
+
+    def _connect(self, dial: int) -> None:
+        """Try once; keep the dial while nobody listens, until its time is over."""
+        attempt = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        attempt.setblocking(False)
+        attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        result = attempt.connect_ex(("127.0.0.1", self._port)) if self._gateway else errno.ECONNREFUSED
+        if result in (0, errno.EINPROGRESS):
+            self._connecting[attempt.fileno()] = (dial, self._dials.pop(dial), attempt)
+            self._poll.register(attempt, select.POLLOUT)
+            return
+        attempt.close()
+        if time.monotonic() >= self._dials[dial]:
+            del self._dials[dial]
+            self._send({"event": "refused", "id": dial})
+
+    def _finish_connect(self, fd: int) -> None:
+        self._poll.unregister(fd)
+        dial, deadline, attempt = self._connecting.pop(fd)
+        with attempt:
+            if attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
+                self._send({"event": "connected", "id": dial}, attempt)
+            else:
+                self._dials[dial] = deadline
+
+    def _stop(self, grace: float) -> None:
+        if self._gateway is None:
+            raise SystemExit(0)
+        if self._kill_at is None:
+            self._signal(signal.SIGTERM)
+        self._kill_at = time.monotonic() + grace
+
+    def _signal(self, number: int) -> None:
+        if self._gateway is not None:
+            signal.pidfd_send_signal(self._watch, number)
+
+    def _report_exit(self) -> int:
+        _, status = os.waitpid(self._gateway or 0, 0)
+        code = os.waitstatus_to_exitcode(status)
+        code = 128 - code if code < 0 else code
+        self._send({"event": "exited", "code": code})
+        return code
+
+    def _end_without_platform(self) -> int:
+        """Nobody is left to report to; the namespace's other processes end with us."""
+        self._signal(signal.SIGKILL)
+        return 1
+
+
+def _harden() -> bool:
+    """Keep other processes of this user from tracing us or opening our descriptors: PR_SET_DUMPABLE 0."""
+    try:
+        import ctypes
+    except ImportError:
+        return False
+    return bool(ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0)
+
+
+def _limit_processes(wanted: object) -> None:
+    """Limit this sandbox's processes where the kernel counts them by user namespace; else leave it."""
+    release = tuple(
+        int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]
+    )
+    if isinstance(wanted, int) and release >= PROCESS_LIMIT_KERNEL:
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+
+
+def _is_listening(port: int) -> bool:
+    """Whether somebody listens there, without knocking: a bare connection would trouble the gateway."""
+    with open("/proc/self/net/tcp", "rb") as table:  # noqa: PTH123 - as above
+        next(table)
+        for line in table:
+            fields = line.split()
+            if fields[3] == b"0A" and int(fields[1].rpartition(b":")[2], 16) == port:
+                return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())
