@@ -1,6 +1,6 @@
 """What all tests share: the event loop's backend, virtual time, a real PostgreSQL with a database each.
 
-The server is started once, in a folder of its own, by the same supervisor that `ocmt up` uses; every test that
+The server is started once, in a folder of its own, by the supervisor that `ocmt up` uses; every test that
 asks for `database` or `dsn` gets a fresh copy of a migrated template.
 """
 

@@ -22,13 +22,16 @@ from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
+import structlog
 from structlog.typing import FilteringBoundLogger
 
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.database import connect
 from ocmt.platform.folder_lock import FolderLock, alive, processes_in
-from ocmt.platform.postgres_binaries import all_binaries, major_version, program_root
+from ocmt.platform.postgres_binaries import all_binaries, find_binaries, major_version, program_root
 from ocmt.platform.server_user import ServerUser, choose_server_user
+
+__all__ = ["EmbeddedPostgres", "find_binaries"]
 
 _USER = _DATABASE = "ocmt"
 _LONGEST_SOCKET_FOLDER = 85  # sun_path holds 107 bytes; `/.s.PGSQL.5432` and its lock take 20
@@ -66,8 +69,8 @@ _SETTINGS_FROM_18 = {"io_method": "sync"}  # no processes for input and output
 class EmbeddedPostgres:
     """One server in one folder. `start`, then `stop`; both may be called again.
 
-    `binaries`: the folder with initdb and postgres (`find_binaries`); where the data was made by another
-    major version, one that fits is looked for on this machine. `view`: makes a path reachable for the unprivileged
+    `binaries`: the folder of initdb and postgres (`find_binaries`); where the data was made by another
+    major version, one that fits is looked for here. `view`: makes a path reachable for the unprivileged
     user (`ReachablePaths.view`); needed as root only. `settings`: PostgreSQL's, over our own small ones.
     """
 
@@ -76,13 +79,13 @@ class EmbeddedPostgres:
         folder: Path,
         *,
         binaries: Path,
-        log: FilteringBoundLogger,
+        log: FilteringBoundLogger | None = None,
         view: Callable[[Path], Path] | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._binaries = binaries
-        self._log = log
+        self._log = log or structlog.get_logger(__name__)
         self._view = view or (lambda path: path)
         self._settings = dict(settings or {})
         self._lock = FolderLock(self._folder / "lock")
@@ -142,6 +145,12 @@ class EmbeddedPostgres:
     @property
     def _data(self) -> Path:
         return self._folder / "data"
+
+    def _seen(self, path: Path) -> Path:
+        """That path as the server's user can reach it."""
+        if path.is_relative_to(self._folder):
+            return self._view(self._folder) / path.relative_to(self._folder)
+        return self._view(path)
 
     @property
     def _log_file(self) -> Path:
@@ -215,7 +224,7 @@ class EmbeddedPostgres:
             os.write(password_file, password.encode())
             command = [
                 str(self._program(binaries, "initdb")),
-                f"--pgdata={self._view(staging)}",
+                f"--pgdata={self._seen(staging)}",
                 f"--username={_USER}",
                 "--auth=scram-sha-256",
                 f"--pwfile=/proc/self/fd/{password_file}",
@@ -245,9 +254,7 @@ class EmbeddedPostgres:
 
     def _socket_folder(self, user: ServerUser) -> Path:
         folder = self._folder / "socket"
-        if max(len(os.fsencode(path)) for path in (folder, self._view(self._folder) / "socket")) > (
-            _LONGEST_SOCKET_FOLDER
-        ):
+        if max(len(os.fsencode(path)) for path in (folder, self._seen(folder))) > (_LONGEST_SOCKET_FOLDER):
             # The path of a unix socket is short by nature: a private folder of our own elsewhere.
             name = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
             folder = Path(tempfile.gettempdir()) / f"ocmt-{name}"
@@ -255,10 +262,10 @@ class EmbeddedPostgres:
         return folder
 
     def _spawn(self, user: ServerUser, binaries: Path, major: int, sockets: Path) -> subprocess.Popen[bytes]:
-        quoted = str(self._view(sockets)).replace('"', '""')
+        quoted = str(self._seen(sockets)).replace('"', '""')
         settings = {**_SETTINGS, **(_SETTINGS_FROM_18 if major >= 18 else {}), **self._settings}
         settings["unix_socket_directories"] = f'"{quoted}"'
-        command = [str(self._program(binaries, "postgres")), "-D", str(self._view(self._data))]
+        command = [str(self._program(binaries, "postgres")), "-D", str(self._seen(self._data))]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         if self._log_file.exists() and self._log_file.stat().st_size > _LARGEST_LOG:

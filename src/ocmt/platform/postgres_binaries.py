@@ -49,7 +49,8 @@ def _candidates(cache_dir: Path | None) -> Iterator[Path]:
     if wheel is not None and wheel.origin is not None:
         yield Path(wheel.origin).parent / "pginstall" / "bin"
     if cache_dir is not None:
-        yield from sorted(cache_dir.glob("postgres*/bin"), reverse=True)
+        installed = [path for path in cache_dir.glob("postgres/*/bin") if path.exists()]
+        yield from sorted((path.resolve() for path in installed), key=_version_key, reverse=True)
 
 
 def major_version(binaries: Path) -> int | None:
@@ -60,10 +61,13 @@ def major_version(binaries: Path) -> int | None:
 
 def program_root(binaries: Path) -> Path:
     """The folder that holds all that these binaries need at run time: libraries and shared files included."""
-    for parent in binaries.parents:
-        if parent.name == "site-packages":
-            return parent  # the wheel's libraries lie beside its package
+    if binaries.parent.name == "pginstall":
+        return binaries.parents[2]  # the wheel's libraries lie beside its package
     return binaries.parent
+
+
+def _version_key(binaries: Path) -> int:
+    return major_version(binaries) or 0
 
 
 def _output(command: list[str]) -> str:

@@ -1,0 +1,24 @@
+"""The HTTP edge that all services share: who asks, errors as problems, middlewares, servers, the client.
+
+Everything here is bare ASGI or Starlette and never buffers a response, for event streams pass through it.
+"""
+
+from ocmt.platform.http.client import client_session
+from ocmt.platform.http.listener import Closer, serve_on
+from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
+from ocmt.platform.http.problems import exception_handlers, problem
+from ocmt.platform.http.requests import Principal, json_body, principal
+
+__all__ = [
+    "Closer",
+    "Principal",
+    "RequestLimits",
+    "RequestLog",
+    "SecurityHeaders",
+    "client_session",
+    "exception_handlers",
+    "json_body",
+    "principal",
+    "problem",
+    "serve_on",
+]
