@@ -1,0 +1,124 @@
+/**
+ * The server's HTTP interface as typed functions. Same origin, cookie session; a fault is thrown as `ApiError` whose
+ * message is the server's own sentence for the user.
+ */
+import { learnServerTime } from "./clock";
+import type { Agent, ConversationInfo, Page, Turn, TurnPage, UsageReport, User, VaultItem } from "./types";
+
+const TIMEOUT_MS = 30_000;
+
+export class ApiError extends Error {
+  constructor(
+    /** HTTP status; 0: the server could not be reached. */
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly retryable: boolean,
+  ) {
+    super(message);
+  }
+}
+
+/** The sentence to show for whatever was thrown. */
+export function wordsFor(error: unknown): string {
+  if (error instanceof ApiError) return error.message;
+  return "Something went wrong in this page. Reload it and try again.";
+}
+
+let whenSignedOut: () => void = () => {};
+
+/** Calls `listener` whenever the server says that nobody is signed in. */
+export function onSignedOut(listener: () => void): void {
+  whenSignedOut = listener;
+}
+
+interface Options {
+  body?: unknown;
+  headers?: Record<string, string>;
+}
+
+async function request<T>(method: string, path: string, options: Options = {}): Promise<T> {
+  const headers: Record<string, string> = { accept: "application/json", ...options.headers };
+  if (options.body !== undefined) headers["content-type"] = "application/json";
+  let response: Response;
+  let text: string;
+  try {
+    response = await fetch(path, {
+      method,
+      headers,
+      credentials: "same-origin",
+      cache: "no-store",
+      body: options.body === undefined ? null : JSON.stringify(options.body),
+      signal: AbortSignal.timeout(TIMEOUT_MS),
+    });
+    text = await response.text();
+  } catch {
+    throw new ApiError(
+      0,
+      "unreachable",
+      "The server does not answer. Check that it runs and try again.",
+      true,
+    );
+  }
+  learnServerTime(response.headers.get("date"));
+  if (!response.ok) throw asError(response, text);
+  return (text ? JSON.parse(text) : undefined) as T;
+}
+
+/** An RFC 9457 problem, or whatever something between us and the server answered in its place. */
+function asError(response: Response, text: string): ApiError {
+  const { status } = response;
+  let problem: { title?: string; detail?: string; code?: string; retryable?: boolean } = {};
+  if (response.headers.get("content-type")?.includes("json")) {
+    try {
+      problem = JSON.parse(text) ?? {};
+    } catch {
+      problem = {};
+    }
+  }
+  if (status === 401) whenSignedOut();
+  const message = problem.detail || problem.title || `The server answered with an error (${status}).`;
+  return new ApiError(status, problem.code ?? "internal", message, problem.retryable ?? status >= 502);
+}
+
+const conversation = (id: string) => `/agent/conversations/${encodeURIComponent(id)}`;
+const turn = (id: string) => `/agent/turns/${encodeURIComponent(id)}`;
+const vaultItem = (name: string) => `/api/v1/vault/items/${encodeURIComponent(name)}`;
+const query = (name: string, value: string | null) =>
+  value === null ? "" : `?${name}=${encodeURIComponent(value)}`;
+
+export const api = {
+  me: () => request<User>("GET", "/api/v1/me"),
+  requestLink: (email: string) => request<void>("POST", "/api/v1/auth/magic-link", { body: { email } }),
+  redeemLink: (token: string) =>
+    request<unknown>("POST", "/api/v1/auth/magic-link/verify", { body: { token } }),
+  signOut: () => request<void>("POST", "/api/v1/auth/logout"),
+
+  agent: () => request<Agent>("GET", "/agent"),
+  agentDo: (what: "wake" | "hibernate" | "restart") => request<Agent>("POST", `/agent/${what}`),
+  changeAgent: (change: { egress: boolean }) => request<Agent>("PATCH", "/agent", { body: change }),
+
+  conversations: (cursor: string | null = null) =>
+    request<Page<ConversationInfo>>("GET", `/agent/conversations${query("cursor", cursor)}`),
+  createConversation: () => request<ConversationInfo>("POST", "/agent/conversations", { body: {} }),
+  renameConversation: (id: string, title: string) =>
+    request<ConversationInfo>("PATCH", conversation(id), { body: { title } }),
+  deleteConversation: (id: string) => request<void>("DELETE", conversation(id)),
+
+  turns: (id: string, before: string | null = null) =>
+    request<TurnPage>("GET", `${conversation(id)}/turns${query("before", before)}`),
+  /** `key` names this message: sending it again with the same key sends it once. */
+  send: (id: string, text: string, key: string) =>
+    request<Turn>("POST", `${conversation(id)}/turns`, {
+      body: { text, attachments: [] },
+      headers: { "idempotency-key": key },
+    }),
+  eventsUrl: (id: string, after: number) => `${conversation(id)}/events?after=${after}`,
+  stopTurn: (id: string) => request<Turn>("POST", `${turn(id)}/stop`),
+  retryTurn: (id: string) => request<Turn>("POST", `${turn(id)}/retry`),
+
+  vaultItems: () => request<{ items: VaultItem[] }>("GET", "/api/v1/vault/items"),
+  putVaultItem: (name: string, value: string) => request<void>("PUT", vaultItem(name), { body: { value } }),
+  deleteVaultItem: (name: string) => request<void>("DELETE", vaultItem(name)),
+  usage: () => request<UsageReport>("GET", "/api/v1/usage"),
+};

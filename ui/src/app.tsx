@@ -1,0 +1,68 @@
+/** Which page is shown to whom. */
+import { useEffect } from "preact/hooks";
+import { watchAgent } from "./agent";
+import { Spinner } from "./components/Icons";
+import { forgetConversations, refreshConversations } from "./conversations";
+import { Chat } from "./pages/Chat";
+import { Settings } from "./pages/Settings";
+import { SignIn } from "./pages/SignIn";
+import { route } from "./router";
+import { findSession, session } from "./session";
+
+export function App() {
+  const here = route.value;
+  const now = session.value;
+  if (here.page === "sign-in" || now.state === "signed-out") return <SignIn />;
+  if (now.state === "unknown") {
+    return (
+      <main class="sign-in">
+        <p class="wait-line" role="status">
+          <Spinner /> Loading…
+        </p>
+      </main>
+    );
+  }
+  if (now.state === "unreachable") {
+    return (
+      <main class="sign-in">
+        <div class="card">
+          <h1>OCMT does not answer</h1>
+          <p role="alert">{now.problem}</p>
+          <button type="button" class="button primary" onClick={() => void findSession()}>
+            Try again
+          </button>
+        </div>
+      </main>
+    );
+  }
+  return <SignedIn />;
+}
+
+function SignedIn() {
+  useEffect(() => {
+    const unwatch = watchAgent();
+    void refreshConversations();
+    const onVisibility = () => {
+      if (!document.hidden) void refreshConversations();
+    };
+    document.addEventListener("visibilitychange", onVisibility);
+    return () => {
+      document.removeEventListener("visibilitychange", onVisibility);
+      unwatch();
+      forgetConversations();
+    };
+  }, []);
+  const here = route.value;
+  if (here.page === "settings") return <Settings />;
+  if (here.page === "chat") return <Chat id={here.id} />;
+  return (
+    <main class="sign-in">
+      <div class="card">
+        <h1>There is no such page</h1>
+        <a class="button primary" href="/" data-route>
+          To your agent
+        </a>
+      </div>
+    </main>
+  );
+}

@@ -1,0 +1,125 @@
+/** What surrounds every page of a signed-in user: the sidebar (a drawer on a phone), the header, the agent's state. */
+import type { ComponentChildren } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { wordsFor } from "../api";
+import { navigate, route } from "../router";
+import { session, signOut } from "../session";
+import { chooseTheme, shownTheme, theme } from "../theme";
+import { AgentStatus } from "./AgentStatus";
+import { ConversationList } from "./ConversationList";
+import { Dialog } from "./Dialog";
+import { LeaveIcon, Logo, MenuIcon, MoonIcon, PlusIcon, SettingsIcon, SunIcon } from "./Icons";
+
+interface Props {
+  title: string;
+  children: ComponentChildren;
+}
+
+export function Shell({ title, children }: Props) {
+  const [drawer, setDrawer] = useState(false);
+  const here = route.value;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: going anywhere closes the drawer
+  useEffect(() => setDrawer(false), [here]);
+  return (
+    <div class="shell">
+      <a class="skip" href="#main">
+        Skip to the content
+      </a>
+      <aside class="sidebar">
+        <a class="brand" href="/" data-route>
+          <Logo /> OCMT
+        </a>
+        <SidebarContent />
+      </aside>
+      {drawer && (
+        <Dialog title="OCMT" shape="drawer" onClose={() => setDrawer(false)}>
+          <SidebarContent onNew={() => setDrawer(false)} />
+        </Dialog>
+      )}
+      <main class="main" id="main" tabIndex={-1}>
+        <header class="topbar">
+          <button
+            type="button"
+            class="icon-button menu-button"
+            aria-label="Menu"
+            onClick={() => setDrawer(true)}
+          >
+            <MenuIcon />
+          </button>
+          <h1>{title}</h1>
+          <AgentStatus />
+        </header>
+        {children}
+      </main>
+    </div>
+  );
+}
+
+function SidebarContent({ onNew }: { onNew?: () => void }) {
+  return (
+    <>
+      <button
+        type="button"
+        class="button new-conversation"
+        onClick={() => {
+          navigate("/");
+          onNew?.();
+          document.getElementById("message")?.focus();
+        }}
+      >
+        <PlusIcon /> New conversation
+      </button>
+      <ConversationList />
+      <Account />
+    </>
+  );
+}
+
+function Account() {
+  const [problem, setProblem] = useState<string | null>(null);
+  const who = session.value.state === "signed-in" ? session.value.user : null;
+  // Reading the signal draws this anew when the choice changes.
+  const next = theme.value && shownTheme() === "dark" ? "light" : "dark";
+  const leave = async () => {
+    try {
+      await signOut();
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
+  return (
+    <footer class="account">
+      {problem && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
+      <span class="who" title={who?.email}>
+        {who?.name || who?.email}
+      </span>
+      <div class="row">
+        <a class="icon-button" href="/settings" data-route aria-label="Settings" title="Settings">
+          <SettingsIcon />
+        </a>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label={`Switch to ${next} theme`}
+          title={`Switch to ${next} theme`}
+          onClick={() => chooseTheme(next)}
+        >
+          {next === "light" ? <SunIcon /> : <MoonIcon />}
+        </button>
+        <button
+          type="button"
+          class="icon-button"
+          aria-label="Sign out"
+          title="Sign out"
+          onClick={() => void leave()}
+        >
+          <LeaveIcon />
+        </button>
+      </div>
+    </footer>
+  );
+}

@@ -1,0 +1,21 @@
+/** What was typed and not sent, for each conversation, for as long as the tab lives. */
+
+const key = (conversation: string | null) => `ocmt.draft.${conversation ?? "new"}`;
+
+export function readDraft(conversation: string | null): string {
+  try {
+    return sessionStorage.getItem(key(conversation)) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Storage may be full or switched off: a draft is then kept by the text box alone. */
+export function keepDraft(conversation: string | null, text: string): void {
+  try {
+    if (text) sessionStorage.setItem(key(conversation), text);
+    else sessionStorage.removeItem(key(conversation));
+  } catch {
+    // Nothing to be done, and nothing lost that is on the screen.
+  }
+}

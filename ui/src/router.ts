@@ -1,0 +1,43 @@
+/** Which page is shown: the address bar as a signal, and links that change it without loading a page. */
+import { computed, signal } from "@preact/signals";
+
+export type Route =
+  | { page: "chat"; id: string | null }
+  | { page: "settings" }
+  | { page: "sign-in" }
+  | { page: "unknown" };
+
+const path = signal(location.pathname);
+
+export function parseRoute(pathname: string): Route {
+  if (pathname === "/") return { page: "chat", id: null };
+  if (pathname === "/settings") return { page: "settings" };
+  if (pathname === "/sign-in") return { page: "sign-in" };
+  const chat = /^\/chat\/([0-9a-f-]{36})$/i.exec(pathname);
+  return chat?.[1] ? { page: "chat", id: chat[1] } : { page: "unknown" };
+}
+
+export const route = computed(() => parseRoute(path.value));
+
+export const chatPath = (id: string) => `/chat/${id}`;
+
+export function navigate(to: string, options: { replace?: boolean } = {}): void {
+  if (options.replace) history.replaceState(null, "", to);
+  else if (to !== location.pathname) history.pushState(null, "", to);
+  path.value = location.pathname;
+}
+
+/** Makes ordinary links to our own pages change the route only; anything else stays with the browser. */
+export function startRouter(): void {
+  addEventListener("popstate", () => {
+    path.value = location.pathname;
+  });
+  document.addEventListener("click", (event) => {
+    if (event.defaultPrevented || event.button !== 0) return;
+    if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    const link = event.target instanceof Element ? event.target.closest("a[data-route]") : null;
+    if (!(link instanceof HTMLAnchorElement)) return;
+    event.preventDefault();
+    navigate(link.pathname);
+  });
+}

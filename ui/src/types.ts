@@ -1,0 +1,142 @@
+/** What the server sends: the shapes of the HTTP reference, as TypeScript. Times are RFC 3339 strings. */
+
+export interface User {
+  id: string;
+  email: string;
+  name: string | null;
+  is_admin: boolean;
+}
+
+export type AgentState = "stopped" | "starting" | "awake" | "paused" | "stopping" | "failed";
+
+export interface Step {
+  step: string;
+  text: string;
+}
+
+export interface Hold {
+  reason: string;
+  reference: string;
+  until: string | null;
+}
+
+export interface Agent {
+  state: AgentState;
+  since: string;
+  progress: Step | null;
+  steps: Step[];
+  kept_awake_by: Hold[];
+  next_wake_at: string | null;
+  isolation: {
+    level: string;
+    summary: string;
+    guarantees: string[];
+    missing: string[];
+    is_boundary: boolean;
+  } | null;
+  image: string | null;
+  model: { kind: "user" | "platform" | "demo"; label: string };
+  egress: boolean;
+  error: { code: string; message: string } | null;
+  retry_at: string | null;
+  pause_after_seconds: number;
+  stop_after_seconds: number;
+}
+
+export interface ConversationInfo {
+  id: string;
+  title: string | null;
+  created_at: string;
+  updated_at: string;
+}
+
+export interface Page<T> {
+  items: T[];
+  next_cursor: string | null;
+}
+
+export type TurnStatus = "accepted" | "running" | "completed" | "failed" | "stopped";
+
+export interface ToolCall {
+  call_id: string;
+  name: string;
+  summary: string | null;
+  phase: "start" | "update" | "result";
+  failed: boolean;
+}
+
+export interface Usage {
+  input_tokens: number;
+  output_tokens: number;
+  calls: number;
+}
+
+export interface Fault {
+  code: string;
+  message: string;
+  retryable: boolean;
+}
+
+export interface Turn {
+  id: string;
+  conversation_id: string;
+  text: string;
+  status: TurnStatus;
+  attempt: number;
+  answer: string | null;
+  tools: ToolCall[];
+  usage: Usage | null;
+  error: Fault | null;
+  created_at: string;
+  started_at: string | null;
+  finished_at: string | null;
+}
+
+/** Oldest first. `next_cursor` leads to older turns; `resume_after` is where the event stream is to be taken up. */
+export interface TurnPage extends Page<Turn> {
+  resume_after: number;
+}
+
+export interface VaultItem {
+  name: string;
+  hint: string | null;
+  updated_at: string;
+}
+
+/** One event of a conversation's stream; `seq` is its number in the conversation. */
+export type StreamEvent = { seq: number; turn_id: string } & (
+  | { type: "turn.accepted"; text: string; attempt: number }
+  | { type: "agent.progress"; step: string; text: string }
+  | { type: "turn.started" }
+  | { type: "turn.delta"; text: string }
+  | ({ type: "turn.tool" } & ToolCall)
+  | { type: "turn.completed"; message: string | null; usage: Usage | null }
+  | ({ type: "turn.failed" } & Fault)
+  | { type: "turn.stopped" }
+);
+
+export const EVENT_TYPES: readonly StreamEvent["type"][] = [
+  "turn.accepted",
+  "agent.progress",
+  "turn.started",
+  "turn.delta",
+  "turn.tool",
+  "turn.completed",
+  "turn.failed",
+  "turn.stopped",
+];
+
+export interface PeriodUsage {
+  calls: number;
+  input_tokens: number;
+  output_tokens: number;
+  cache_read_tokens: number;
+  cache_write_tokens: number;
+  tokens: number;
+}
+
+export interface UsageReport {
+  today: PeriodUsage;
+  month: PeriodUsage;
+  limits: { turn_calls: number; daily_tokens: number };
+}
