@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import UUID
 
 import aiohttp
+import structlog
 
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
@@ -34,11 +35,12 @@ from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.embedded_postgres import EmbeddedPostgres, find_binaries
+from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.http import Closer, client_session, serve_on
 from ocmt.platform.leases import Lease, Leases
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
 from ocmt.platform.objects import LocalObjects, Objects
+from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets, Secrets
 from ocmt.runtimes.base import AgentRuntime, AgentSpec
@@ -271,5 +273,6 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
         tools=find_tools(settings.cache_dir),
         doors={"broker": broker_door, "egress": egress.door},
         clock=platform.clock,
+        log=structlog.get_logger("ocmt.runtimes.sandbox"),
         view=platform.paths.view,
     )

@@ -18,7 +18,7 @@ from ocmt.errors import Conflict, LeaseLost
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
-from ocmt.platform.queries import load_queries
+from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
 
@@ -65,7 +65,7 @@ class Agents:
                     connection, user_id=user_id, runtime=self._runtime, broker_token_hash=nobody
                 )
                 row = await queries.find_agent(connection, user_id=user_id)
-            holds = await queries.find_holds(connection, user_id=user_id)
+            holds = await every(queries.find_holds(connection, user_id=user_id))
         return _agent(row, holds)
 
     async def ask_awake(self, user_id: UUID) -> None:
@@ -214,7 +214,7 @@ class Agents:
     async def due(self, *, limit: int = 100) -> list[UUID]:
         """Agents that somebody must take care of and nobody does."""
         async with self._database.connection() as connection:
-            rows = await queries.find_due_agents(connection, now=self._clock.now(), limit=limit)
+            rows = await every(queries.find_due_agents(connection, now=self._clock.now(), limit=limit))
         return [row["user_id"] for row in rows]
 
     async def tidy(self) -> None:

@@ -13,7 +13,7 @@ from ocmt.chat.model import Event, EventType, Turn, merge_deltas
 from ocmt.errors import LeaseLost
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
-from ocmt.platform.queries import load_queries
+from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
 
@@ -64,8 +64,10 @@ async def read(
 ) -> list[Event]:
     """The events behind number `after`, oldest first. Empty also for a conversation of somebody else."""
     async with database.connection() as connection:
-        rows = await queries.read_events(
-            connection, user_id=user_id, conversation_id=conversation_id, after=after, limit=limit
+        rows = await every(
+            queries.read_events(
+                connection, user_id=user_id, conversation_id=conversation_id, after=after, limit=limit
+            )
         )
     return [Event(EventType(row["type"]), row["turn_id"], row["data"], row["seq"]) for row in rows]
 

@@ -30,7 +30,7 @@ from ocmt.chat.model import (
 from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
-from ocmt.platform.queries import load_queries
+from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
 
@@ -79,12 +79,14 @@ class Chat:
     ) -> list[Conversation]:
         """The latest used first; `before` is the (updated_at, id) of the last one on the page before."""
         async with self._database.connection() as connection:
-            rows = await queries.list_conversations(
-                connection,
-                user_id=user_id,
-                before=before[0] if before else None,
-                before_id=before[1] if before else None,
-                limit=limit,
+            rows = await every(
+                queries.list_conversations(
+                    connection,
+                    user_id=user_id,
+                    before=before[0] if before else None,
+                    before_id=before[1] if before else None,
+                    limit=limit,
+                )
             )
         return [_conversation(row) for row in rows]
 
@@ -100,12 +102,14 @@ class Chat:
         """Delete it with its turns and events. Raises Conflict while a turn is under way."""
         async with self._database.transaction() as connection:
             await self._locked(connection, user_id, conversation_id)
-            page = await queries.list_turns(
-                connection,
-                user_id=user_id,
-                conversation_id=conversation_id,
-                before=None,
-                limit=MAX_OPEN_TURNS,
+            page = await every(
+                queries.list_turns(
+                    connection,
+                    user_id=user_id,
+                    conversation_id=conversation_id,
+                    before=None,
+                    limit=MAX_OPEN_TURNS,
+                )
             )
             if any(TurnStatus(row["status"]).open for row in page):
                 raise Conflict("Your agent is still answering in this conversation. Stop it first.")
@@ -154,8 +158,10 @@ class Chat:
         async with self._database.transaction() as connection:
             turn = _turn(_known(await queries.find_turn(connection, user_id=user_id, id=turn_id)))
             await self._locked(connection, user_id, turn.conversation_id)
-            latest = await queries.list_turns(
-                connection, user_id=user_id, conversation_id=turn.conversation_id, before=None, limit=1
+            latest = await every(
+                queries.list_turns(
+                    connection, user_id=user_id, conversation_id=turn.conversation_id, before=None, limit=1
+                )
             )
             if latest[0]["id"] != turn_id:
                 raise Conflict("Only the last message of a conversation can be tried again.")
@@ -181,17 +187,21 @@ class Chat:
         """The latest turns, or those before a cursor. Raises NotFound."""
         async with self._database.transaction() as connection:
             _known(await queries.find_conversation(connection, user_id=user_id, id=conversation_id))
-            rows = await queries.list_turns(
-                connection, user_id=user_id, conversation_id=conversation_id, before=before, limit=limit
+            rows = await every(
+                queries.list_turns(
+                    connection, user_id=user_id, conversation_id=conversation_id, before=before, limit=limit
+                )
             )
             turns = [_turn(row) for row in reversed(rows)]
             resume_after = await queries.resume_point(
                 connection, user_id=user_id, conversation_id=conversation_id
             )
-            tool_rows = await queries.list_tool_events(
-                connection,
-                conversation_id=conversation_id,
-                turn_ids=[turn.id for turn in turns if not turn.status.open],
+            tool_rows = await every(
+                queries.list_tool_events(
+                    connection,
+                    conversation_id=conversation_id,
+                    turn_ids=[turn.id for turn in turns if not turn.status.open],
+                )
             )
         tools: dict[UUID, dict[str, dict[str, Any]]] = {}
         for row in tool_rows:
@@ -208,7 +218,7 @@ class Chat:
     async def running(self, user_id: UUID) -> list[tuple[UUID, str]]:
         """The (id, text) of the turns that the user's agent is answering now, oldest first."""
         async with self._database.connection() as connection:
-            rows = await queries.find_running_turns(connection, user_id=user_id)
+            rows = await every(queries.find_running_turns(connection, user_id=user_id))
         return [(row["id"], row["text"]) for row in rows]
 
     async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> None:

@@ -19,6 +19,7 @@ from ocmt.chat.service import conversation_from_row, queries, turn_from_row
 from ocmt.errors import OcmtError
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.objects import Objects
+from ocmt.platform.queries import every
 
 logger = structlog.get_logger(__name__)
 
@@ -74,7 +75,8 @@ class TranscriptWriter:
         """Write those that are behind; returns how many."""
         async with self._database.connection() as connection:
             due = [
-                conversation_from_row(row) for row in await queries.find_unwritten(connection, limit=BATCH)
+                conversation_from_row(row)
+                for row in await every(queries.find_unwritten(connection, limit=BATCH))
             ]
         for conversation in due:
             await self._write(conversation)
@@ -82,8 +84,8 @@ class TranscriptWriter:
 
     async def _write(self, conversation: Conversation) -> None:
         async with self._database.connection() as connection:
-            rows = await queries.all_turns(
-                connection, user_id=conversation.user_id, conversation_id=conversation.id
+            rows = await every(
+                queries.all_turns(connection, user_id=conversation.user_id, conversation_id=conversation.id)
             )
         turns = [turn_from_row(row) for row in rows]
         await self._objects.put(

@@ -17,6 +17,7 @@ from ocmt.chat.service import TURNS_CHANNEL, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database, Hints, Subscription
+from ocmt.platform.queries import every
 
 logger = structlog.get_logger(__name__)
 
@@ -69,7 +70,7 @@ class TurnWorker:
 
     async def _look(self, hinted: Subscription) -> None:
         async with self._database.connection() as connection:
-            rows = await queries.find_work(connection, limit=MAX_PARALLEL_TURNS)
+            rows = await every(queries.find_work(connection, limit=MAX_PARALLEL_TURNS))
         for row in rows:
             turn = turn_from_row(row)
             run = self._runs.get(turn.conversation_id)

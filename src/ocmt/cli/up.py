@@ -45,12 +45,13 @@ def up(
 
 
 async def _run(settings: Settings, listener: socket.socket, paths: ReachablePaths) -> None:
+    from ocmt.bootstrap import Features
     from ocmt.platform import telemetry
     from ocmt.services import all_in_one
 
     telemetry.configure_logging(settings.log_format, settings.log_level)
 
-    async def ready(features: all_in_one.Features) -> None:
+    async def ready(features: Features) -> None:
         isolation = await features.runtime.probe()
         say(f"agents run in: {isolation.level} ({isolation.summary})")
         for missing in isolation.missing:

@@ -68,6 +68,11 @@ class _Adapter(AsyncPGAdapter):
         return await connection.execute(sql)
 
 
+async def every(rows: AsyncIterator[Any]) -> list[Any]:
+    """All rows of a statement that gives many: `await every(queries.list_users(connection, …))`."""
+    return [row async for row in rows]
+
+
 def load_queries(package: str) -> Queries:
     """The statements of `queries.sql` in that package (`"ocmt.chat"`)."""
     text = resources.files(package).joinpath("queries.sql").read_text("utf-8")

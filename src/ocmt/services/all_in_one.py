@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import uvicorn
 from starlette.requests import Request
@@ -48,8 +49,9 @@ def all_in_one_app(platform: Platform, features: Features) -> ASGIApp:
         else:
             await ui(scope, receive, send)
 
+    https = settings.url.startswith("https://")
     signed_in = RequestLimits(Authentication(route, features.identity), max_body=MAX_BODY)
-    pages = SecurityHeaders(signed_in, content_security_policy=CONTENT_SECURITY_POLICY)
+    pages = SecurityHeaders(signed_in, content_security_policy=CONTENT_SECURITY_POLICY, https=https)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         # Agents have neither cookies nor pages, and longer requests than browsers.
@@ -99,7 +101,8 @@ async def run(
         try:
             await server.answers.wait()
             await ready(features)
-            await asyncio.wait([serving, stopping, broken], return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [serving, stopping, broken]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if broken.done():
                 broken.result()
         finally:

@@ -25,7 +25,7 @@ def management_app(features: Features) -> FastAPI:
     for router in (
         identity_routes(features.identity),
         vault_routes(features.vault),
-        usage_routes(features.ledger),
+        usage_routes(features.ledger, features.broker.limits),
     ):
         app.include_router(router, prefix="/api/v1")
     return app
