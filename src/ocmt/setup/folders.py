@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ocmt.errors import SetupProblem
-from ocmt.setup.faults import advice_for
 
 _PARTIAL = ".partial-"
 _LOCK_WAIT = 3600.0
@@ -113,8 +112,8 @@ def make_cache(cache: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise SetupProblem(
-            f"The cache folder {cache} cannot be written ({error.strerror}). {advice_for(error)} "
-            "Or name another with OCMT_CACHE_DIR."
+            f"The cache folder {cache} cannot be written ({error.strerror}). "
+            "Make it yours, or name another with OCMT_CACHE_DIR."
         ) from error
 
 

@@ -82,14 +82,14 @@ def set_up(project: Path, *, groups: frozenset[str] = frozenset(), quiet: bool =
     umask = os.umask(0o022)
     try:
         with only_one(cache, lambda: print("Waiting for another set-up of this user …", flush=True)) as lock:
-            _run_steps(
-                _place(project, cache, lock), groups | frozenset(known.get("groups", [])), known, stamp
-            )
+            known = read_json(stamp)  # another set-up of this clone may just have been here
+            if not _nothing_changed(project, cache, known, groups):
+                _run_steps(_place(project, cache, lock), groups | frozenset(known.get("groups", [])), stamp)
     finally:
         os.umask(umask)
 
 
-def _run_steps(place: Place, groups: frozenset[str], known: dict[str, object], stamp: Path) -> None:
+def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
     console = Console(_STEPS)
     discard_leftovers(place.cache)
     uv.discard_moved_environment(place)

@@ -1,0 +1,248 @@
+"""`ocmt doctor`: what works on this machine, what does not, and what to do about it.
+
+Tries things rather than guessing: runs Node, makes a sandbox, binds the port. Changes nothing, and may be
+run beside a running `ocmt up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ocmt.cli.output import AsJson, DataDir, print_json, print_table
+from ocmt.errors import OcmtError, SetupProblem
+from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
+from ocmt.runtimes.tools import find_tools
+from ocmt.services.static_ui import find_ui
+from ocmt.settings import Settings, load_settings
+from ocmt.setup.bubblewrap import new_enough, version_of
+from ocmt.setup.node import accepted
+
+DATA_SPACE = 500_000_000
+AGENT_MEMORY = 1_500_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at, what was found, and what to do where that is not well."""
+
+    name: str
+    ok: bool
+    found: str
+    advice: str | None = None
+
+
+def doctor(
+    *,
+    data: DataDir = None,
+    port: Annotated[int | None, Parameter(help="The port that `ocmt up` is to have.")] = None,
+    settings: Annotated[bool, Parameter(negative=(), help="Show every setting and its source.")] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Say what works on this machine, what does not, and what to do about it."""
+    known = load_settings(data_dir=data, port=port)
+    if settings:
+        from ocmt.cli.setting_sources import setting_rows
+
+        rows = setting_rows(known)
+        if as_json:
+            print_json(rows)
+        else:
+            print_table(rows, ("setting", "value", "source"), empty="no settings")
+        return 0
+    checks = examine(known)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            print(f"{'ok ' if check.ok else 'NO '} {check.name:<12} {check.found}")
+            if check.advice:
+                print(f"{'':<16} {check.advice}")
+    return 0 if all(check.ok for check in checks) else 1
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order in which `ocmt up` needs what they look at."""
+    looks: list[tuple[str, Callable[[Settings], Check]]] = [
+        ("python", _python),
+        ("node", _node),
+        ("openclaw", _openclaw),
+        ("bubblewrap", _bubblewrap),
+        ("sandbox", _sandbox),
+        ("database", _database),
+        ("data folder", _data_folder),
+        ("memory", _memory),
+        ("pages", _pages),
+        ("port", _port),
+        ("model", _model),
+    ]
+    return [_looked(name, look, settings) for name, look in looks]
+
+
+def _looked(name: str, look: Callable[[Settings], Check], settings: Settings) -> Check:
+    try:
+        return look(settings)
+    except OcmtError as error:
+        return Check(name, False, "not found" if isinstance(error, SetupProblem) else "failed", error.message)
+
+
+def _python(_settings: Settings) -> Check:
+    return Check("python", True, platform.python_version())
+
+
+def _node(settings: Settings) -> Check:
+    node = find_tools(settings.cache_dir).node
+    try:
+        answer = subprocess.run(  # noqa: S603 (the set-up's own choice)
+            [node, "--version"], capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        return Check("node", False, f"{node} does not run: {error}", "Run `make setup`.")
+    version = answer.stdout.strip().removeprefix("v")
+    if not accepted(version):
+        return Check("node", False, f"{version} ({node})", "OpenClaw needs 24.16 or newer: run `make setup`.")
+    return Check("node", True, f"{version} ({node})")
+
+
+def _openclaw(settings: Settings) -> Check:
+    folder = find_tools(settings.cache_dir).openclaw / "node_modules" / "openclaw"
+    return Check(
+        "openclaw", True, f"{json.loads((folder / 'package.json').read_text())['version']} ({folder})"
+    )
+
+
+def _bubblewrap(settings: Settings) -> Check:
+    program = find_tools(settings.cache_dir).bwrap
+    version = version_of(program)
+    if not new_enough(version):
+        return Check("bubblewrap", False, f"{program} is too old or does not run", "Run `make setup`.")
+    return Check("bubblewrap", True, f"{'.'.join(map(str, version or ()))} ({program})")
+
+
+def _sandbox(settings: Settings) -> Check:
+    import structlog
+
+    from ocmt.platform.clock import SystemClock
+    from ocmt.platform.reachable import ReachablePaths
+    from ocmt.runtimes.sandbox import SandboxRuntime
+
+    if settings.runtime != "sandbox":
+        return Check("sandbox", True, f"not used: the runtime is {settings.runtime}")
+    paths = ReachablePaths()
+    paths.enter()
+    with tempfile.TemporaryDirectory(prefix="ocmt-doctor-") as folder:
+        runtime = SandboxRuntime(
+            data_dir=Path(folder),
+            tools=find_tools(settings.cache_dir),
+            doors={},
+            clock=SystemClock(),
+            log=structlog.get_logger("doctor"),
+            view=paths.view,
+        )
+        isolation = asyncio.run(runtime.probe())
+    missing = "; ".join(isolation.missing)
+    if not isolation.is_boundary:
+        return Check("sandbox", False, missing or isolation.level, isolation.summary)
+    return Check(
+        "sandbox", True, f"{isolation.level}: {isolation.summary}", missing and f"Not here: {missing}"
+    )
+
+
+def _database(settings: Settings) -> Check:
+    if settings.database_url is not None:
+        return asyncio.run(_server(settings.database_url.get_secret_value()))
+    binaries = find_binaries(settings.cache_dir)
+    if binaries is None:
+        return Check(
+            "database", False, "no PostgreSQL server found", "Run `make setup`, or set DATABASE_URL."
+        )
+    return Check("database", True, f"PostgreSQL {major_version(binaries)} ({binaries}), a private server")
+
+
+async def _server(dsn: str) -> Check:
+    import asyncpg
+
+    try:
+        connection = await asyncpg.connect(dsn, timeout=5)
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return Check(
+            "database", False, f"DATABASE_URL: {type(error).__name__}: {error}", "Check DATABASE_URL."
+        )
+    try:
+        major = connection.get_server_version().major
+    finally:
+        await connection.close()
+    advice = "" if major >= OLDEST_MAJOR else f"PostgreSQL {OLDEST_MAJOR} or newer is needed."
+    return Check("database", not advice, f"PostgreSQL {major}, from DATABASE_URL", advice)
+
+
+def _data_folder(settings: Settings) -> Check:
+    folder = settings.data_dir.expanduser().absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        elsewhere = "Name another with --data or OCMT_DATA_DIR, or change its owner."
+        return Check("data folder", False, f"{folder} cannot be written", elsewhere)
+    free = shutil.disk_usage(existing).free
+    advice = None if free >= DATA_SPACE else "Make room: an agent's files and the database need some."
+    return Check("data folder", advice is None, f"{folder}, {free / 1e9:.1f} GB free", advice)
+
+
+def _memory(_settings: Settings) -> Check:
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = sum(int(lines[name].split()[0]) * 1024 for name in ("MemAvailable", "SwapFree"))
+    advice = (
+        None if free >= AGENT_MEMORY else "An agent that is awake takes 1 to 1.5 GB: free some, or add swap."
+    )
+    return Check("memory", advice is None, f"{free / 1e9:.1f} GB available, swap included", advice)
+
+
+def _pages(settings: Settings) -> Check:
+    folder = find_ui(settings.ui_dir)
+    if folder is None:
+        return Check("pages", False, "the user interface is not built", "Run `make setup`.")
+    return Check("pages", True, f"built ({folder})")
+
+
+def _port(settings: Settings) -> Check:
+    where = f"{settings.host}:{settings.port}"
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            if _is_ours(settings):
+                return Check("port", True, f"{where}: ocmt answers there")
+            advice = "Choose another with --port or OCMT_PORT, or stop what listens there."
+            return Check("port", False, f"{where}: {os.strerror(error.errno or 0)}", advice)
+    return Check("port", True, f"{where} is free")
+
+
+def _is_ours(settings: Settings) -> bool:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        with urllib.request.urlopen(f"http://{host}:{settings.port}/healthz", timeout=2) as answer:
+            return bool(json.load(answer) == {"status": "alive"})
+    except (OSError, ValueError):
+        return False
+
+
+def _model(settings: Settings) -> Check:
+    if settings.demo_model or settings.anthropic_api_key is None:
+        return Check(
+            "model", True, "the demo model", "For Claude set ANTHROPIC_API_KEY, or add a key in the chat."
+        )
+    return Check("model", True, f"{settings.model} at {settings.anthropic_url}, with the platform's key")
