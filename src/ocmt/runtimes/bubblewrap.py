@@ -115,7 +115,10 @@ def sandbox_command(
     ]
     if seccomp is not None:
         arguments += ["--seccomp", str(seccomp)]
-    return [str(view(tools.bwrap)), *arguments, "--", str(tools.python), "-I", "-S", *program]
+    # The wheel's program finds its library relative to itself, two folders up: so that much must be seen.
+    root = tools.bwrap.parents[2]
+    bwrap = view(root) / tools.bwrap.relative_to(root)
+    return [str(bwrap), *arguments, "--", str(tools.python), "-I", "-S", *program]
 
 
 def supervisor_program(control: int) -> list[str]:

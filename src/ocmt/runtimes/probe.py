@@ -185,8 +185,8 @@ def advise(failure: str, *, root: bool) -> str:
         return "The command setpriv is missing: install the package util-linux."
     if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return (
-            "AppArmor forbids user namespaces (Ubuntu 23.10 and newer): install the system's bubblewrap with its "
-            "profile (`sudo apt install bubblewrap apparmor-profiles`) or allow them: "
+            "AppArmor forbids user namespaces (Ubuntu 23.10 and newer): install the system's bubblewrap with "
+            "its profile (`sudo apt install bubblewrap apparmor-profiles`) or allow them: "
             "`sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`."
         )
     if _setting("kernel/unprivileged_userns_clone") == "0":
@@ -201,11 +201,11 @@ def advise(failure: str, *, root: bool) -> str:
     if "namespace" in failure or "Operation not permitted" in failure:
         return (
             "Making namespaces is not permitted here; in a container, run it with "
-            "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, or run OCMT on the machine "
-            "itself."
+            "`--security-opt seccomp=unconfined --security-opt apparmor=unconfined`, or run OCMT on the "
+            "machine itself."
         )
     if root and "Permission denied" in failure:
-        return "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents' rights."
+        return "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents."
     return "bubblewrap says what is wrong: " + failure.splitlines()[-1]
 
 

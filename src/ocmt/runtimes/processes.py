@@ -18,9 +18,10 @@ from ocmt.platform.clock import Clock
 class WatchedProcess:
     """A process, held by a pidfd, and an event for its end. Belongs to the running event loop."""
 
-    def __init__(self, pid: int) -> None:
-        """Raises: ProcessLookupError where there is no such process."""
+    def __init__(self, pid: int, *, is_orphan: bool = False) -> None:
+        """An orphan is one that has lost its parent by its end. Raises: ProcessLookupError for no process."""
         self.pid = pid
+        self._is_orphan = is_orphan
         self.ended = asyncio.Event()
         self._handle = os.pidfd_open(pid)
         self._loop = asyncio.get_running_loop()
@@ -30,6 +31,9 @@ class WatchedProcess:
         self._loop.remove_reader(self._handle)
         os.close(self._handle)
         self._handle = -1
+        with contextlib.suppress(ChildProcessError):  # ours only where we are a container's process 1
+            if self._is_orphan:
+                os.waitpid(self.pid, os.WNOHANG)
         self.ended.set()
 
     def kill(self) -> None:

@@ -103,6 +103,8 @@ class SandboxRuntime:
         missing: tuple[str, ...] = ()
         try:
             self._etc.write()
+            self._etc.folder.parent.chmod(0o711)  # each agent's uid passes through, to a folder of its own
+            self._view(self._etc.folder.parent)  # one alias for all agents
         except OSError as error:
             raise SetupProblem(
                 f"The folder {self._etc.folder} cannot be written: {error.strerror}."
@@ -206,8 +208,9 @@ class SandboxRuntime:
     def _command(
         self, folder: AgentFolder, program: Sequence[str], join: Sequence[Path], seccomp: int | None
     ) -> list[str]:
-        view = self._view if self._root else _as_it_is
-        command = sandbox_command(self._tools, folder, self._etc, program=program, seccomp=seccomp, view=view)
+        command = sandbox_command(
+            self._tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view
+        )
         return launch_command(command, uid=folder.uid, join=join)
 
     def _spawn(

@@ -63,9 +63,8 @@ _DENIED = [
     "vm86old",
 ]
 _ABSENT = ["clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"]
-"""Answered as by a kernel that has never heard of them, so that callers fall back: glibc from clone3 to clone
-(whose
-flags, unlike those of clone3, a filter can see), libuv from io_uring to threads."""
+"""Answered as by a kernel that has never heard of them, so that callers fall back: glibc from clone3 to
+clone, whose flags a filter can see, libuv from io_uring to threads."""
 _NAMESPACE_FLAGS = (0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000)
 _SOCKET_FAMILIES = {1, 2, 10, 16}
 _TERMINAL_INPUT = (0x5412, 0x541C)

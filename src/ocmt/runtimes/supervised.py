@@ -128,6 +128,11 @@ class Supervised:
         return "\n".join(filter(None, (self._failure, self._output.tail.strip())))
 
     @property
+    def ended(self) -> bool:
+        """Whether no process of it is left."""
+        return self.phase == "exited"
+
+    @property
     def log_tail(self) -> str:
         """The last few kilobytes of its output."""
         return self._output.tail
@@ -173,7 +178,7 @@ class Supervised:
     def _find_inner(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             for pid in children(self._popen.pid):
-                self._inner = WatchedProcess(pid)
+                self._inner = WatchedProcess(pid, is_orphan=True)
 
     def _take_listener(self, name: object, attached: int | None) -> None:
         """Only before the gateway runs: until then nobody inside can keep a copy and play with its flags."""
@@ -277,14 +282,14 @@ class Supervised:
     # Doors
 
     async def _open_doors(self) -> None:
-        if self.phase == "exited":
+        if self.ended:
             raise Unavailable("The agent's sandbox did not start.", detail=self.failure())
         for name in self._order.doors:
             listener = self._listeners.pop(name, None)
             if listener is None:
                 raise Unavailable("The agent's sandbox did not start.", detail=f"no listener for {name}")
             self._closers.append(await self._doors[name](self.user_id, listener))
-        if self.phase == "exited":
+        if self.ended:
             await self._close_doors()
 
     async def _close_doors(self) -> None:

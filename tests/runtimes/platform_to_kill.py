@@ -1,0 +1,25 @@
+"""A platform with one stubborn agent, for the test that kills it: `python -m … FOLDER BWRAP`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from ocmt.runtimes.tools import Tools, own_python
+
+from .conftest import REACHABLE, Counter, a_spec, inside, make_runtime
+
+
+async def main(folder: Path, bwrap: Path) -> None:
+    tools = Tools(folder / "node" / "bin" / "node", folder / "openclaw", bwrap, own_python())
+    runtime = make_runtime(folder, tools, Counter(), REACHABLE.view)
+    spec = a_spec("stubborn")
+    await runtime.start(spec, {})
+    await inside(runtime, spec.user_id, "import subprocess; subprocess.Popen(['sleep', '600']); answer = 1")
+    print("running", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))

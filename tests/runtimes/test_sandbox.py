@@ -1,0 +1,459 @@
+"""Agents in real sandboxes: they start, answer, are held still, end without a trace, and cannot get out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from ocmt.errors import NotYet, Unavailable
+from ocmt.runtimes.base import CanPause
+from ocmt.runtimes.bubblewrap import View
+from ocmt.runtimes.processes import descendants
+from ocmt.runtimes.sandbox import SandboxRuntime
+from ocmt.runtimes.tools import Tools
+
+from .conftest import Counter, a_spec, connect, inside, make_runtime
+
+pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can set hard limits")
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if is_alive(pid)}
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not: it waits for whatever is process 1 of this machine."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_an_agent_starts_answers_and_leaves_nothing_behind(runtime: SandboxRuntime) -> None:
+    spec = a_spec()
+    assert (await runtime.observe(spec.user_id, {})).phase == "absent"
+
+    state = await runtime.start(spec, {})
+    assert await inside(runtime, spec.user_id, "answer = 6 * 7") == 42
+    assert (await runtime.observe(spec.user_id, state)).phase == "running"
+    processes = descendants(os.getpid())
+    assert processes
+
+    assert await runtime.stop(spec.user_id, state, grace=5) == {}
+    assert (await runtime.observe(spec.user_id, state)).phase == "absent"
+    assert not alive(processes)
+
+
+async def test_it_runs_under_uvloop_too(folder: Path, tools: Tools, broker: Counter, view: View) -> None:
+    async def life() -> None:
+        runtime = make_runtime(folder, tools, broker, view)
+        spec = a_spec()
+        await runtime.start(spec, {})
+        assert await inside(runtime, spec.user_id, "answer = 1") == 1
+        await runtime.pause(spec.user_id, {})
+        await runtime.resume(spec.user_id, {})
+        await runtime.close()
+
+    def run() -> None:
+        uvloop.run(life())
+
+    # Sandboxes end with the thread that spawned them, so the thread that runs the loop must wait for them: it does.
+    await asyncio.to_thread(run)
+
+
+async def test_starting_and_stopping_twice_changes_nothing(runtime: SandboxRuntime) -> None:
+    spec = a_spec()
+    first = await runtime.start(spec, {})
+    assert await runtime.start(spec, {}) == first
+    await runtime.stop(spec.user_id, first, grace=5)
+    assert await runtime.stop(spec.user_id, first, grace=5) == {}
+
+
+async def test_files_outlive_the_sandbox_and_the_configuration_is_renewed(runtime: SandboxRuntime) -> None:
+    spec = a_spec()
+    for count in (1, 2):
+        await runtime.start(spec, {})
+        code = """
+            import os
+            for folder in ("/home/agent", "/home/agent/workspace", "/home/agent/state", "/tmp"):
+                open(folder + "/kept", "a").write("x")
+            answer = [open("/home/agent/workspace/kept").read(), open(os.environ["OPENCLAW_CONFIG_PATH"]).read()]
+        """
+        assert await inside(runtime, spec.user_id, code) == ["x" * count, spec.config]
+        await runtime.stop(spec.user_id, {}, grace=5)
+
+
+class TestWhatAnAgentSees:
+    async def test_of_the_machine_only_programs_and_its_own_files(
+        self, runtime: SandboxRuntime, folder: Path
+    ) -> None:
+        (folder / "private").write_text("of another tenant")
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = f"""
+            import os
+            def attempt(path, mode="r"):
+                try:
+                    open(path, mode).close()
+                    return True
+                except OSError:
+                    return False
+            answer = dict(
+                roots=sorted(set(os.listdir("/")) - {{"lib32", "libx32"}}),
+                private=attempt({str(folder / "private")!r}),
+                shadow=attempt("/etc/shadow"),
+                sys=os.path.exists("/sys"),
+                system=[path for path in ("/usr/x", "/x", "/etc/x", "/dev/x", "/opt/node/x", "/supervisor/x",
+                        "/home/agent/config/x", "/home/agent/config/openclaw.json") if attempt(path, "a")],
+                name=(os.uname().nodename, os.getuid(), os.getgid(), os.getgroups()),
+                environment=sorted(os.environ),
+            )
+        """
+        seen = await inside(runtime, spec.user_id, code)
+        assert {"usr", "bin", "lib", "etc", "proc", "dev", "tmp", "home", "opt"} <= set(seen["roots"])
+        assert not {"work", "srv", "media", "mnt", "boot"} & set(seen["roots"])
+        assert not seen["private"]
+        assert not seen["shadow"]
+        assert not seen["sys"]
+        assert seen["system"] == []
+        name, uid, gid, groups = seen["name"]
+        assert (name, uid, gid) == ("agent", 1000, 1000)
+        assert set(groups) <= {1000, 65534}
+        assert set(seen["environment"]) == {
+            "HOME", "LANG", "LOGNAME", "OPENCLAW_CONFIG_PATH", "OPENCLAW_STATE_DIR", "PATH", "SECRET", "SHELL",
+            "STAND_IN", "TMPDIR", "USER",
+        }  # fmt: skip
+
+    async def test_no_process_but_its_own(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        seen = await inside(
+            runtime, spec.user_id, "import os; answer = [p for p in os.listdir('/proc') if p.isdigit()]"
+        )
+        assert len(seen) <= 3
+
+    async def test_no_network_but_the_broker(self, runtime: SandboxRuntime, broker: Counter) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = """
+            import socket
+            def knock(*address):
+                try:
+                    with socket.create_connection(address, 2) as connection:
+                        return connection.recv(10).decode()
+                except OSError as error:
+                    return error.strerror
+            answer = [
+                [name for _, name in socket.if_nameindex()],
+                knock("127.0.0.1", 18990),
+                knock("127.0.0.1", 18991),
+                knock("192.0.2.1", 80),
+            ]
+        """
+        names, by_broker, by_egress, outside = await inside(runtime, spec.user_id, code)
+        assert names == ["lo"]
+        assert by_broker == "hello"
+        assert by_egress == "Connection refused"
+        assert outside == "Network is unreachable"
+        assert broker.knocks == 1
+        assert [user_id for user_id, _ in broker.listeners] == [spec.user_id]
+
+    async def test_the_proxy_where_it_is_allowed(self, runtime: SandboxRuntime, broker: Counter) -> None:
+        spec = a_spec(egress=True)
+        await runtime.start(spec, {})
+        code = """
+            import os, socket
+            with socket.create_connection(("127.0.0.1", 18991), 2) as connection:
+                answer = [connection.recv(10).decode(), os.environ["HTTPS_PROXY"], os.environ["no_proxy"]]
+        """
+        assert await inside(runtime, spec.user_id, code) == [
+            "hello",
+            "http://127.0.0.1:18991",
+            "127.0.0.1,localhost",
+        ]
+        await runtime.stop(spec.user_id, {}, grace=5)
+        assert broker.open == 0
+
+    async def test_no_way_to_more_rights(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = """
+            import ctypes, errno, os, socket
+            libc = ctypes.CDLL(None, use_errno=True)
+            def call(number, *arguments):
+                ctypes.set_errno(0)
+                libc.syscall(number, *arguments)
+                return errno.errorcode.get(ctypes.get_errno(), "done")
+            supervisor = os.getppid()
+            def attempt(function, *arguments):
+                try:
+                    function(*arguments)
+                    return "done"
+                except OSError as error:
+                    return errno.errorcode[error.errno]
+            status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+            x86 = os.uname().machine == "x86_64"
+            answer = dict(
+                unshare=attempt(lambda: call(272 if x86 else 97, 0x10000000)) and call(272 if x86 else 97, 0x10000000),
+                clone=call(56 if x86 else 220, 0x10000000 | 17, 0, 0, 0, 0),
+                clone3=call(435, 0, 0),
+                keyctl=call(250 if x86 else 219, 0, 0),
+                vsock=attempt(socket.socket, 40, socket.SOCK_STREAM),
+                disguised=call(41 if x86 else 198, (1 << 32) | 40, 1, 0),
+                packet=attempt(socket.socket, 17, socket.SOCK_RAW),
+                trace_supervisor=call(101 if x86 else 117, 16, supervisor, 0, 0),
+                supervisor_descriptors=attempt(os.listdir, f"/proc/{supervisor}/fd"),
+                supervisor_memory=attempt(open, f"/proc/{supervisor}/mem"),
+                capabilities=[int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapBnd")],
+            )
+        """
+        assert await inside(runtime, spec.user_id, code) == {
+            "unshare": "EPERM",
+            "clone": "EPERM",
+            "clone3": "ENOSYS",
+            "keyctl": "EPERM",
+            "vsock": "EAFNOSUPPORT",
+            "disguised": "EAFNOSUPPORT",
+            "packet": "EAFNOSUPPORT",
+            "trace_supervisor": "EPERM",
+            "supervisor_descriptors": "EACCES",
+            "supervisor_memory": "EACCES",
+            "capabilities": [0, 0, 0, 0],
+        }
+
+    async def test_tools_that_agents_need_work(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = """
+            import subprocess
+            script = '''
+                set -e
+                cd /home/agent/workspace && echo hello > hello.txt && test "$(id -un)" = agent
+                if command -v git > /dev/null; then git init -q . && git add . ; fi
+                if command -v python3 > /dev/null; then python3 -c "import threading, subprocess; subprocess.run(['true'])"; fi
+                sleep 0 & wait; cat hello.txt | tr a-z A-Z
+            '''
+            done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+            answer = [done.returncode, done.stdout, done.stderr]
+        """
+        code, output, faults = await inside(runtime, spec.user_id, code)
+        assert (code, output) == (0, "HELLO\n"), faults
+
+
+async def test_secrets_are_on_no_command_line_and_in_no_environment_of_the_host(
+    runtime: SandboxRuntime,
+) -> None:
+    spec = a_spec()
+    await runtime.start(spec, {})
+    await inside(runtime, spec.user_id, "answer = 1")
+    tree = sorted(descendants(os.getpid()))
+    commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree)
+    assert b"bwrap" in commands
+    assert b"a-very-secret-token" not in commands
+    launcher = next(pid for pid in tree if b"bwrap" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    environment = Path(f"/proc/{launcher}/environ").read_bytes()
+    assert [entry.split(b"=")[0] for entry in environment.split(b"\0") if entry] in (
+        [b"PATH"],
+        [b"PATH", b"PWD"],
+    )
+
+
+class TestTheEnd:
+    async def test_a_gateway_that_gives_up_is_reported_with_its_code_and_last_words(
+        self, runtime: SandboxRuntime
+    ) -> None:
+        spec = a_spec("exit 78")
+        await runtime.start(spec, {})
+        async with asyncio.timeout(10):
+            while (seen := await runtime.observe(spec.user_id, {})).phase != "exited":
+                await asyncio.sleep(0.01)
+        assert seen.exit_code == 78
+        assert "stand-in: /opt/openclaw/node_modules/openclaw/openclaw.mjs gateway run" in seen.log_tail
+        with pytest.raises(Unavailable):
+            await runtime.dial(spec.user_id, {})
+        assert "exit 78" in await runtime.logs(spec.user_id, {}, lines=5)
+
+        await runtime.start(spec, {})  # may be tried again
+        await runtime.stop(spec.user_id, {}, grace=5)
+
+    async def test_who_ignores_the_request_is_killed_with_all_its_daemons(
+        self, runtime: SandboxRuntime
+    ) -> None:
+        spec = a_spec("stubborn")
+        await runtime.start(spec, {})
+        daemon = "import subprocess; subprocess.Popen(['setsid', 'sleep', '600']); answer = 1"
+        await inside(runtime, spec.user_id, daemon)
+        processes = descendants(os.getpid())
+        began = time.monotonic()
+        await runtime.stop(spec.user_id, {}, grace=0.3)
+        assert time.monotonic() - began < 3
+        assert not alive(processes)
+
+    async def test_several_end_together(self, runtime: SandboxRuntime) -> None:
+        specs = [a_spec("stubborn", slot=slot) for slot in (1, 2, 3)]
+        for spec in specs:
+            await runtime.start(spec, {})
+            await connect_and_close(runtime, spec.user_id)
+        processes = descendants(os.getpid())
+        began = time.monotonic()
+        await runtime.close()
+        assert time.monotonic() - began < 8
+        assert not alive(processes)
+        with pytest.raises(Unavailable):
+            await runtime.start(specs[0], {})
+
+    async def test_agents_end_with_a_platform_that_was_killed(self, folder: Path, tools: Tools) -> None:
+        """A platform of its own is started, with an agent that would ignore every request, and killed."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.runtimes.platform_to_kill", str(folder), str(tools.bwrap)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as platform:
+            assert platform.stdout is not None
+            assert await asyncio.to_thread(platform.stdout.readline) == "running\n"
+            processes = descendants(platform.pid)
+            assert len(processes) >= 4
+            platform.send_signal(signal.SIGKILL)
+        async with asyncio.timeout(5):
+            while alive(processes):
+                await asyncio.sleep(0.01)
+
+
+async def connect_and_close(runtime: SandboxRuntime, user_id: object) -> None:
+    (await connect(runtime, user_id)).close()  # type: ignore[arg-type]
+
+
+class TestDialling:
+    async def test_a_gateway_that_does_not_listen_yet(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec("deaf")
+        await runtime.start(spec, {})
+        with pytest.raises(NotYet) as caught:
+            await runtime.dial(spec.user_id, {})
+        assert caught.value.retry_after is not None
+        assert 0 < caught.value.retry_after <= 0.1
+        assert (await runtime.observe(spec.user_id, {})).step == "gateway"
+
+    async def test_nobody_there(self, runtime: SandboxRuntime) -> None:
+        with pytest.raises(Unavailable):
+            await runtime.dial(a_spec().user_id, {})
+
+    async def test_many_at_once_each_get_a_connection_of_their_own(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        answers = await asyncio.gather(
+            *(inside(runtime, spec.user_id, f"answer = {number}") for number in range(12))
+        )
+        assert answers == list(range(12))
+
+
+class TestPausing:
+    async def test_a_paused_agent_stands_still_and_goes_on_where_it_was(
+        self, runtime: SandboxRuntime
+    ) -> None:
+        assert isinstance(runtime, CanPause)
+        spec = a_spec()
+        await runtime.start(spec, {})
+        ticking = """
+            import subprocess
+            subprocess.Popen(["sh", "-c", "while :; do echo x >> /tmp/ticks; sleep 0.01; done"])
+            answer = 1
+        """
+        await inside(runtime, spec.user_id, ticking)
+        ticks = folder_of(runtime, spec.user_id) / "tmp" / "ticks"
+        await until_it_grows(ticks)
+
+        state = await runtime.pause(spec.user_id, {})
+        assert (await runtime.observe(spec.user_id, state)).phase == "paused"
+        size = ticks.stat().st_size
+        await asyncio.sleep(0.2)  # real time, of real processes
+        assert ticks.stat().st_size == size
+        with pytest.raises(Unavailable):
+            await runtime.dial(spec.user_id, state)
+        await runtime.pause(spec.user_id, state)
+
+        await runtime.resume(spec.user_id, state)
+        await runtime.resume(spec.user_id, state)
+        await until_it_grows(ticks)
+        assert await inside(runtime, spec.user_id, "answer = 2") == 2
+
+    async def test_a_paused_agent_can_be_stopped(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        await runtime.pause(spec.user_id, {})
+        processes = descendants(os.getpid())
+        await runtime.stop(spec.user_id, {}, grace=5)
+        assert not alive(processes)
+
+    async def test_nobody_to_pause(self, runtime: SandboxRuntime) -> None:
+        with pytest.raises(Unavailable):
+            await runtime.pause(a_spec().user_id, {})
+
+
+def folder_of(runtime: SandboxRuntime, user_id: object) -> Path:
+    return runtime._data / "agents" / str(user_id)
+
+
+async def until_it_grows(file: Path) -> None:
+    async with asyncio.timeout(5):
+        size = file.stat().st_size if file.exists() else 0
+        while not file.exists() or file.stat().st_size <= size:
+            await asyncio.sleep(0.01)
+
+
+class TestLimits:
+    async def test_processes(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec(pids=40)
+        await runtime.start(spec, {})
+        code = """
+            import subprocess
+            started = []
+            try:
+                for _ in range(60):
+                    started.append(subprocess.Popen(["sleep", "60"]))
+                answer = "no limit"
+            except OSError as error:
+                answer = error.strerror
+            for process in started:
+                process.kill()
+        """
+        assert await inside(runtime, spec.user_id, code) == "Resource temporarily unavailable"
+
+    @as_root
+    async def test_memory(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec(memory_bytes=96 * 1024**2)
+        await runtime.start(spec, {})
+        code = """
+            import subprocess
+            done = subprocess.run(["/usr/bin/env", "sh", "-c", "head -c 300m /dev/zero | tail"], capture_output=True)
+            answer = done.returncode
+        """
+        assert await inside(runtime, spec.user_id, code) != 0
+
+    @as_root
+    async def test_every_agent_has_a_host_uid_of_its_own(self, runtime: SandboxRuntime) -> None:
+        uids = set()
+        for slot in (1, 2):
+            spec = a_spec(slot=slot)
+            await runtime.start(spec, {})
+            await inside(runtime, spec.user_id, "open('/home/agent/workspace/mine', 'w').close()")
+            uids.add((folder_of(runtime, spec.user_id) / "workspace" / "mine").stat().st_uid)
+        assert uids == {0x70000001, 0x70000002}
+
+    async def test_output_is_bounded_and_its_end_kept(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec("chatty")
+        await runtime.start(spec, {})
+        logs = folder_of(runtime, spec.user_id) / "logs"
+        async with asyncio.timeout(20):
+            while not (logs / "gateway.log.1").exists():
+                await asyncio.sleep(0.05)
+        assert sum(file.stat().st_size for file in logs.iterdir()) < 9 * 1024**2
+        assert (await runtime.logs(spec.user_id, {}, lines=1)).startswith("xxx")
