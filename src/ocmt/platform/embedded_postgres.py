@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -90,6 +91,7 @@ class EmbeddedPostgres:
         self._settings = dict(settings or {})
         self._lock = FolderLock(self._folder / "lock")
         self._process: subprocess.Popen[bytes] | None = None
+        self._short_sockets: Path | None = None
 
     @property
     def pid(self) -> int | None:
@@ -121,6 +123,9 @@ class EmbeddedPostgres:
                 process.send_signal(number)
                 seconds = _STOP_SECONDS if number == signal.SIGINT else 2
                 await _until(lambda: process.poll() is not None, seconds)
+        if self._short_sockets is not None:
+            shutil.rmtree(self._short_sockets, ignore_errors=True)
+            self._short_sockets = None
         self._lock.release()
 
     async def _start(self) -> str:
@@ -240,7 +245,8 @@ class EmbeddedPostgres:
                     await _until(lambda: process.poll() is not None, _INIT_SECONDS)
                 finally:
                     process.kill()
-                if process.wait() != 0:
+                    process.wait()
+                if process.returncode != 0:
                     output.seek(0)
                     raise self._failure("could not be made", output.read().decode(errors="replace"))
         finally:
@@ -257,7 +263,7 @@ class EmbeddedPostgres:
         if max(len(os.fsencode(path)) for path in (folder, self._seen(folder))) > (_LONGEST_SOCKET_FOLDER):
             # The path of a unix socket is short by nature: a private folder of our own elsewhere.
             name = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
-            folder = Path(tempfile.gettempdir()) / f"ocmt-{name}"
+            folder = self._short_sockets = Path(tempfile.gettempdir()) / f"ocmt-{name}"
         _own_folder(folder, user)
         return folder
 
@@ -359,9 +365,9 @@ async def _until(condition: Callable[[], bool], seconds: float) -> None:
 
 def _folder_problem(folder: Path, error: OSError) -> SetupProblem:
     match error:
-        case PermissionError():
+        case PermissionError() | OSError(errno=errno.EROFS):
             return SetupProblem(f"The folder {folder} is not writable for this user.", detail=str(error))
-        case OSError(errno=28 | 122):  # ENOSPC, EDQUOT
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return SetupProblem(f"The disk that holds {folder} is full. Make room and start again.")
         case _:
             return SetupProblem(f"The folder {folder} cannot be used: {error.strerror or error}.")

@@ -93,8 +93,8 @@ class SmtpMail:
 
 
 class LocalOutbox:
-    """Keeps every mail as a file (`*.eml`, mode 0600) and announces it in one line: with its first link, where
-    there is one, because whoever reads this terminal runs the installation."""
+    """Keeps every mail as a file (`*.eml`, mode 0600) and announces it in one line, with its first link where
+    there is one: whoever reads that terminal runs the installation."""
 
     def __init__(self, folder: Path, sender: str, announce: Callable[[str], None]) -> None:
         self._folder = folder

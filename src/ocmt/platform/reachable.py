@@ -54,8 +54,8 @@ class ReachablePaths:
         """A path to the same file or folder by which any user can come to it; its own mode still decides.
 
         The path itself where others reach it already, or where we are not root. What is mounted below it
-        afterwards is not seen. Raises: SetupProblem where it cannot be made reachable; OSError where it is not
-        there.
+        afterwards is not seen. Raises: SetupProblem where it cannot be made reachable, OSError where there is
+        no such path.
         """
         path = path.absolute()
         if os.geteuid() != 0:
@@ -70,8 +70,8 @@ class ReachablePaths:
         if not self._entered:
             why = self._obstacle or "`enter` was not called"
             raise SetupProblem(
-                f"As root, ocmt runs its database and agents as users without rights, and those cannot come to "
-                f"{path}: use a folder that others can pass through, like /var/lib/ocmt, or an ordinary user.",
+                "As root, ocmt runs its database and agents as users without rights; they cannot come to "
+                f"{path}: use a folder that others can pass through, like /var/lib/ocmt.",
                 detail=why,
             )
         alias = self._folder / str(next(self._numbers))
