@@ -3,7 +3,7 @@
     async with FakeAnthropic(keys={"sk-ant-test"}) as anthropic:
         anthropic.script(Failed(529, "overloaded_error", "Overloaded"), Streamed("Hello"))
 
-Each request takes the next answer of the script; when that is used up, `otherwise`. What came in is in `seen`.
+Each request takes the next answer of the script, and `otherwise` when there is none; `seen` has what came in.
 Shapes as documented at https://docs.anthropic.com/en/api/messages-streaming and …/errors.
 """
 
@@ -129,7 +129,7 @@ class Broken:
 
 @dataclass
 class BrokeDown:
-    """Says so many words, then an `error` event, as Anthropic does when it fails in the middle of an answer."""
+    """Says so many words, then an `error` event, as Anthropic does when it fails midway."""
 
     text: str = "Hel"
     error_type: str = "overloaded_error"

@@ -1,0 +1,162 @@
+"""A broker served over a real socket, between an agent's HTTP client and a double of Anthropic."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import pytest
+from uuid_utils.compat import uuid7
+
+from ocmt.broker.model import RunningTurn, Timeouts
+from ocmt.broker.service import Broker
+from ocmt.platform.database import Database
+from ocmt.platform.http import serve_on
+from ocmt.testing.anthropic import FakeAnthropic
+from ocmt.testing.clock import VirtualClock
+from ocmt.usage.service import Ledger
+from ocmt.vault.service import Vault
+from tests.accounts import make_user
+
+KEY = "sk-ant-own-key-of-the-user-1234"
+PLATFORM_KEY = "sk-ant-key-of-the-organisation-5678"
+QUICK = Timeouts(connect=2, body=2, first_byte=0.4, idle=0.4, total=10, booking=2)
+
+
+class MemorySecrets:
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def get(self, name: str) -> bytes | None:
+        return self.kept.get(name)
+
+    async def put(self, name: str, value: bytes) -> None:
+        self.kept[name] = value
+
+    async def delete(self, name: str) -> None:
+        self.kept.pop(name, None)
+
+    async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
+        return self.kept.setdefault(name, make())
+
+
+@dataclass
+class World:
+    """What the tests hold in hand: who runs which turns, what the user was told, and the way in."""
+
+    database: Database
+    vault: Vault
+    ledger: Ledger
+    anthropic: FakeAnthropic
+    http: aiohttp.ClientSession
+    clock: VirtualClock
+    url: str = ""
+    tokens: dict[str, UUID] = field(default_factory=dict)
+    turns: list[RunningTurn] = field(default_factory=list)
+    notices: list[tuple[UUID, str]] = field(default_factory=list)
+
+    async def add_user(self, *, key: str | None = KEY) -> tuple[UUID, str]:
+        """A user with that key in the vault, and the token of their agent."""
+        token = f"agent-{uuid4().hex}"
+        user_id = await make_user(self.database, f"{token}@example.org")
+        if key:
+            await self.vault.put(user_id, "anthropic_api_key", key)
+        self.tokens[token] = user_id
+        return user_id, token
+
+    def broker(self, **settings: Any) -> Broker:
+        async def authenticate(token: str) -> UUID | None:
+            return self.tokens.get(token)
+
+        async def running_turns(user_id: UUID) -> list[RunningTurn]:
+            return self.turns
+
+        async def notice(turn_id: UUID, text: str) -> None:
+            self.notices.append((turn_id, text))
+
+        defaults: dict[str, Any] = {
+            "platform_key": None,
+            "anthropic_url": self.anthropic.url,
+            "turn_call_limit": 50,
+            "daily_token_limit": 5_000_000,
+            "demo_model": False,
+            "timeouts": QUICK,
+        }
+        return Broker(
+            vault=self.vault,
+            ledger=self.ledger,
+            clock=self.clock,
+            authenticate=authenticate,
+            running_turns=running_turns,
+            notice=notice,
+            session=self.http,
+            **{**defaults, **settings},
+        )
+
+    def ask(self, token: str, words: str = "hello", *, path: str = "/v1/messages", **body: Any) -> Any:
+        """An agent's request, to be used with `async with`; shaped like OpenClaw's."""
+        tree = {
+            "model": "claude-sonnet-4-6",
+            "max_tokens": 1000,
+            "stream": True,
+            "messages": [{"role": "user", "content": words}],
+            **body,
+        }
+        return self.http.post(
+            self.url + path,
+            data=json.dumps(tree),
+            headers={"x-api-key": token, "anthropic-version": "2023-06-01", "accept-encoding": "gzip"},
+        )
+
+    async def rows(self, user_id: UUID) -> list[dict[str, Any]]:
+        """The user's ledger, oldest first."""
+        async with self.database.connection() as connection:
+            found = await connection.fetch(
+                "select * from model_calls where user_id = $1 order by started_at, id", user_id
+            )
+        return [dict(row) for row in found]
+
+
+Serve = Callable[..., Awaitable[Broker]]
+
+
+@pytest.fixture
+async def world(database: Database, clock: VirtualClock) -> AsyncIterator[World]:
+    async with (
+        FakeAnthropic(keys={KEY, PLATFORM_KEY}) as anthropic,
+        aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=10)
+        ) as http,
+    ):
+        vault = Vault(database, MemorySecrets())
+        yield World(database, vault, Ledger(database, clock), anthropic, http, clock)
+
+
+@pytest.fixture
+async def serve(world: World) -> AsyncIterator[Serve]:
+    """Serves a broker with these settings at `world.url`; `user_id` makes it that user's own listener."""
+    closers = []
+
+    async def start(user_id: UUID | None = None, **settings: Any) -> Broker:
+        broker = world.broker(**settings)
+        listener = socket.create_server(("127.0.0.1", 0))
+        world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        closers.append(await serve_on(listener, broker.app(user_id=user_id)))
+        return broker
+
+    yield start
+    for closer in closers:
+        await closer.close()
+
+
+@pytest.fixture
+def turn(world: World) -> RunningTurn:
+    """The one turn that runs."""
+    one = RunningTurn(uuid7(), "hello")
+    world.turns.append(one)
+    return one

@@ -1,0 +1,70 @@
+"""Reading usage off a stream that may be cut anywhere."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocmt.broker.events import UsageReader, error_event, event
+from ocmt.usage.model import Tokens
+
+START = event(
+    "message_start",
+    {"message": {"usage": {"input_tokens": 9, "cache_read_input_tokens": 5, "output_tokens": 1}}},
+)
+TEXT = event(
+    "content_block_delta", {"delta": {"type": "text_delta", "text": 'say "usage" and "error": \n\n data: é'}}
+)
+END = event("message_delta", {"delta": {}, "usage": {"output_tokens": 40}}) + event("message_stop", {})
+STREAM = START + event("ping", {}) + TEXT * 3 + END
+
+
+def read(*pieces: bytes) -> UsageReader:
+    reader = UsageReader()
+    for piece in pieces:
+        reader.feed(piece)
+    return reader
+
+
+@given(st.lists(st.integers(0, len(STREAM))), st.booleans())
+def test_any_cut_of_a_stream_gives_the_same_usage(cuts: list[int], carriage_returns: bool) -> None:
+    stream = STREAM.replace(b"\n", b"\r\n") if carriage_returns else STREAM
+    bounds = [0, *sorted(cuts), len(stream)]
+    reader = read(*(stream[start:end] for start, end in pairwise(bounds)))
+    assert reader.tokens == Tokens(9, 40, 5, 0)
+    assert reader.complete
+    assert reader.error is None
+
+
+@given(st.binary(max_size=400), st.binary(max_size=400))
+def test_no_bytes_upset_it(first: bytes, second: bytes) -> None:
+    read(first, second, b"\n", b"data: " + first + b"\n\n")
+
+
+def test_a_stream_that_broke_off_counts_a_token_for_each_piece_of_text() -> None:
+    reader = read(START + TEXT * 3)
+    assert reader.tokens == Tokens(9, 3, 5, 0)
+    assert not reader.complete
+
+
+def test_nothing_seen_is_not_the_same_as_nothing_used() -> None:
+    assert read(event("ping", {})).tokens is None
+
+
+def test_an_error_event_is_seen() -> None:
+    assert read(START, error_event("overloaded_error", "Overloaded")).error == (
+        "overloaded_error",
+        "Overloaded",
+    )
+
+
+def test_a_line_without_end_is_dropped_and_the_next_is_read() -> None:
+    reader = read(START, *([b"x" * 65536] * 40), b"\n", END)
+    assert reader.tokens == Tokens(9, 40, 5, 0)
+
+
+def test_counts_that_make_no_sense_are_ignored() -> None:
+    odd = event("message_delta", {"usage": {"output_tokens": -5, "input_tokens": "9", "x": 1}})
+    assert read(START, odd).tokens == Tokens(9, 1, 5, 0)
