@@ -58,8 +58,10 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    folder = settings.data_dir.expanduser() / "postgres"
-    if not create and not (folder / "data").exists():
+    folder = settings.data_dir / "postgres"
+    if create:
+        _make(settings.data_dir)
+    elif not (folder / "data").exists():
         raise NotFound(
             f"There is no database in {settings.data_dir} yet: start `ocmt up`, or name the folder by --data."
         )
@@ -71,13 +73,18 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
         raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
     paths = ReachablePaths()
     paths.enter()
-    server = EmbeddedPostgres(
-        folder, binaries=binaries, log=structlog.get_logger("ocmt.cli"), view=paths.view
-    )
+    server = EmbeddedPostgres(folder, binaries=binaries, log=structlog.get_logger(__name__), view=paths.view)
     try:
         yield await server.start()
     finally:
         await server.stop()
+
+
+def _make(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupProblem(f"The data folder {data} cannot be made: {error.strerror}.") from error
 
 
 def _in_use(folder: Path) -> bool:

@@ -26,7 +26,7 @@ from ocmt.platform.mail import Mail
 from ocmt.platform.queries import load_queries
 
 _queries = load_queries("ocmt.identity")
-_log = structlog.get_logger("ocmt.identity")
+_log = structlog.get_logger(__name__)
 
 _LONGEST_TOKEN = 200
 _MAIL_TIMEOUT = 60.0
@@ -70,7 +70,7 @@ class Identity:
                 connection, email=address, known=user is not None, since=now - model.LINK_WINDOW
             )
             if not model.may_ask_for_link(LinkDemand(**demand)):
-                _log.warning("sign-in link withheld: too many were asked for", overall=demand["overall"])
+                _log.warning("sign_in_link_withheld", asked_for_overall=demand["overall"])
                 return None
             await _queries.forget_links(connection, before=now - model.LINK_KEPT)
             await self._add_link(connection, token, address, model.LINK_LIFETIME)
@@ -84,7 +84,7 @@ class Identity:
             async with asyncio.timeout(_MAIL_TIMEOUT):
                 await self._mail.send(letter.to, letter.subject, letter.text)
         except Exception as error:  # the asker got their answer; what is left is to tell the operator
-            _log.exception("sign-in mail not sent", error=type(error).__name__)
+            _log.exception("sign_in_mail_failed", error=type(error).__name__)
 
     async def make_link(self, email: str | None, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
         """A sign-in link to hand over in person; a URL. `email` None: the start link, which signs in the
@@ -135,7 +135,7 @@ class Identity:
             raise Unauthenticated("This sign-in link was used already or has expired: ask for a new one.")
         if user is None:
             raise Refused("This account may not sign in: ask your administrator.")
-        _log.info("signed in", user_id=str(user.id))
+        _log.info("signed_in", user_id=str(user.id))
         return user, session_token
 
     async def _admit(self, connection: Connection, email: str | None) -> User | None:
@@ -260,7 +260,7 @@ class Identity:
         )
         if added is None:
             raise Conflict(f"There is a user {email} already.")
-        _log.info("user added", user_id=str(added.id), is_admin=admin)
+        _log.info("user_added", user_id=str(added.id), is_admin=admin)
         return added
 
     async def change_user(self, user_id: UUID, *, name: str | None = _KEEP, email: str = _KEEP) -> User:
@@ -301,7 +301,7 @@ class Identity:
                 raise Conflict(f"{user.email} is the last administrator: add another one first.")
             await _queries.set_status(connection, user_id=user.id, status="suspended")
             await _queries.end_sessions(connection, user_id=user.id, now=self._clock.now())
-        _log.info("user suspended", user_id=str(user.id))
+        _log.info("user_suspended", user_id=str(user.id))
         return await self.user(user.id)
 
     async def reinstate(self, email: str) -> User:
@@ -309,7 +309,7 @@ class Identity:
         async with self._database.transaction() as connection:
             user = await self._require_user(connection, model.normalise_email(email))
             await _queries.set_status(connection, user_id=user.id, status="active")
-        _log.info("user reinstated", user_id=str(user.id))
+        _log.info("user_reinstated", user_id=str(user.id))
         return await self.user(user.id)
 
     async def _require_user(self, connection: Connection, email: str) -> User:
