@@ -95,7 +95,7 @@ export function htmlOf(block: Block): string {
     ALLOWED_URI_REGEXP: SAFE_ADDRESS,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
-    // Our links only ever open elsewhere.
-    ADD_ATTR: ["target"],
+    // DOMPurify would hold these against the pattern of addresses, too.
+    ADD_URI_SAFE_ATTR: ["target", "rel", "align", "type", "start"],
   });
 }

@@ -145,8 +145,8 @@ function Isolation({ isolation }: { isolation: NonNullable<Agent["isolation"]> }
     <Section title="Isolation">
       <p>
         <strong>{isolation.level}</strong>
-        {isolation.summary && `: ${isolation.summary}`}
       </p>
+      <p>{isolation.summary}</p>
       {!isolation.is_boundary && (
         <p class="problem">
           <WarningIcon />
@@ -163,13 +163,16 @@ function Isolation({ isolation }: { isolation: NonNullable<Agent["isolation"]> }
         </ul>
       )}
       {isolation.missing.length > 0 && (
-        <ul class="marked-list missing" aria-label="Not guaranteed">
-          {isolation.missing.map((text) => (
-            <li key={text}>
-              <WarningIcon /> <span>{text}</span>
-            </li>
-          ))}
-        </ul>
+        <>
+          <p class="muted">Missing here:</p>
+          <ul class="marked-list missing" aria-label="Missing">
+            {isolation.missing.map((text) => (
+              <li key={text}>
+                <WarningIcon /> <span>{text}</span>
+              </li>
+            ))}
+          </ul>
+        </>
       )}
     </Section>
   );
@@ -188,7 +191,7 @@ function holdWords(hold: Hold): string {
 }
 
 function restWords(known: Agent): string {
-  if (known.state === "stopped") return "Nothing. It wakes when you write.";
+  if (known.state !== "awake" && known.state !== "paused") return "Nothing. It wakes when you write.";
   const pause = duration(known.pause_after_seconds * 1000);
   const stop = duration(known.stop_after_seconds * 1000);
   return `Nothing. Unused, it pauses after ${pause} and sleeps after ${stop}.`;

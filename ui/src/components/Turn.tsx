@@ -22,7 +22,8 @@ interface Props {
 
 export const Turn = memo(function DrawnTurn({ turn, conversation, queued }: Props) {
   const open = isOpen(turn);
-  const waiting = open && (turn.answer === "" || turn.progress !== null);
+  const busyTool = turn.tools.some((tool) => tool.phase !== "result");
+  const waiting = open && (turn.progress !== null || (turn.answer === "" && !busyTool));
   const stopping = conversation.stopping.value === turn.id;
   return (
     <li class="turn">
@@ -141,7 +142,7 @@ function Failed({ turn, conversation }: { turn: TurnView; conversation: Conversa
           <button type="button" class="button small" onClick={() => void conversation.retry(turn.id)}>
             Try again
           </button>
-          {error && /key|limit/.test(error.code) && (
+          {error && /key|credit|daily/.test(error.code) && (
             <a class="button small" href="/settings" data-route>
               Open settings
             </a>
