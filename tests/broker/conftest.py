@@ -145,6 +145,8 @@ async def serve(world: World) -> AsyncIterator[Serve]:
     async def start(user_id: UUID | None = None, **settings: Any) -> Broker:
         broker = world.broker(**settings)
         listener = socket.create_server(("127.0.0.1", 0))
+        # A socket made without a protocol number gets no TCP_NODELAY from asyncio.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         closers.append(await serve_on(listener, broker.app(user_id=user_id)))
         return broker

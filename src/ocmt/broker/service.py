@@ -1,4 +1,4 @@
-"""The broker: authenticates an agent's model call, opens it in the ledger, relays it, books what it used.
+"""The broker: authenticates an agent's model call, chooses the key, checks the limits, has it answered.
 
 Bare ASGI, because every token of every answer passes here. Read `_call` first. What the agent is told of a
 failure is chosen for OpenClaw's behaviour; what the user is told is the ledger's fault of the call.
@@ -7,7 +7,6 @@ failure is chosen for OpenClaw's behaviour; what the user is told is the ledger'
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -16,8 +15,6 @@ import aiohttp
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocmt.broker import demo
-from ocmt.broker.events import UsageReader, as_tokens, tokens_in
 from ocmt.broker.model import (
     MODEL_INFO,
     STOPS_THE_AGENT,
@@ -25,13 +22,21 @@ from ocmt.broker.model import (
     RunningTurn,
     Timeouts,
     fault_of,
-    notice_of,
-    trouble,
     turn_of,
 )
-from ocmt.broker.request import ModelRequest, estimate_tokens, parse, read_request
+from ocmt.broker.relay import MESSAGES, MODEL_CALLS, MODEL_FAULTS, Call, Relay
+from ocmt.broker.request import estimate_tokens, parse, read_request
 from ocmt.broker.upstream import Upstream, error_in, passed_back
-from ocmt.broker.wire import Admission, Answer, ClientGone, Reply, ended_by_us, header, while_connected
+from ocmt.broker.wire import (
+    Admission,
+    Answer,
+    ClientGone,
+    Reply,
+    ended_by_us,
+    header,
+    last_words,
+    while_connected,
+)
 from ocmt.errors import InvalidInput, OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.usage.model import CLIENT_GONE, CallRefused, Fault, KeySource, Limits, NewCall, Tokens
@@ -41,30 +46,8 @@ from ocmt.vault.service import Vault
 
 log = structlog.get_logger(__name__)
 
-MESSAGES = "/v1/messages"
 COUNT_TOKENS = "/v1/messages/count_tokens"
 LARGEST_REQUEST = 32 * 1024 * 1024
-_NOTICE_SECONDS = 2
-_LAST_WORDS_SECONDS = 5
-_EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-
-
-@dataclass
-class _Call:
-    """One model call under way, and what is known so far of how it ends."""
-
-    id: UUID
-    user_id: UUID
-    turn_id: UUID | None
-    source: KeySource
-    key: str
-    request: ModelRequest
-    body: bytes
-    status: int | None = None
-    fault: Fault | None = None
-    tokens: Tokens | None = None
-    reader: UsageReader = field(default_factory=UsageReader)
-    booking: asyncio.Task[None] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,17 +83,15 @@ class Broker:
     ) -> None:
         self._vault = vault
         self._ledger = ledger
-        self._clock = clock
         self._authenticate = authenticate
         self._running_turns = running_turns
-        self._notice = notice
         self._platform_key = platform_key
         self.limits = Limits(turn_calls=turn_call_limit, daily_tokens=daily_token_limit)
         self._demo_model = demo_model
         self._timeouts = timeouts or Timeouts()
         self._upstream = Upstream(session, anthropic_url, self._timeouts)
+        self._relay = Relay(self._upstream, ledger, clock, notice, self._timeouts)
         self._admission = Admission()
-        self._bookings: set[asyncio.Task[None]] = set()
 
     async def model_for(self, user_id: UUID) -> ModelInfo:
         """What answers this user now."""
@@ -131,8 +112,7 @@ class Broker:
 
     async def drain(self) -> None:
         """Wait until what ended is booked; for the shutdown, before the database closes."""
-        if self._bookings:
-            await asyncio.wait(self._bookings, timeout=_LAST_WORDS_SECONDS)
+        await self._relay.drain()
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply, *, owner: UUID | None) -> None:
         try:
@@ -149,12 +129,12 @@ class Broker:
         except ClientGone:
             return
         except Answer as answer:
-            await self._last_words(reply, answer)
+            await last_words(reply, answer)
         except OcmtError as error:
-            await self._last_words(reply, _for_agent(error))
+            await last_words(reply, _for_agent(error))
         except Exception:
             log.exception("model call crashed")
-            await self._last_words(reply, Answer(500, "api_error", "The platform had an internal error."))
+            await last_words(reply, Answer(500, "api_error", "The platform had an internal error."))
 
     async def _who(self, scope: Scope, owner: UUID | None) -> UUID:
         token = header(scope, b"x-api-key") or header(scope, b"authorization").removeprefix(b"Bearer ")
@@ -182,23 +162,30 @@ class Broker:
                 self.limits,
             )
         except CallRefused as refused:
+            MODEL_FAULTS.labels(refused.fault.code).inc()
             log.warning("model call refused", user_id=str(user_id), code=refused.fault.code)
             raise ended_by_us() from refused
-        call = _Call(
+        MODEL_CALLS.labels(choice.source).inc()
+        call = Call(
             call_id, user_id, turn.turn_id if turn else None, choice.source, choice.key, request, body
         )
         try:
             if choice.fault:
                 call.fault, call.tokens = choice.fault, Tokens()
-                await self._booked(call)
+                await self._relay.book(call)
                 raise ended_by_us()
-            answer = self._demo(call, reply) if call.source == "demo" else self._relay(call, scope, reply)
-            await while_connected(receive, reply, answer)
+            await while_connected(receive, reply, self._relay.answer(call, scope, reply))
         except ClientGone:
             call.fault = call.fault or Fault(CLIENT_GONE, "The agent ended the call.")
             raise
+        except asyncio.CancelledError:
+            call.fault = call.fault or Fault("interrupted", "The platform was stopped meanwhile. Try again.")
+            raise
+        except Exception:
+            call.fault = call.fault or Fault("internal", "The platform had an internal error.")
+            raise
         finally:
-            await self._booked(call)
+            await self._relay.book(call)
 
     async def _choose(self, user_id: UUID) -> _Choice:
         if self._demo_model:
@@ -212,99 +199,6 @@ class Broker:
         if own:
             return _Choice("user", own)
         return _Choice("platform", self._platform_key) if self._platform_key else _Choice("demo")
-
-    async def _relay(self, call: _Call, scope: Scope, reply: Reply) -> None:
-        """Call the provider and pass its answer on, whatever becomes of it."""
-        try:
-            async with (
-                asyncio.timeout(self._timeouts.total),
-                self._upstream.post(
-                    MESSAGES, scope, call.body, key=call.key, streamed=call.request.stream
-                ) as response,
-            ):
-                call.status = response.status
-                if response.status == 200 and response.content_type == "text/event-stream":
-                    await self._stream(call, response, reply)
-                elif response.status == 200:
-                    await self._whole(call, response, reply)
-                else:
-                    await self._error(call, response, reply)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            call.tokens = Tokens()
-            await self._failed(call, reply, trouble("unreachable"))
-        except TimeoutError:
-            await self._failed(call, reply, trouble("timeout"))
-        except aiohttp.ClientError:
-            await self._failed(call, reply, trouble("broke_off"))
-
-    async def _stream(self, call: _Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
-        await reply.start(200, passed_back(response.headers))
-        async for piece in self._upstream.pieces(response):
-            call.reader.feed(piece)
-            if call.reader.error and not call.fault:
-                call.fault = fault_of(200, *call.reader.error, call.source)
-                await self._tell(call)
-            if call.reader.complete or call.fault:
-                # Before the agent can see the end: who then asks for the turn's usage finds all of it.
-                await self._booked(call)
-            await reply.piece(piece)
-        if call.reader.complete or call.fault:
-            await reply.end()
-        else:
-            await self._failed(call, reply, trouble("broke_off"))
-
-    async def _whole(self, call: _Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
-        body = await self._upstream.whole(response)
-        try:
-            counts = tokens_in(json.loads(body)["usage"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            counts = {}
-        if counts:
-            call.tokens = as_tokens(counts)
-        await self._booked(call)
-        await reply.whole(200, body, passed_back(response.headers))
-
-    async def _error(self, call: _Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
-        body = (await self._upstream.whole(response)).replace(call.key.encode(), b"[key]")
-        call.tokens = Tokens()
-        call.fault = fault_of(response.status, *error_in(body), call.source)
-        log.warning("provider error", status=response.status, code=call.fault.code, user_id=str(call.user_id))
-        await self._tell(call)
-        await self._booked(call)
-        if call.fault.code in STOPS_THE_AGENT:
-            await reply.give(ended_by_us())
-        elif response.status < 400:
-            await reply.give(Answer(500, "api_error", "The provider gave no answer."))
-        else:
-            await reply.whole(response.status, body, passed_back(response.headers))
-
-    async def _failed(self, call: _Call, reply: Reply, fault: Fault) -> None:
-        """No whole answer came: book it, tell the user, and have the agent try again."""
-        call.fault = call.fault or fault
-        log.warning("provider trouble", code=call.fault.code, user_id=str(call.user_id))
-        await self._tell(call)
-        await self._booked(call)
-        await self._last_words(reply, Answer(529, "overloaded_error", "The provider gave no whole answer."))
-
-    async def _demo(self, call: _Call, reply: Reply) -> None:
-        """Answer from the demo model, with the pace of a real one."""
-        call.status = 200
-        answer = demo.answer(parse(call.body))
-        if not call.request.stream:
-            message = demo.message(answer, call.request.model, len(call.body))
-            call.tokens = as_tokens(tokens_in(message["usage"]))
-            await self._booked(call)
-            await reply.json(200, message)
-            return
-        await reply.start(200, _EVENT_STREAM)
-        for wait, piece in demo.stream(answer, call.request.model, len(call.body)):
-            if wait:
-                await self._clock.sleep(wait)
-            call.reader.feed(piece)
-            if call.reader.complete:
-                await self._booked(call)
-            await reply.piece(piece)
-        await reply.end()
 
     async def _count_tokens(self, user_id: UUID, scope: Scope, body: bytes, reply: Reply) -> None:
         parse(body)
@@ -327,46 +221,6 @@ class Broker:
             if fault.code in STOPS_THE_AGENT:
                 raise ended_by_us()
         await reply.whole(response.status, counted, passed_back(response.headers))
-
-    async def _tell(self, call: _Call) -> None:
-        """Show the user that the agent tries again; an answer must not fail or wait for that."""
-        text = notice_of(call.fault) if call.fault else None
-        if text is None or call.turn_id is None:
-            return
-        try:
-            async with asyncio.timeout(_NOTICE_SECONDS):
-                await self._notice(call.turn_id, text)
-        except Exception:
-            log.exception("notice failed", turn_id=str(call.turn_id))
-
-    async def _booked(self, call: _Call) -> None:
-        """Close the call in the ledger, whatever happens to this task; the first closing counts.
-
-        Waits only a moment: a slow database must not hold up an answer.
-        """
-        if call.booking is None:
-            call.booking = asyncio.create_task(self._book(call))
-            self._bookings.add(call.booking)
-            call.booking.add_done_callback(self._bookings.discard)
-        await asyncio.wait({call.booking}, timeout=self._timeouts.booking)
-
-    async def _book(self, call: _Call) -> None:
-        tokens = call.tokens or call.reader.tokens
-        try:
-            await self._ledger.close_call(
-                call.id, user_id=call.user_id, status=call.status, tokens=tokens, fault=call.fault
-            )
-        except Exception:
-            # The row stays open: it counts as a call, with its estimate, and is shown as unfinished.
-            log.exception("model call left open in the ledger", call_id=str(call.id))
-
-    async def _last_words(self, reply: Reply, answer: Answer) -> None:
-        """Answer an agent that may not be listening any more. Unfinished answers end with the connection."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await reply.give(answer)
-        except TimeoutError:
-            log.info("agent did not take its answer", status=answer.status)
 
 
 def _path(scope: Scope) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import structlog
+
 from ocmt.broker.events import error_event
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from starlette.types import Receive, Scope, Send
 
+log = structlog.get_logger(__name__)
+
+_LAST_WORDS_SECONDS = 5
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -89,6 +94,15 @@ class Reply:
         error = {"type": answer.error_type, "message": answer.message}
         wait = [] if answer.retry_after is None else [(b"retry-after", str(answer.retry_after).encode())]
         await self.json(answer.status, {"type": "error", "error": error}, wait)
+
+
+async def last_words(reply: Reply, answer: Answer) -> None:
+    """Answer an agent that may not be listening any more. Unfinished answers end with the connection."""
+    try:
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await reply.give(answer)
+    except TimeoutError:
+        log.info("agent did not take its answer", status=answer.status)
 
 
 class Admission:

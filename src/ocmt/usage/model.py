@@ -23,6 +23,7 @@ RETRYABLE = frozenset(
         "provider_timeout",
         "provider_unreachable",
         "provider_broke_off",
+        "interrupted",
     }
 )
 """Codes of faults that pass by themselves."""

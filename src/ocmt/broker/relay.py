@@ -1,0 +1,216 @@
+"""One opened model call: answer it, tell the user of trouble on the way, close it in the ledger.
+
+Whatever happens to the answer, the call is booked, and booked before the agent can see the answer's end: who
+asks for a turn's usage or fault then finds all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import aiohttp
+import structlog
+from prometheus_client import Counter
+from starlette.types import Scope
+
+from ocmt.broker import demo
+from ocmt.broker.events import UsageReader, as_tokens, tokens_in
+from ocmt.broker.model import STOPS_THE_AGENT, Timeouts, fault_of, notice_of, trouble
+from ocmt.broker.request import ModelRequest, parse
+from ocmt.broker.upstream import Upstream, error_in, passed_back
+from ocmt.broker.wire import Answer, Reply, ended_by_us, last_words
+from ocmt.platform.clock import Clock
+from ocmt.platform.telemetry import REGISTRY
+from ocmt.usage.model import Fault, KeySource, Tokens
+from ocmt.usage.service import Ledger
+
+log = structlog.get_logger(__name__)
+
+MESSAGES = "/v1/messages"
+MODEL_CALLS = Counter("ocmt_model_calls", "Model calls made, by whose key.", ["key"], registry=REGISTRY)
+MODEL_FAULTS = Counter(
+    "ocmt_model_faults", "Model calls that failed or were refused, by reason.", ["code"], registry=REGISTRY
+)
+_NOTICE_SECONDS = 2
+_DRAIN_SECONDS = 5
+_EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+
+
+@dataclass
+class Call:
+    """One model call under way, and what is known so far of how it ends."""
+
+    id: UUID
+    user_id: UUID
+    turn_id: UUID | None
+    source: KeySource
+    key: str = field(repr=False)
+    request: ModelRequest = field(repr=False)
+    body: bytes = field(repr=False)
+    status: int | None = None
+    fault: Fault | None = None
+    tokens: Tokens | None = None
+    reader: UsageReader = field(default_factory=UsageReader)
+    booking: asyncio.Task[None] | None = None
+
+
+class Relay:
+    """Answers opened calls, from the provider or from the demo model."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        ledger: Ledger,
+        clock: Clock,
+        notice: Callable[[UUID, str], Awaitable[None]],
+        timeouts: Timeouts,
+    ) -> None:
+        self._upstream = upstream
+        self._ledger = ledger
+        self._clock = clock
+        self._notice = notice
+        self._timeouts = timeouts
+        self._bookings: set[asyncio.Task[None]] = set()
+
+    async def answer(self, call: Call, scope: Scope, reply: Reply) -> None:
+        """Answer the call. Leaves it to the caller to book a call that was cut short."""
+        if call.source == "demo":
+            await self._demo(call, reply)
+        else:
+            await self._provider(call, scope, reply)
+
+    async def book(self, call: Call) -> None:
+        """Close the call in the ledger, whatever happens to this task; the first closing counts.
+
+        Waits only a moment: a slow database must not hold up an answer.
+        """
+        if call.booking is None:
+            call.booking = asyncio.create_task(self._close(call))
+            self._bookings.add(call.booking)
+            call.booking.add_done_callback(self._bookings.discard)
+        await asyncio.wait({call.booking}, timeout=self._timeouts.booking)
+
+    async def drain(self) -> None:
+        """Wait, at most a few seconds, until all that ended is booked."""
+        if self._bookings:
+            await asyncio.wait(self._bookings, timeout=_DRAIN_SECONDS)
+
+    async def _provider(self, call: Call, scope: Scope, reply: Reply) -> None:
+        """Call the provider and pass its answer on, whatever becomes of it."""
+        try:
+            async with (
+                asyncio.timeout(self._timeouts.total),
+                self._upstream.post(
+                    MESSAGES, scope, call.body, key=call.key, streamed=call.request.stream
+                ) as response,
+            ):
+                call.status = response.status
+                if response.status == 200 and response.content_type == "text/event-stream":
+                    await self._stream(call, response, reply)
+                elif response.status == 200:
+                    await self._whole(call, response, reply)
+                else:
+                    await self._error(call, response, reply)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            call.tokens = Tokens()
+            await self._failed(call, reply, trouble("unreachable"))
+        except TimeoutError:
+            await self._failed(call, reply, trouble("timeout"))
+        except aiohttp.ClientError:
+            await self._failed(call, reply, trouble("broke_off"))
+
+    async def _stream(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
+        await reply.start(200, passed_back(response.headers))
+        async for piece in self._upstream.pieces(response):
+            call.reader.feed(piece)
+            if call.reader.error and not call.fault:
+                call.fault = fault_of(200, *call.reader.error, call.source)
+                await self._tell(call)
+            if call.reader.complete or call.fault:
+                # Before the agent can see the end: who then asks for the turn's usage finds all of it.
+                await self.book(call)
+            await reply.piece(piece)
+        if call.reader.complete or call.fault:
+            await reply.end()
+        else:
+            await self._failed(call, reply, trouble("broke_off"))
+
+    async def _whole(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
+        body = await self._upstream.whole(response)
+        try:
+            counts = tokens_in(json.loads(body)["usage"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            counts = {}
+        if counts:
+            call.tokens = as_tokens(counts)
+        await self.book(call)
+        await reply.whole(200, body, passed_back(response.headers))
+
+    async def _error(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
+        body = (await self._upstream.whole(response)).replace(call.key.encode(), b"[key]")
+        call.tokens = Tokens()
+        call.fault = fault_of(response.status, *error_in(body), call.source)
+        log.warning("provider error", status=response.status, code=call.fault.code, user_id=str(call.user_id))
+        await self._tell(call)
+        await self.book(call)
+        if call.fault.code in STOPS_THE_AGENT:
+            await reply.give(ended_by_us())
+        elif response.status < 400:
+            await reply.give(Answer(500, "api_error", "The provider gave no answer."))
+        else:
+            await reply.whole(response.status, body, passed_back(response.headers))
+
+    async def _failed(self, call: Call, reply: Reply, fault: Fault) -> None:
+        """No whole answer came: book it, tell the user, and have the agent try again."""
+        call.fault = call.fault or fault
+        log.warning("provider trouble", code=call.fault.code, user_id=str(call.user_id))
+        await self._tell(call)
+        await self.book(call)
+        await last_words(reply, Answer(529, "overloaded_error", "The provider gave no whole answer."))
+
+    async def _demo(self, call: Call, reply: Reply) -> None:
+        """Answer from the demo model, with the pace of a real one."""
+        call.status = 200
+        answer = demo.answer(parse(call.body))
+        if not call.request.stream:
+            message = demo.message(answer, call.request.model, len(call.body))
+            call.tokens = as_tokens(tokens_in(message["usage"]))
+            await self.book(call)
+            await reply.json(200, message)
+            return
+        await reply.start(200, _EVENT_STREAM)
+        for wait, piece in demo.stream(answer, call.request.model, len(call.body)):
+            if wait:
+                await self._clock.sleep(wait)
+            call.reader.feed(piece)
+            if call.reader.complete:
+                await self.book(call)
+            await reply.piece(piece)
+        await reply.end()
+
+    async def _tell(self, call: Call) -> None:
+        """Show the user that the agent tries again; an answer must not fail or wait for that."""
+        text = notice_of(call.fault) if call.fault else None
+        if text is None or call.turn_id is None:
+            return
+        try:
+            async with asyncio.timeout(_NOTICE_SECONDS):
+                await self._notice(call.turn_id, text)
+        except Exception:
+            log.exception("notice failed", turn_id=str(call.turn_id))
+
+    async def _close(self, call: Call) -> None:
+        if call.fault:
+            MODEL_FAULTS.labels(call.fault.code).inc()
+        tokens = call.tokens or call.reader.tokens
+        try:
+            await self._ledger.close_call(
+                call.id, user_id=call.user_id, status=call.status, tokens=tokens, fault=call.fault
+            )
+        except Exception:
+            # The row stays open: it counts as a call, with its estimate, and is shown as unfinished.
+            log.exception("model call left open in the ledger", call_id=str(call.id))
