@@ -1,4 +1,4 @@
-"""Real sandboxes with a stand-in for OpenClaw, so that a test takes a second and not a quarter of a minute."""
+"""Real sandboxes with a stand-in for OpenClaw: a test takes a second, not a quarter of a minute."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-# As root, agents have other uids, which may not get through to where this checkout and Python lie. The process can
-# only be given mounts of its own before it has threads, so not in a fixture.
+# As root, agents have other uids, which may not get through to this checkout and Python. The process
+# can only be given mounts of its own before it has threads, so not in a fixture.
 REACHABLE = ReachablePaths()
 REACHABLE.enter()
 
@@ -133,8 +133,7 @@ async def connect(runtime: SandboxRuntime, user_id: UUID) -> socket.socket:
             try:
                 return await runtime.dial(user_id, {})
             except NotYet as error:
-                assert error.retry_after is not None
-                await asyncio.sleep(error.retry_after)
+                await asyncio.sleep(error.retry_after or 0)
 
 
 async def inside(runtime: SandboxRuntime, user_id: UUID, code: str) -> Any:

@@ -28,7 +28,7 @@ POLL_SECONDS = 0.02
 DIAL_SECONDS = 0.5
 """How long a dial waits here for the gateway to listen before the platform is told to ask again."""
 PROCESS_LIMIT_KERNEL = (5, 14)
-"""From here on RLIMIT_NPROC counts per user namespace; before, it counted all of the host user's processes."""
+"""From here on RLIMIT_NPROC counts per user namespace; before, per host user."""
 
 
 def main() -> int:
@@ -62,6 +62,7 @@ class Supervisor:
         self._port = 0
         self._listening = False
         self._dials: dict[int, float] = {}
+        self._next_attempt = 0.0
         self._connecting: dict[int, tuple[int, float, socket.socket]] = {}
         self._kill_at: float | None = None
 
@@ -79,8 +80,9 @@ class Supervisor:
             if not self._listening and self._gateway is not None and _is_listening(self._port):
                 self._listening = True
                 self._send({"event": "listening"})
-            for dial in list(self._dials):
-                self._connect(dial)
+            if time.monotonic() >= self._next_attempt:
+                for dial in list(self._dials):
+                    self._connect(dial)
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal(signal.SIGKILL)
                 self._kill_at = None
@@ -146,28 +148,32 @@ class Supervisor:
         self._send({"event": "spawned"})
 
     def _connect(self, dial: int) -> None:
-        """Try once; keep the dial while nobody listens, until its time is over."""
+        """Begin a connection; on this machine it is made or refused by the next look at it."""
         attempt = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         attempt.setblocking(False)
         attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        result = attempt.connect_ex(("127.0.0.1", self._port)) if self._gateway else errno.ECONNREFUSED
-        if result in (0, errno.EINPROGRESS):
-            self._connecting[attempt.fileno()] = (dial, self._dials.pop(dial), attempt)
-            self._poll.register(attempt, select.POLLOUT)
-            return
-        attempt.close()
-        if time.monotonic() >= self._dials[dial]:
-            del self._dials[dial]
-            self._send({"event": "refused", "id": dial})
+        attempt.connect_ex(("127.0.0.1", self._port))
+        self._connecting[attempt.fileno()] = (dial, self._dials.pop(dial), attempt)
+        self._poll.register(attempt, select.POLLOUT)
 
     def _finish_connect(self, fd: int) -> None:
         self._poll.unregister(fd)
         dial, deadline, attempt = self._connecting.pop(fd)
         with attempt:
-            if attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0:
-                self._send({"event": "connected", "id": dial}, attempt)
+            try:
+                attempt.getpeername()
+            except OSError:
+                self._try_again(dial, deadline)
             else:
-                self._dials[dial] = deadline
+                self._send({"event": "connected", "id": dial}, attempt)
+
+    def _try_again(self, dial: int, deadline: float) -> None:
+        now = time.monotonic()
+        if now >= deadline:
+            self._send({"event": "refused", "id": dial})
+        else:
+            self._dials[dial] = deadline
+            self._next_attempt = now + POLL_SECONDS
 
     def _stop(self, grace: float) -> None:
         if self._gateway is None:

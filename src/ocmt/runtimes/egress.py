@@ -1,0 +1,272 @@
+"""An agent's only way to the internet, where it has one: an HTTP proxy on a listener inside its sandbox.
+
+It connects to public addresses and to nothing else: not to this machine, not to its networks, not to a
+cloud's metadata. A name is resolved once, here, and the connection goes to the address that was checked. What
+flows is not looked at. Everything that an agent can make grow is bounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import structlog
+
+from ocmt.runtimes.supervised import Closer
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+"""(host, port) → its addresses, best first. Raises OSError."""
+
+CONNECTIONS = 64
+HEAD_BYTES = 16 * 1024
+HEAD_TIMEOUT = 10.0
+RESOLVE_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 10.0
+IDLE_TIMEOUT = 300.0
+ATTEMPTS = 4
+CHUNK = 64 * 1024
+REFUSED_PORTS = {25}
+"""Mail between servers: nobody wants an agent to send spam from this machine."""
+
+_ALSO_REFUSED = [
+    ip_network(network)
+    for network in (
+        "100.64.0.0/10",  # carrier-grade NAT; Alibaba's metadata
+        "168.63.129.16/32",  # Azure's platform service, although a public address
+        "192.0.0.0/24",  # protocol assignments; Oracle's metadata
+        "192.88.99.0/24",  # 6to4 relays
+        "2001::/32",  # Teredo, wraps IPv4
+        "2002::/16",  # 6to4, wraps IPv4
+        "fec0::/10",  # site-local, deprecated
+    )
+]
+_NAT64 = ip_network("64:ff9b::/96")
+_HOP_BY_HOP = {"connection", "proxy-connection", "proxy-authorization", "keep-alive", "te", "upgrade", "host"}
+
+
+class Refusal(Exception):
+    """Why a request is not carried out: an HTTP status and words for whoever reads the agent's log."""
+
+    def __init__(self, status: str, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.words = words
+
+
+def is_public(address: Address) -> bool:
+    """Whether that address is on the public internet, looked at through every wrapping of IPv4 in IPv6."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in _NAT64:
+            return is_public(IPv4Address(address.packed[-4:]))
+    return (
+        address.is_global
+        and not address.is_multicast
+        and not address.is_reserved
+        and not address.is_unspecified
+        and not any(address in network for network in _ALSO_REFUSED if network.version == address.version)
+    )
+
+
+async def resolve_by_system(host: str, port: int) -> list[str]:
+    """The system's own name service."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to the proxy, understood."""
+
+    host: str
+    port: int
+    head: bytes
+    """What to send to the server first; empty for CONNECT."""
+    is_tunnel: bool
+
+
+def parse_request(head: bytes) -> Request:
+    """The request line and headers of a proxy request, up to and with the empty line. Raises: Refusal."""
+    try:
+        first, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        method, target, version = first.split(" ")
+        if method == "CONNECT":
+            parts = urlsplit(f"//{target}")
+            host, port = parts.hostname, parts.port
+        else:
+            parts = urlsplit(target)
+            host, port = parts.hostname, parts.port or 80
+    except ValueError as error:
+        raise Refusal("400 Bad Request", "this is not a request to a proxy") from error
+    if (
+        not version.startswith("HTTP/1.")
+        or not host
+        or not port
+        or (method != "CONNECT" and parts.scheme != "http")
+    ):
+        raise Refusal("400 Bad Request", "the proxy takes CONNECT and http:// addresses only")
+    if method == "CONNECT":
+        return Request(host, port, b"", is_tunnel=True)
+    kept = [line for line in lines if line.partition(":")[0].strip().lower() not in _HOP_BY_HOP]
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    authority = parts.netloc.rpartition("@")[2]
+    sent = [f"{method} {path} HTTP/1.1", f"Host: {authority}", *kept, "Connection: close", "", ""]
+    return Request(host, port, "\r\n".join(sent).encode("latin-1"), is_tunnel=False)
+
+
+class EgressProxy:
+    """Serves all agents' egress listeners; `door` is the runtime's Door."""
+
+    def __init__(
+        self,
+        log: structlog.stdlib.BoundLogger,
+        *,
+        resolve: Resolve = resolve_by_system,
+        allowed: Callable[[Address], bool] = is_public,
+    ) -> None:
+        """`resolve` and `allowed` are for tests, which have no internet."""
+        self._log = log
+        self._resolve = resolve
+        self._allowed = allowed
+
+    async def door(self, user_id: UUID, listener: socket.socket) -> Closer:
+        """Serve one agent's listener until it is closed."""
+        serving = _Serving(self, self._log.bind(user_id=str(user_id)))
+        await serving.open(listener)
+        return serving
+
+    async def connect(self, host: str, port: int) -> socket.socket:
+        """A connection to the first address of that name that is public and answers. Raises: Refusal."""
+        if port in REFUSED_PORTS:
+            raise Refusal("403 Forbidden", f"port {port} is not allowed")
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT):
+                addresses = [ip_address(text) for text in await self._resolve(host, port)]
+        except (OSError, ValueError, TimeoutError) as error:
+            raise Refusal("502 Bad Gateway", f"{host} cannot be resolved") from error
+        public = [address for address in addresses if self._allowed(address)]
+        if not public:
+            raise Refusal("403 Forbidden", f"{host} is not on the public internet")
+        for address in public[:ATTEMPTS]:
+            connection = await _connect(address, port)
+            if connection is not None:
+                return self._not_to_ourselves(connection, host)
+        raise Refusal("504 Gateway Timeout", f"{host} does not answer")
+
+    def _not_to_ourselves(self, connection: socket.socket, host: str) -> socket.socket:
+        """A public address may be this machine's own: then both ends of the connection have it."""
+        here, there = connection.getsockname()[0], connection.getpeername()[0]
+        if here == there and not self._allowed(ip_address("127.0.0.1")):
+            connection.close()
+            raise Refusal("403 Forbidden", f"{host} is this machine")
+        return connection
+
+
+async def _connect(address: Address, port: int) -> socket.socket | None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await asyncio.get_running_loop().sock_connect(connection, (str(address), port))
+    except (OSError, TimeoutError):
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _Serving:
+    """The connections of one agent."""
+
+    def __init__(self, proxy: EgressProxy, log: structlog.stdlib.BoundLogger) -> None:
+        self._proxy = proxy
+        self._log = log
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self, listener: socket.socket) -> None:
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=HEAD_BYTES)
+
+    async def close(self) -> None:
+        """Refuse new connections and end all others."""
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._tasks) >= CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._carry_out(reader, writer)
+        except Refusal as refusal:
+            self._log.info("egress_refused", status=refusal.status, reason=refusal.words)
+            body = f"OCMT's proxy: {refusal.words}.\n".encode()
+            head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
+            with contextlib.suppress(OSError):
+                await writer.drain()
+        except (OSError, TimeoutError) as error:
+            self._log.debug("egress_ended", error=repr(error))
+        except Exception:
+            self._log.exception("egress_failed")
+        finally:
+            writer.close()
+
+    async def _carry_out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = parse_request(await _head(reader))
+        connection = await self._proxy.connect(request.host, request.port)
+        there, to_there = await asyncio.open_connection(sock=connection)
+        try:
+            if request.is_tunnel:
+                writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                to_there.write(request.head)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_pump(reader, to_there))
+                group.create_task(_pump(there, writer))
+        except* (OSError, TimeoutError) as errors:
+            self._log.debug("egress_ended", error=repr(errors.exceptions[0]))
+        finally:
+            to_there.close()
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        async with asyncio.timeout(HEAD_TIMEOUT):
+            return await reader.readuntil(b"\r\n\r\n")
+    except asyncio.LimitOverrunError as error:
+        raise Refusal("431 Request Header Fields Too Large", "the request's head is too large") from error
+    except asyncio.IncompleteReadError as error:
+        raise Refusal("400 Bad Request", "the request is not complete") from error
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """Carry bytes one way until their end, and pass the end on."""
+    while True:
+        async with asyncio.timeout(IDLE_TIMEOUT):
+            data = await source.read(CHUNK)
+        if not data:
+            break
+        target.write(data)
+        async with asyncio.timeout(IDLE_TIMEOUT):
+            await target.drain()
+    if target.can_write_eof():
+        target.write_eof()
