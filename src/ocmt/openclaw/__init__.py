@@ -1,0 +1,1 @@
+"""OpenClaw, as the platform speaks to it: its gateway's protocol, its history, its configuration."""

@@ -1,0 +1,93 @@
+"""What an agent's OpenClaw is told: its configuration file and the secrets and switches of its environment.
+
+Lean on purpose: no channel, page, terminal, heartbeat or background learning that would spend memory or
+money while nobody asks. The reason for each switch is in docs/openclaw.md. Secrets stand only in the
+environment; the file names them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+GATEWAY_PORT = 18801
+BROKER_URL = "http://127.0.0.1:18990"
+EGRESS_PROXY = "http://127.0.0.1:18991"
+WORKSPACE = "/home/agent/workspace"
+
+_OUT_OF_PLACE = ("computer", "nodes", "mobile_ui", "terminal", "portal", "theme", "gateway", "plugins")
+"""Tools for OpenClaw's own apps and devices, or for what the platform decides (updates, plugins)."""
+_NEED_INTERNET = ("web_fetch", "web_search")
+
+
+def render_config(
+    *,
+    model: str,
+    egress: bool = False,
+    gateway_port: int = GATEWAY_PORT,
+    broker_url: str = BROKER_URL,
+    egress_proxy: str = EGRESS_PROXY,
+    workspace: str = WORKSPACE,
+    turn_timeout: int = 900,
+) -> str:
+    """OpenClaw's configuration (JSON). `model` is Anthropic's name of it, `turn_timeout` in seconds."""
+    config: dict[str, Any] = {
+        "gateway": {
+            "mode": "local",
+            "port": gateway_port,
+            "bind": "loopback",
+            "auth": {"mode": "token", "token": "${OPENCLAW_GATEWAY_TOKEN}"},
+            "controlUi": {"enabled": False},
+            "terminal": {"enabled": False},
+        },
+        "models": {
+            "providers": {
+                "anthropic": {"baseUrl": broker_url, "apiKey": "${ANTHROPIC_API_KEY}", "models": []}
+            },
+            "catalogRefresh": {"enabled": False},
+        },
+        "agents": {
+            "defaults": {
+                "model": {"primary": f"anthropic/{model}"},
+                "models": {f"anthropic/{model}": {}},
+                "workspace": workspace,
+                "timeoutSeconds": turn_timeout,
+                "heartbeat": {"every": "0m"},
+                "utilityModel": "",
+            }
+        },
+        "tools": {"deny": [*_OUT_OF_PLACE, *(() if egress else _NEED_INTERNET)]},
+        "skills": {"workshop": {"autonomous": {"mode": "off"}}},
+        "plugins": {"allow": ["anthropic"], "slots": {"memory": "none"}},
+        "update": {"checkOnStart": False},
+        "discovery": {"mdns": {"mode": "off"}},
+    }
+    if egress:
+        config["proxy"] = {"proxyUrl": egress_proxy}
+    return json.dumps(config, indent=2)
+
+
+def gateway_environment(
+    *,
+    gateway_token: str,
+    broker_token: str,
+    egress: bool = False,
+    egress_proxy: str = EGRESS_PROXY,
+) -> dict[str, str]:
+    """The gateway's part of its environment: its secrets, and what keeps it from calling home or forking."""
+    environment = {
+        "OPENCLAW_GATEWAY_TOKEN": gateway_token,
+        "ANTHROPIC_API_KEY": broker_token,
+        "OPENCLAW_DISABLE_BONJOUR": "1",
+        "OPENCLAW_EXEC_SHELL_SNAPSHOT": "0",
+        "OPENCLAW_NO_AUTO_UPDATE": "1",
+        "OPENCLAW_NO_RESPAWN": "1",
+        "OPENCLAW_OFFLINE": "1",
+        "OPENCLAW_SKIP_CHANNELS": "1",
+    }
+    if egress:
+        # For what the agent runs; OpenClaw itself goes by its configuration.
+        for name in ("http_proxy", "https_proxy"):
+            environment |= {name: egress_proxy, name.upper(): egress_proxy}
+        environment |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
+    return environment
