@@ -19,6 +19,7 @@ from ocmt.platform.database import Database
 from ocmt.platform.http import serve_on
 from ocmt.testing.anthropic import FakeAnthropic
 from ocmt.testing.clock import VirtualClock
+from ocmt.testing.secrets import MemorySecrets
 from ocmt.usage.service import Ledger
 from ocmt.vault.service import Vault
 from tests.accounts import make_user
@@ -26,23 +27,6 @@ from tests.accounts import make_user
 KEY = "sk-ant-own-key-of-the-user-1234"
 PLATFORM_KEY = "sk-ant-key-of-the-organisation-5678"
 QUICK = Timeouts(connect=2, body=2, first_byte=0.4, idle=0.4, total=10, booking=2)
-
-
-class MemorySecrets:
-    def __init__(self) -> None:
-        self.kept: dict[str, bytes] = {}
-
-    async def get(self, name: str) -> bytes | None:
-        return self.kept.get(name)
-
-    async def put(self, name: str, value: bytes) -> None:
-        self.kept[name] = value
-
-    async def delete(self, name: str) -> None:
-        self.kept.pop(name, None)
-
-    async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
-        return self.kept.setdefault(name, make())
 
 
 @dataclass

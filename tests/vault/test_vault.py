@@ -8,11 +8,11 @@ from fastapi import FastAPI
 from ocmt.errors import InvalidInput
 from ocmt.platform.database import Database
 from ocmt.platform.http import Principal, exception_handlers
+from ocmt.testing.secrets import MemorySecrets
 from ocmt.vault.model import VaultDamaged
 from ocmt.vault.routes import routes
 from ocmt.vault.service import MASTER_KEY, Vault
 from tests.accounts import make_user
-from tests.broker.conftest import MemorySecrets
 from tests.identity.browser import Browser
 
 pytestmark = pytest.mark.anyio

@@ -169,11 +169,11 @@ class Broker:
         call = Call(
             call_id, user_id, turn.turn_id if turn else None, choice.source, choice.key, request, body
         )
+        if choice.fault:
+            call.fault, call.tokens = choice.fault, Tokens()
+            await self._relay.book(call)
+            raise ended_by_us()
         try:
-            if choice.fault:
-                call.fault, call.tokens = choice.fault, Tokens()
-                await self._relay.book(call)
-                raise ended_by_us()
             await while_connected(receive, reply, self._relay.answer(call, scope, reply))
         except ClientGone:
             call.fault = call.fault or Fault(CLIENT_GONE, "The agent ended the call.")
