@@ -7,6 +7,11 @@ import { SendIcon, StopIcon, WarningIcon } from "./Icons";
 
 const TALLEST_PX = 260;
 
+/** Not on a phone, where this would bring up the keyboard over half of the conversation. */
+export function focusComposer(): void {
+  if (matchMedia("(pointer: fine)").matches) document.getElementById("message")?.focus();
+}
+
 export function Composer({ conversation }: { conversation: Conversation }) {
   const id = conversation.id.value;
   const box = useRef<HTMLTextAreaElement>(null);
@@ -35,10 +40,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
     area.style.height = `${Math.min(area.scrollHeight, TALLEST_PX)}px`;
   }, [text]);
 
-  // On a phone, focus would bring up the keyboard over the half of the conversation.
-  useEffect(() => {
-    if (matchMedia("(pointer: fine)").matches) box.current?.focus();
-  }, []);
+  useEffect(focusComposer, []);
 
   const returned = conversation.returned.value;
   useEffect(() => {

@@ -6,6 +6,7 @@ import { navigate, route } from "../router";
 import { session, signOut } from "../session";
 import { chooseTheme, shownTheme, theme } from "../theme";
 import { AgentStatus } from "./AgentStatus";
+import { focusComposer } from "./Composer";
 import { ConversationList } from "./ConversationList";
 import { Dialog } from "./Dialog";
 import { LeaveIcon, Logo, MenuIcon, MoonIcon, PlusIcon, SettingsIcon, SunIcon } from "./Icons";
@@ -64,7 +65,7 @@ function SidebarContent({ onNew }: { onNew?: () => void }) {
         onClick={() => {
           navigate("/");
           onNew?.();
-          document.getElementById("message")?.focus();
+          focusComposer();
         }}
       >
         <PlusIcon /> New conversation

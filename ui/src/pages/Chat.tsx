@@ -1,7 +1,7 @@
 /** The page of a conversation, or of one that begins with the next message. */
 import { useEffect, useMemo } from "preact/hooks";
 import { agent } from "../agent";
-import { Composer } from "../components/Composer";
+import { Composer, focusComposer } from "../components/Composer";
 import { titleOf } from "../components/ConversationList";
 import { useTitle } from "../components/hooks";
 import { WarningIcon } from "../components/Icons";
@@ -53,7 +53,12 @@ export function Chat({ id }: { id: string | null }) {
       ) : (
         <>
           {empty ? (
-            <Welcome onPick={(text) => void conversation.send(text)} />
+            <Welcome
+              onPick={(text) => {
+                focusComposer();
+                void conversation.send(text);
+              }}
+            />
           ) : (
             <Messages key={keyOf(conversation)} conversation={conversation} />
           )}
