@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -105,6 +105,11 @@ class Settings(BaseSettings):
         chosen = init_settings().get("data_dir") or env_settings().get("data_dir") or user_data_path("ocmt")
         file = TomlConfigSettingsSource(settings_cls, Path(chosen).expanduser() / "ocmt.toml")
         return init_settings, env_settings, file
+
+    @field_validator("data_dir", "cache_dir", "ui_dir")
+    @classmethod
+    def _at_home(cls, path: Path | None) -> Path | None:
+        return path.expanduser().absolute() if path is not None else None
 
     @property
     def url(self) -> str:

@@ -23,7 +23,7 @@ from ocmt.platform.http import principal
 
 PING_INTERVAL = 15.0
 """Seconds; keeps proxies from closing a quiet stream, and finds browsers that are gone."""
-LIFETIME = 600.0
+LIFETIME = 300.0
 """Seconds after which the browser is sent to connect anew, and so to sign in anew."""
 RECONNECT_MS = 500
 BATCH = 500

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ from ocmt.platform.reachable import ReachablePaths
 from ocmt.settings import Settings, load_settings
 
 BACKLOG = 1024
+LINK_LIFETIME = timedelta(hours=12)
+"""Of the link that is printed at the start: whoever reads this terminal administers the machine anyway."""
 
 
 def up(
@@ -57,7 +60,7 @@ async def _run(settings: Settings, listener: socket.socket, paths: ReachablePath
         for missing in isolation.missing:
             say(f"  not here: {missing}")
         say(f"ready {settings.url}")
-        say(f"sign in once: {await features.identity.make_link(None)}")
+        say(f"sign in once: {await features.identity.make_link(None, ttl=LINK_LIFETIME)}")
 
     await all_in_one.run(settings, listener, paths, announce=say, ready=ready)
     say("stopped")

@@ -38,20 +38,23 @@ def all_in_one_app(platform: Platform, features: Features) -> ASGIApp:
     orchestrator = orchestrator_app(features)
     ui = StaticUi(find_ui(settings.ui_dir))
 
-    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+    async def services(scope: Scope, receive: Receive, send: Send) -> None:
+        service = management if scope["path"].startswith("/api/") else orchestrator
+        await service(scope, receive, send)
+
+    signed_in = RequestLimits(Authentication(services, features.identity), max_body=MAX_BODY)
+
+    async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in _PROBES:
             await _PROBES[path](platform, scope, receive, send)
-        elif path.startswith("/api/"):
-            await management(scope, receive, send)
-        elif path == "/agent" or path.startswith("/agent/"):
-            await orchestrator(scope, receive, send)
+        elif path == "/agent" or path.startswith(("/agent/", "/api/")):
+            await signed_in(scope, receive, send)
         else:
             await ui(scope, receive, send)
 
     https = settings.url.startswith("https://")
-    signed_in = RequestLimits(Authentication(route, features.identity), max_body=MAX_BODY)
-    pages = SecurityHeaders(signed_in, content_security_policy=CONTENT_SECURITY_POLICY, https=https)
+    pages = SecurityHeaders(public, content_security_policy=CONTENT_SECURITY_POLICY, https=https)
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         # Agents have neither cookies nor pages, and longer requests than browsers.
