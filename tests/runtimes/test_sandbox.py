@@ -171,15 +171,11 @@ class TestWhatAnAgentSees:
         spec = a_spec(egress=True)
         await runtime.start(spec, {})
         code = """
-            import os, socket
+            import socket
             with socket.create_connection(("127.0.0.1", 18991), 2) as connection:
-                answer = [connection.recv(10).decode(), os.environ["HTTPS_PROXY"], os.environ["no_proxy"]]
+                answer = connection.recv(10).decode()
         """
-        assert await inside(runtime, spec.user_id, code) == [
-            "hello",
-            "http://127.0.0.1:18991",
-            "127.0.0.1,localhost",
-        ]
+        assert await inside(runtime, spec.user_id, code) == "hello"
         await runtime.stop(spec.user_id, {}, grace=5)
         assert broker.open == 0
 
@@ -239,7 +235,7 @@ class TestWhatAnAgentSees:
                 set -e
                 cd /home/agent/workspace && echo hello > hello.txt && test "$(id -un)" = agent
                 if command -v git > /dev/null; then git init -q . && git add . ; fi
-                if command -v python3 > /dev/null; then python3 -c "import subprocess as s; s.run(['true'])"; fi
+                if command -v python3 > /dev/null; then python3 -c "import subprocess; subprocess.run('true')"; fi
                 sleep 0 & wait; cat hello.txt | tr a-z A-Z
             '''
             done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)

@@ -182,22 +182,16 @@ def gateway_command() -> list[str]:
     return ["/opt/node/bin/node", openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
 
 
-def gateway_surroundings(*, egress: bool) -> dict[str, str]:
+def gateway_surroundings() -> dict[str, str]:
     """The part of the gateway's environment that the sandbox itself sets; nothing of the host's leaks in."""
-    surroundings = {
+    return {
         "PATH": "/opt/node/bin:/usr/local/bin:/usr/bin:/bin",
         "HOME": HOME,
         "USER": "agent",
         "LOGNAME": "agent",
         "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
         "LANG": "C.UTF-8",
-        "TMPDIR": "/tmp",  # noqa: S108
+        "TMPDIR": "/tmp",  # noqa: S108 - the sandbox's own
         "OPENCLAW_STATE_DIR": f"{HOME}/state",
         "OPENCLAW_CONFIG_PATH": f"{HOME}/config/openclaw.json",
     }
-    if egress:
-        proxy = f"http://127.0.0.1:{DOOR_PORTS['egress']}"
-        for name in ("http_proxy", "https_proxy"):
-            surroundings |= {name: proxy, name.upper(): proxy}
-        surroundings |= {"no_proxy": "127.0.0.1,localhost", "NO_PROXY": "127.0.0.1,localhost"}
-    return surroundings

@@ -161,7 +161,7 @@ class SandboxRuntime:
             doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
             order = Order(
                 command=gateway_command(),
-                environment=gateway_surroundings(egress="egress" in doors) | dict(spec.environment),
+                environment=gateway_surroundings() | dict(spec.environment),
                 directory=f"{HOME}/workspace",
                 gateway_port=GATEWAY_PORT,
                 doors={name: DOOR_PORTS[name] for name in doors},

@@ -1,0 +1,266 @@
+"""Doubles of the port AgentRuntime: one that behaves, and the ones that do not.
+
+They run gateways inside this process, on real loopback sockets, so that what dials them cannot tell. The
+contract tests of `tests/runtimes/test_contract.py` hold the well-behaved one to the same as the real sandbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+from ocmt.errors import NotYet, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+
+
+class RunningGateway(Protocol):
+    """A gateway that a double has started."""
+
+    @property
+    def port(self) -> int:
+        """Where it listens on 127.0.0.1."""
+
+    async def close(self) -> None:
+        """End it and all connections to it."""
+
+
+StartGateway = Callable[[AgentSpec], Awaitable[RunningGateway]]
+
+
+class EchoGateway:
+    """The least of all gateways: sends back what it is sent."""
+
+    _server: asyncio.Server
+
+    def __init__(self) -> None:
+        self._connections: set[asyncio.Transport] = set()
+
+    @classmethod
+    async def start(cls, spec: AgentSpec) -> EchoGateway:
+        """One for that agent; it takes no notice of the specification."""
+        gateway = cls()
+        loop = asyncio.get_running_loop()
+        gateway._server = await loop.create_server(lambda: _Echo(gateway._connections), "127.0.0.1", 0)
+        return gateway
+
+    @property
+    def port(self) -> int:
+        """See RunningGateway."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """See RunningGateway."""
+        await asyncio.sleep(0)  # those just accepted get their transports
+        self._server.close()
+        while self._connections:
+            for transport in list(self._connections):
+                transport.abort()
+            await asyncio.sleep(0)
+
+
+class _Echo(asyncio.Protocol):
+    def __init__(self, connections: set[asyncio.Transport]) -> None:
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self._transport)
+
+
+@dataclass
+class _Agent:
+    spec: AgentSpec
+    gateway: RunningGateway | None
+    listens_at: float
+    paused: bool = False
+    exit_code: int | None = None
+    log: str = "fake gateway: started\n"
+
+
+class FakeRuntime:
+    """A runtime that does what it should. `calls` records what it was asked, as (method, user id)."""
+
+    name = "fake"
+
+    def __init__(
+        self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start, boot_seconds: float = 0.0
+    ) -> None:
+        """`boot_seconds` pass on the clock from a start until the gateway listens."""
+        self._clock = clock
+        self._start_gateway = start_gateway
+        self._boot_seconds = boot_seconds
+        self._agents: dict[UUID, _Agent] = {}
+        self.calls: list[tuple[Literal["start", "stop", "pause", "resume"], UUID]] = []
+
+    def gateway(self, user_id: UUID) -> RunningGateway:
+        """For tests: the gateway of a running agent. Raises: KeyError."""
+        gateway = self._agents[user_id].gateway
+        if gateway is None:
+            raise KeyError(user_id)
+        return gateway
+
+    async def crash(self, user_id: UUID, exit_code: int, log: str = "fake gateway: crashed\n") -> None:
+        """For tests: the agent ends by itself."""
+        agent = self._agents[user_id]
+        agent.exit_code = exit_code
+        agent.log += log
+        agent.paused = False
+        if agent.gateway is not None:
+            await agent.gateway.close()
+            agent.gateway = None
+
+    async def probe(self) -> Isolation:
+        """See AgentRuntime."""
+        return Isolation("none", "These agents are doubles for tests.")
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime."""
+        self.calls.append(("start", spec.user_id))
+        agent = self._agents.get(spec.user_id)
+        if agent is None or agent.exit_code is not None:
+            gateway = await self._start_gateway(spec)
+            listens_at = self._clock.monotonic() + self._boot_seconds
+            self._agents[spec.user_id] = _Agent(spec, gateway, listens_at)
+        return {"fake": str(spec.user_id)}
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See AgentRuntime."""
+        agent = self._agents.get(user_id)
+        if agent is None:
+            return Observation("absent")
+        if agent.exit_code is not None:
+            return Observation("exited", exit_code=agent.exit_code, log_tail=agent.log)
+        if agent.paused:
+            return Observation("paused")
+        if self._clock.monotonic() < agent.listens_at:
+            return Observation("starting", step="gateway")
+        return Observation("running")
+
+    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
+        """See AgentRuntime."""
+        agent = self._agents.get(user_id)
+        if agent is None or agent.gateway is None or agent.paused:
+            raise Unavailable("The agent is not running.")
+        if self._clock.monotonic() < agent.listens_at:
+            raise NotYet("OpenClaw is not listening yet.", retry_after=0.05)
+        return await _connect(agent.gateway.port)
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        """See AgentRuntime."""
+        self.calls.append(("stop", user_id))
+        agent = self._agents.pop(user_id, None)
+        if agent is not None and agent.gateway is not None:
+            await agent.gateway.close()
+        return {}
+
+    async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
+        """See AgentRuntime."""
+        agent = self._agents.get(user_id)
+        return "\n".join(agent.log.splitlines()[-lines:]) if agent else ""
+
+    async def close(self) -> None:
+        """See AgentRuntime."""
+        for user_id in list(self._agents):
+            await self.stop(user_id, {}, grace=0)
+
+    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause. Connections that exist stay; what flows on them is not held back."""
+        self.calls.append(("pause", user_id))
+        self._running(user_id).paused = True
+        return {"fake": str(user_id)}
+
+    async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause."""
+        self.calls.append(("resume", user_id))
+        self._running(user_id).paused = False
+        return {"fake": str(user_id)}
+
+    def _running(self, user_id: UUID) -> _Agent:
+        agent = self._agents.get(user_id)
+        if agent is None or agent.exit_code is not None:
+            raise Unavailable("The agent is not running.")
+        return agent
+
+
+async def _connect(port: int) -> socket.socket:
+    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    except OSError as error:
+        connection.close()
+        raise NotYet("OpenClaw is not listening yet.", retry_after=0.05) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class SlowRuntime(FakeRuntime):
+    """Takes a minute on the clock to start."""
+
+    def __init__(self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start) -> None:
+        super().__init__(clock, start_gateway=start_gateway, boot_seconds=60.0)
+
+
+class NeverRuntime(FakeRuntime):
+    """Says that agents start, and they never do."""
+
+    def __init__(self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start) -> None:
+        super().__init__(clock, start_gateway=start_gateway, boot_seconds=float("inf"))
+
+
+class FlakyRuntime(FakeRuntime):
+    """Fails the first so many starts: by an error, or by a gateway that ends at once with `exit_code`."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        failures: int,
+        exit_code: int | None = None,
+        start_gateway: StartGateway = EchoGateway.start,
+    ) -> None:
+        super().__init__(clock, start_gateway=start_gateway)
+        self._failures = failures
+        self._exit_code = exit_code
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See FlakyRuntime."""
+        if self._failures == 0:
+            return await super().start(spec, state)
+        self._failures -= 1
+        if self._exit_code is None:
+            self.calls.append(("start", spec.user_id))
+            raise Unavailable("The agent's sandbox did not start.", detail="a fault made for a test")
+        state = await super().start(spec, state)
+        await self.crash(spec.user_id, self._exit_code)
+        return state
+
+
+class LyingRuntime(FakeRuntime):
+    """Says that agents run, and hands out connections behind which there is nobody."""
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See LyingRuntime."""
+        return Observation("running")
+
+    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
+        """See LyingRuntime."""
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        ours.setblocking(False)
+        return ours

@@ -1,0 +1,132 @@
+"""What every runtime promises, on the double that others test with and on real sandboxes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from ocmt.errors import NotYet, Unavailable
+from ocmt.platform.clock import SystemClock
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, CanPause
+from ocmt.runtimes.bubblewrap import View
+from ocmt.runtimes.tools import Tools
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime, LyingRuntime, NeverRuntime, SlowRuntime
+
+from .conftest import Counter, make_runtime
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["fake", pytest.param("sandbox", marks=pytest.mark.sandbox)])
+def any_runtime(request: pytest.FixtureRequest) -> AgentRuntime:
+    if request.param == "fake":
+        return FakeRuntime(SystemClock())
+    parts: tuple[Path, Tools, Counter, View] = tuple(
+        request.getfixturevalue(name) for name in ("folder", "tools", "broker", "view")
+    )
+    return make_runtime(*parts)
+
+
+def a_spec() -> AgentSpec:
+    return AgentSpec(uuid4(), 1, "{}")
+
+
+async def until(runtime: AgentRuntime, spec: AgentSpec, phase: str) -> None:
+    async with asyncio.timeout(20):
+        while (await runtime.observe(spec.user_id, {})).phase != phase:
+            await asyncio.sleep(0.01)
+
+
+async def test_the_life_of_an_agent(any_runtime: AgentRuntime) -> None:
+    spec = a_spec()
+    assert (await any_runtime.observe(spec.user_id, {})).phase == "absent"
+    with pytest.raises(Unavailable):
+        await any_runtime.dial(spec.user_id, {})
+
+    state = await any_runtime.start(spec, {})
+    assert await any_runtime.start(spec, state) == state
+    await until(any_runtime, spec, "running")
+    connection = await any_runtime.dial(spec.user_id, state)
+    assert connection.getblocking() is False
+    assert await any_runtime.logs(spec.user_id, state, lines=10)
+
+    assert await any_runtime.stop(spec.user_id, state, grace=1) == {}
+    assert await any_runtime.stop(spec.user_id, {}, grace=1) == {}
+    assert (await any_runtime.observe(spec.user_id, {})).phase == "absent"
+    async with asyncio.timeout(5):
+        assert await end_of(connection)
+    connection.close()
+    await any_runtime.close()
+
+
+async def end_of(connection: object) -> bool:
+    """A connection ends with its agent, in order or by a reset."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(connection, 1) == b""  # type: ignore[arg-type]
+    except ConnectionResetError:
+        return True
+
+
+async def test_pausing(any_runtime: AgentRuntime) -> None:
+    assert isinstance(any_runtime, CanPause)
+    spec = a_spec()
+    with pytest.raises(Unavailable):
+        await any_runtime.pause(spec.user_id, {})
+    state = await any_runtime.start(spec, {})
+    await until(any_runtime, spec, "running")
+    for _ in range(2):
+        state = await any_runtime.pause(spec.user_id, state)
+    await until(any_runtime, spec, "paused")
+    with pytest.raises(Unavailable):
+        await any_runtime.dial(spec.user_id, state)
+    for _ in range(2):
+        state = await any_runtime.resume(spec.user_id, state)
+    (await any_runtime.dial(spec.user_id, state)).close()
+    await any_runtime.close()
+    assert (await any_runtime.observe(spec.user_id, {})).phase == "absent"
+
+
+class TestTheMisbehavingDoubles:
+    async def test_slow(self, clock: VirtualClock) -> None:
+        runtime, spec = SlowRuntime(clock), a_spec()
+        await runtime.start(spec, {})
+        with pytest.raises(NotYet):
+            await runtime.dial(spec.user_id, {})
+        assert (await runtime.observe(spec.user_id, {})).phase == "starting"
+        await clock.advance(60)
+        (await runtime.dial(spec.user_id, {})).close()
+        await runtime.close()
+
+    async def test_never(self, clock: VirtualClock) -> None:
+        runtime, spec = NeverRuntime(clock), a_spec()
+        await runtime.start(spec, {})
+        await clock.advance(1e6)
+        with pytest.raises(NotYet):
+            await runtime.dial(spec.user_id, {})
+        await runtime.close()
+
+    async def test_flaky(self, clock: VirtualClock) -> None:
+        runtime, spec = FlakyRuntime(clock, failures=1), a_spec()
+        with pytest.raises(Unavailable):
+            await runtime.start(spec, {})
+        await runtime.start(spec, {})
+        await runtime.close()
+
+    async def test_flaky_by_exit_code(self, clock: VirtualClock) -> None:
+        runtime, spec = FlakyRuntime(clock, failures=1, exit_code=78), a_spec()
+        await runtime.start(spec, {})
+        seen = await runtime.observe(spec.user_id, {})
+        assert (seen.phase, seen.exit_code) == ("exited", 78)
+        await runtime.start(spec, {})
+        assert (await runtime.observe(spec.user_id, {})).phase == "running"
+        await runtime.close()
+
+    async def test_lying(self, clock: VirtualClock) -> None:
+        runtime, spec = LyingRuntime(clock), a_spec()
+        assert (await runtime.observe(spec.user_id, {})).phase == "running"
+        with await runtime.dial(spec.user_id, {}) as connection:
+            assert connection.recv(1) == b""
