@@ -165,9 +165,10 @@ def _libraries(project: Path) -> str:
 
 
 def _sources(project: Path) -> str:
-    own = files_below(Path(__file__).parent, without=_NOT_SOURCES)
+    here = Path(__file__).parent
     agent = [project / "agent" / "package.json", project / "agent" / "package-lock.json"]
-    return digest(project, [*own, *agent]) + interface.sources(project)
+    parts = [digest(here, files_below(here, without=_NOT_SOURCES)), digest(project, agent)]
+    return " ".join([*parts, interface.sources(project)])
 
 
 def _place(project: Path, cache: Path, lock: int) -> Place:

@@ -1,0 +1,79 @@
+"""`ocmt doctor`: it tries, says what to do, and never shows a secret."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from ocmt.cli.app import run
+from ocmt.cli.doctor import Check, examine
+from ocmt.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is set up, and nothing of the person who runs the tests is looked at."""
+    for name in ("DATABASE_URL", "ANTHROPIC_API_KEY", "OCMT_RUNTIME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OCMT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("OCMT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("OCMT_PORT", "0")
+
+
+def check(name: str, **given: object) -> Check:
+    return next(check for check in examine(load_settings(**given)) if check.name == name)
+
+
+def test_on_a_bare_machine_it_says_to_set_up_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor"]) == 1
+    shown = capsys.readouterr().out
+    assert "NO  node" in shown
+    assert "make setup" in shown
+    assert "ok  python" in shown
+
+
+def test_json_has_the_same_checks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["doctor", "--json"]) == 1
+    checks = json.loads(capsys.readouterr().out)
+    assert {"name", "ok", "found", "advice"} == set(checks[0])
+    assert [check["name"] for check in checks][:4] == ["python", "node", "openclaw", "bubblewrap"]
+    assert all(check["ok"] or check["advice"] for check in checks)
+
+
+def test_a_taken_port_is_found_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        found = check("port", port=other.getsockname()[1])
+    assert not found.ok
+    assert "--port" in (found.advice or "")
+
+
+def test_a_data_folder_below_a_file_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "file").chmod(0o600)
+    assert not check("data folder", data_dir=tmp_path / "file" / "data").ok
+
+
+def test_a_database_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:9/ocmt")
+    assert not check("database").ok
+
+
+def test_settings_are_shown_with_their_source_and_secrets_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ocmt.toml").write_text('agent_pause_after = "20s"\n')
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-very-secret")
+    assert run(["doctor", "--settings", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "very-secret" not in printed
+    rows = {row["setting"]: row for row in json.loads(printed)}
+    assert rows["anthropic_api_key"] == {
+        "setting": "anthropic_api_key",
+        "value": "********",
+        "source": "environment ANTHROPIC_API_KEY",
+    }
+    assert rows["agent_pause_after"]["source"] == "ocmt.toml"
+    assert rows["port"]["source"] == "environment OCMT_PORT"
+    assert rows["model"]["source"] == "default"
