@@ -263,7 +263,7 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
             f"The runtime {settings.runtime} is not there yet: use `sandbox`, the default. "
             "`ocmt doctor` tells what it needs on this machine."
         )
-    egress = EgressProxy(platform.clock)
+    egress = EgressProxy(structlog.get_logger("ocmt.runtimes.egress"))
 
     async def broker_door(user_id: UUID, listener: socket.socket) -> Closer:
         return await serve_on(listener, broker.app(user_id=user_id))

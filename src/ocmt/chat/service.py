@@ -187,15 +187,16 @@ class Chat:
         """The latest turns, or those before a cursor. Raises NotFound."""
         async with self._database.transaction() as connection:
             _known(await queries.find_conversation(connection, user_id=user_id, id=conversation_id))
+            # First: a turn that ends in between is then listed as ended, and its end replayed in vain.
+            resume_after = await queries.resume_point(
+                connection, user_id=user_id, conversation_id=conversation_id
+            )
             rows = await every(
                 queries.list_turns(
                     connection, user_id=user_id, conversation_id=conversation_id, before=before, limit=limit
                 )
             )
             turns = [_turn(row) for row in reversed(rows)]
-            resume_after = await queries.resume_point(
-                connection, user_id=user_id, conversation_id=conversation_id
-            )
             tool_rows = await every(
                 queries.list_tool_events(
                     connection,
