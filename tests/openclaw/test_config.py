@@ -1,0 +1,45 @@
+"""The configuration that an agent gets. That OpenClaw accepts it is shown by the contract test."""
+
+from __future__ import annotations
+
+import json
+
+from ocmt.openclaw.config import gateway_environment, render_config
+
+
+def test_no_secret_stands_in_the_file() -> None:
+    config = json.loads(render_config(model="claude-sonnet-4-6"))
+    assert config["gateway"]["auth"] == {"mode": "token", "token": "${OPENCLAW_GATEWAY_TOKEN}"}
+    assert config["models"]["providers"]["anthropic"]["apiKey"] == "${ANTHROPIC_API_KEY}"
+    environment = gateway_environment(gateway_token="g", broker_token="b")
+    assert (environment["OPENCLAW_GATEWAY_TOKEN"], environment["ANTHROPIC_API_KEY"]) == ("g", "b")
+
+
+def test_model_calls_go_to_the_broker() -> None:
+    config = json.loads(render_config(model="claude-opus-4-7"))
+    assert config["models"]["providers"]["anthropic"]["baseUrl"] == "http://127.0.0.1:18990"
+    assert config["agents"]["defaults"]["model"] == {"primary": "anthropic/claude-opus-4-7"}
+
+
+def test_nothing_spends_money_unasked() -> None:
+    config = json.loads(render_config(model="m"))
+    defaults = config["agents"]["defaults"]
+    assert defaults["heartbeat"] == {"every": "0m"}
+    assert defaults["utilityModel"] == ""
+    assert config["skills"]["workshop"]["autonomous"] == {"mode": "off"}
+
+
+def test_the_internet_is_reached_only_where_opted_in_and_only_by_the_proxy() -> None:
+    closed = json.loads(render_config(model="m"))
+    assert "proxy" not in closed
+    assert {"web_fetch", "web_search"} <= set(closed["tools"]["deny"])
+    assert not any(
+        "proxy" in name.lower() for name in gateway_environment(gateway_token="g", broker_token="b")
+    )
+
+    opened = json.loads(render_config(model="m", egress=True))
+    assert opened["proxy"] == {"proxyUrl": "http://127.0.0.1:18991"}
+    assert not {"web_fetch", "web_search"} & set(opened["tools"]["deny"])
+    environment = gateway_environment(gateway_token="g", broker_token="b", egress=True)
+    assert environment["HTTPS_PROXY"] == environment["https_proxy"] == "http://127.0.0.1:18991"
+    assert environment["NO_PROXY"] == "127.0.0.1,localhost"
