@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from typing import NoReturn
 from uuid import UUID
 
 import structlog
@@ -35,6 +36,8 @@ Explain = Callable[[UUID, UUID], Awaitable[Fault | None]]
 BUSY_RETRIES = 20
 """How often a gateway is asked again that answers "not now" to a message (it may just be waking)."""
 BUSY_DELAY = 0.25
+
+CRASHED = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", retryable=True)
 
 
 class _Ended(Exception):
@@ -85,29 +88,30 @@ class Answerer:
 
     async def answer(self, driver: Driver, run: Run) -> None:
         """Answer a turn to its end, through up to MAX_ATTEMPTS deaths of the gateway. Raises LeaseLost."""
-        while True:
-            turn = run.turn
-            lease_token = driver.lease.token
-            async with event_log.TurnWriter(self._database, self._clock, turn, lease_token) as writer:
-                run.writer = writer
-                try:
-                    await self._attempt(driver, run, writer)
-                    return
-                except _Ended as ended:
-                    await self._finish(turn, writer, lease_token, ended)
-                    return
-                except _GatewayLost as error:
-                    logger.warning("gateway lost during a turn", turn_id=str(turn.id), reason=str(error))
-                    run.recovering = True
-                except AgentFailed as error:
-                    fault = Fault(error.code, error.message, retryable=True)
-                    await self._finish(turn, writer, lease_token, _Ended(TurnStatus.FAILED, fault=fault))
-                    return
-                finally:
-                    run.writer = None
+        lease_token = driver.lease.token
+        async with event_log.TurnWriter(self._database, self._clock, run.turn, lease_token) as writer:
+            run.writer = writer
+            try:
+                ended = await self._through_crashes(driver, run, writer)
+                await self._finish(run.turn, writer, lease_token, ended)
+            finally:
+                run.writer = None
 
-    async def _attempt(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> None:
-        """One attempt at the turn. Ends by raising _Ended or _GatewayLost."""
+    async def _through_crashes(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> _Ended:
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                await self._attempt(driver, run, writer)
+            except _Ended as ended:
+                return ended
+            except AgentFailed as error:
+                return _Ended(TurnStatus.FAILED, fault=Fault(error.code, error.message, retryable=True))
+            except _GatewayLost as error:
+                logger.warning("gateway lost during a turn", turn_id=str(run.turn.id), reason=str(error))
+                run.recovering = True
+        return _Ended(TurnStatus.FAILED, fault=CRASHED)
+
+    async def _attempt(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> NoReturn:
+        """One attempt at the turn. Ends by raising _Ended, _GatewayLost or AgentFailed."""
 
         def report(step: str, text: str) -> None:
             writer.put(EventType.PROGRESS, step=step, text=text)
@@ -115,15 +119,14 @@ class Answerer:
         if run.turn.stop_requested:
             raise _Ended(TurnStatus.STOPPED)
         gateway = await self._unless_stopped(run, driver.awake(report))
-        turn = run.turn
-        with gateway.run_events(turn.session_key) as events:
-            run_id = None
-            if run.recovering:
-                run_id = await self._recover(gateway, run, writer, driver.lease.token)
-                turn = run.turn
-            if run_id is None:
-                run_id = await self._send(driver, gateway, run)
-            await self._mark_started(run, run_id, driver.lease.token)
+        with gateway.run_events(run.turn.session_key) as events:
+            going_on = (
+                await self._recover(gateway, run, writer, driver.lease.token) if run.recovering else None
+            )
+            # Before it is sent: whatever dies from here on, the turn is known to have been under way.
+            await self._mark_started(run, going_on or run.turn.message_key, driver.lease.token)
+            run_id = going_on or await self._send(driver, gateway, run)
+            turn = run.turn
             writer.put(EventType.STARTED, attempt=turn.attempt)
             try:
                 async with asyncio.timeout(self._turn_timeout):
@@ -172,8 +175,7 @@ class Answerer:
         if outcome.status == "finished":
             raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
         if turn.attempt >= MAX_ATTEMPTS:
-            fault = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", True)
-            raise _Ended(TurnStatus.FAILED, fault=fault)
+            raise _Ended(TurnStatus.FAILED, fault=CRASHED)
         run_id = outcome.run_id if outcome.status == "running" else None
         async with self._database.transaction() as connection:
             row = await queries.turn_taken_up_again(
@@ -241,7 +243,7 @@ class Answerer:
         run: Run,
         run_id: str,
         writer: event_log.TurnWriter,
-    ) -> None:
+    ) -> NoReturn:
         """Write the run's events until it ends; pass a stop on to the gateway."""
         stopper = asyncio.create_task(self._stop_when_asked(gateway, run, run_id))
         try:
