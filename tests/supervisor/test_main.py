@@ -1,0 +1,182 @@
+"""The supervisor by itself, without a sandbox: its protocol, its sockets, its end."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocmt.supervisor import main
+
+GATEWAY = """
+import os, signal, socket, sys, time
+mode, port = sys.argv[1], int(sys.argv[2])
+if mode == "exit":
+    sys.exit(78)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print(sorted(os.environ), sorted(os.listdir("/proc/self/fd")), flush=True)
+with socket.create_server(("127.0.0.1", port)) as listener:
+    while True:
+        connection, _ = listener.accept()
+        connection.sendall(b"gateway")
+        connection.close()
+"""
+
+
+class Platform:
+    """The other end of the control channel."""
+
+    def __init__(self) -> None:
+        self.end, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.end.settimeout(10)
+        file = str(main.__file__)
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", file, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE,
+            env={},
+        )
+        theirs.close()
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+            self.port, self.door = free.getsockname()[1], other.getsockname()[1]
+
+    def say(self, **body: Any) -> None:
+        self.end.send(json.dumps(body).encode())
+
+    def start(self, mode: str) -> None:
+        command = [sys.executable, "-I", "-S", "-c", GATEWAY, mode, str(self.port)]
+        self.say(
+            op="start",
+            command=command,
+            environment={"SECRET": "s"},
+            directory="/",
+            port=self.port,
+            listen={"broker": self.door},
+        )
+
+    def hear(self) -> tuple[dict[str, Any], list[socket.socket]]:
+        data, descriptors, _, _ = socket.recv_fds(self.end, 65536, 4)
+        return (json.loads(data) if data else {}), [socket.socket(fileno=number) for number in descriptors]
+
+    def hear_until(self, event: str) -> dict[str, Any]:
+        while True:
+            message, sockets = self.hear()
+            for one in sockets:
+                one.close()
+            if message.get("event") == event:
+                return message
+            assert message, f"the supervisor ended before {event}"
+
+
+@pytest.fixture
+def platform() -> Iterator[Platform]:
+    platform = Platform()
+    yield platform
+    platform.end.close()
+    platform.process.wait(10)
+    assert platform.process.stdout is not None
+    platform.process.stdout.close()
+
+
+def test_it_imports_the_standard_library_only() -> None:
+    tree = ast.parse(Path(str(main.__file__)).read_text())
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+
+
+def test_doors_are_handed_over_before_the_gateway_runs_and_kept_by_nobody_inside(platform: Platform) -> None:
+    assert platform.hear() == ({"event": "hello", "hardened": True}, [])
+    platform.start("serve")
+    message, (listener,) = platform.hear()
+    with listener:
+        assert message == {"event": "listener", "name": "broker"}
+        assert listener.getsockname() == ("127.0.0.1", platform.door)
+        assert listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    assert platform.hear()[0] == {"event": "spawned"}
+    assert platform.hear()[0] == {"event": "listening"}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", platform.door))
+
+
+def test_the_gateway_gets_its_environment_and_no_descriptor_of_ours(platform: Platform) -> None:
+    platform.start("serve")
+    platform.hear_until("listening")
+    assert platform.process.stdout is not None
+    printed = platform.process.stdout.readline().decode()
+    assert printed.startswith("['LC_CTYPE', 'SECRET'] ") or printed.startswith("['SECRET'] ")
+    assert (
+        len(json.loads(printed[printed.index("] ") + 2 :].replace("'", '"'))) == 4
+    )  # 0, 1, 2 and the listing
+
+
+def test_a_dial_waits_for_the_gateway_and_brings_a_connection(platform: Platform) -> None:
+    platform.start("serve")
+    platform.say(op="dial", id=7)
+    connection = None
+    while connection is None:
+        message, sockets = platform.hear()
+        if message["event"] == "connected":
+            assert message["id"] == 7
+            (connection,) = sockets
+        else:
+            for one in sockets:
+                one.close()
+    with connection:
+        connection.setblocking(True)
+        assert connection.recv(10) == b"gateway"
+
+
+def test_a_dial_that_waits_too_long_is_refused(platform: Platform) -> None:
+    platform.say(op="dial", id=8)
+    assert platform.hear_until("refused") == {"event": "refused", "id": 8}
+
+
+def test_the_gateway_s_exit_is_reported_and_is_the_supervisor_s_end(platform: Platform) -> None:
+    platform.start("exit")
+    assert platform.hear_until("exited") == {"event": "exited", "code": 78}
+    assert platform.hear() == ({}, [])
+    assert platform.process.wait(10) == 78
+
+
+def test_a_command_that_cannot_be_run(platform: Platform) -> None:
+    platform.say(op="start", command=["/nonexistent"], environment={}, directory="/", port=1, listen={})
+    assert "No such file" in platform.hear_until("failed")["message"]
+    assert platform.process.wait(10) == 127
+
+
+def test_stop_asks_first(platform: Platform) -> None:
+    platform.start("serve")
+    platform.hear_until("listening")
+    platform.say(op="stop", grace=10)
+    assert platform.hear_until("exited")["code"] == 128 + signal.SIGTERM
+
+
+def test_stop_kills_who_does_not_listen(platform: Platform) -> None:
+    platform.start("stubborn")
+    platform.hear_until("listening")
+    platform.say(op="stop", grace=0.05)
+    assert platform.hear_until("exited")["code"] == 128 + signal.SIGKILL
+
+
+def test_it_ends_with_the_platform(platform: Platform) -> None:
+    platform.start("stubborn")
+    platform.hear_until("listening")
+    children = Path(f"/proc/{platform.process.pid}/task/{platform.process.pid}/children").read_text().split()
+    platform.end.close()
+    assert platform.process.wait(10) == 1
+    for pid in children:
+        handle = os.pidfd_open(int(pid)) if Path(f"/proc/{pid}").exists() else None
+        if handle is not None:
+            os.close(handle)
+            assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
