@@ -18,18 +18,21 @@ from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 
 
-class RunningGateway(Protocol):
-    """A gateway that a double has started."""
+class GatewayDouble(Protocol):
+    """What a double of a runtime runs: `EchoGateway`, or `ocmt.testing.gateway.FakeGateway`."""
 
-    @property
-    def port(self) -> int:
-        """Where it listens on 127.0.0.1."""
+    async def dial(self) -> socket.socket:
+        """A connected, non-blocking stream to it. Raises: NotYet, Unavailable."""
 
-    async def close(self) -> None:
-        """End it and all connections to it."""
+    async def kill(self) -> None:
+        """End it and all connections to it; what it would have on disk it keeps."""
+
+    async def restart(self) -> None:
+        """Come back after `kill`."""
 
 
-StartGateway = Callable[[AgentSpec], Awaitable[RunningGateway]]
+MakeGateway = Callable[[AgentSpec], Awaitable[GatewayDouble]]
+"""Called at the first start of an agent; a later start restarts what it has made."""
 
 
 class EchoGateway:
@@ -41,21 +44,27 @@ class EchoGateway:
         self._connections: set[asyncio.Transport] = set()
 
     @classmethod
-    async def start(cls, spec: AgentSpec) -> EchoGateway:
+    async def make(cls, spec: AgentSpec) -> EchoGateway:
         """One for that agent; it takes no notice of the specification."""
         gateway = cls()
-        loop = asyncio.get_running_loop()
-        gateway._server = await loop.create_server(lambda: _Echo(gateway._connections), "127.0.0.1", 0)
+        await gateway.restart()
         return gateway
 
-    @property
-    def port(self) -> int:
-        """See RunningGateway."""
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
+    async def restart(self) -> None:
+        """See GatewayDouble."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Echo(self._connections), "127.0.0.1", 0)
 
-    async def close(self) -> None:
-        """See RunningGateway."""
+    async def dial(self) -> socket.socket:
+        """See GatewayDouble."""
+        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        connection.setblocking(False)
+        address = self._server.sockets[0].getsockname()
+        await asyncio.get_running_loop().sock_connect(connection, address)
+        return connection
+
+    async def kill(self) -> None:
+        """See GatewayDouble."""
         await asyncio.sleep(0)  # those just accepted get their transports
         self._server.close()
         while self._connections:
@@ -82,8 +91,6 @@ class _Echo(asyncio.Protocol):
 
 @dataclass
 class _Agent:
-    spec: AgentSpec
-    gateway: RunningGateway | None
     listens_at: float
     paused: bool = False
     exit_code: int | None = None
@@ -96,21 +103,15 @@ class FakeRuntime:
     name = "fake"
 
     def __init__(
-        self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start, boot_seconds: float = 0.0
+        self, clock: Clock, *, make_gateway: MakeGateway = EchoGateway.make, boot_seconds: float = 0.0
     ) -> None:
         """`boot_seconds` pass on the clock from a start until the gateway listens."""
         self._clock = clock
-        self._start_gateway = start_gateway
+        self._make_gateway = make_gateway
         self._boot_seconds = boot_seconds
         self._agents: dict[UUID, _Agent] = {}
+        self._gateways: dict[UUID, GatewayDouble] = {}
         self.calls: list[tuple[Literal["start", "stop", "pause", "resume"], UUID]] = []
-
-    def gateway(self, user_id: UUID) -> RunningGateway:
-        """For tests: the gateway of a running agent. Raises: KeyError."""
-        gateway = self._agents[user_id].gateway
-        if gateway is None:
-            raise KeyError(user_id)
-        return gateway
 
     async def crash(self, user_id: UUID, exit_code: int, log: str = "fake gateway: crashed\n") -> None:
         """For tests: the agent ends by itself."""
@@ -118,9 +119,7 @@ class FakeRuntime:
         agent.exit_code = exit_code
         agent.log += log
         agent.paused = False
-        if agent.gateway is not None:
-            await agent.gateway.close()
-            agent.gateway = None
+        await self._gateways[user_id].kill()
 
     async def probe(self) -> Isolation:
         """See AgentRuntime."""
@@ -131,9 +130,11 @@ class FakeRuntime:
         self.calls.append(("start", spec.user_id))
         agent = self._agents.get(spec.user_id)
         if agent is None or agent.exit_code is not None:
-            gateway = await self._start_gateway(spec)
-            listens_at = self._clock.monotonic() + self._boot_seconds
-            self._agents[spec.user_id] = _Agent(spec, gateway, listens_at)
+            if spec.user_id in self._gateways:
+                await self._gateways[spec.user_id].restart()
+            else:
+                self._gateways[spec.user_id] = await self._make_gateway(spec)
+            self._agents[spec.user_id] = _Agent(self._clock.monotonic() + self._boot_seconds)
         return {"fake": str(spec.user_id)}
 
     async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
@@ -152,18 +153,18 @@ class FakeRuntime:
     async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
         """See AgentRuntime."""
         agent = self._agents.get(user_id)
-        if agent is None or agent.gateway is None or agent.paused:
+        if agent is None or agent.exit_code is not None or agent.paused:
             raise Unavailable("The agent is not running.")
         if self._clock.monotonic() < agent.listens_at:
             raise NotYet("OpenClaw is not listening yet.", retry_after=0.05)
-        return await _connect(agent.gateway.port)
+        return await self._gateways[user_id].dial()
 
     async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
         """See AgentRuntime."""
         self.calls.append(("stop", user_id))
         agent = self._agents.pop(user_id, None)
-        if agent is not None and agent.gateway is not None:
-            await agent.gateway.close()
+        if agent is not None and agent.exit_code is None:
+            await self._gateways[user_id].kill()
         return {}
 
     async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
@@ -195,32 +196,18 @@ class FakeRuntime:
         return agent
 
 
-async def _connect(port: int) -> socket.socket:
-    connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    connection.setblocking(False)
-    try:
-        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
-    except OSError as error:
-        connection.close()
-        raise NotYet("OpenClaw is not listening yet.", retry_after=0.05) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 class SlowRuntime(FakeRuntime):
     """Takes a minute on the clock to start."""
 
-    def __init__(self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start) -> None:
-        super().__init__(clock, start_gateway=start_gateway, boot_seconds=60.0)
+    def __init__(self, clock: Clock, *, make_gateway: MakeGateway = EchoGateway.make) -> None:
+        super().__init__(clock, make_gateway=make_gateway, boot_seconds=60.0)
 
 
 class NeverRuntime(FakeRuntime):
     """Says that agents start, and they never do."""
 
-    def __init__(self, clock: Clock, *, start_gateway: StartGateway = EchoGateway.start) -> None:
-        super().__init__(clock, start_gateway=start_gateway, boot_seconds=float("inf"))
+    def __init__(self, clock: Clock, *, make_gateway: MakeGateway = EchoGateway.make) -> None:
+        super().__init__(clock, make_gateway=make_gateway, boot_seconds=float("inf"))
 
 
 class FlakyRuntime(FakeRuntime):
@@ -232,9 +219,9 @@ class FlakyRuntime(FakeRuntime):
         *,
         failures: int,
         exit_code: int | None = None,
-        start_gateway: StartGateway = EchoGateway.start,
+        make_gateway: MakeGateway = EchoGateway.make,
     ) -> None:
-        super().__init__(clock, start_gateway=start_gateway)
+        super().__init__(clock, make_gateway=make_gateway)
         self._failures = failures
         self._exit_code = exit_code
 
