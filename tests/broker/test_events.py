@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocmt.broker.events import UsageReader, error_event, event
+from ocmt.broker.events import UsageReader, error_event, event, split_events
 from ocmt.usage.model import Tokens
 
 START = event(
@@ -36,6 +36,21 @@ def test_any_cut_of_a_stream_gives_the_same_usage(cuts: list[int], carriage_retu
     assert reader.tokens == Tokens(9, 40, 5, 0)
     assert reader.complete
     assert reader.error is None
+
+
+@given(st.lists(st.integers(0, len(STREAM))), st.booleans())
+def test_any_cut_is_passed_on_in_whole_events_and_loses_nothing(
+    cuts: list[int], carriage_returns: bool
+) -> None:
+    blank = b"\r\n\r\n" if carriage_returns else b"\n\n"
+    stream = STREAM.replace(b"\n", b"\r\n") if carriage_returns else STREAM
+    passed, held = [], b""
+    for start, end in pairwise([0, *sorted(cuts), len(stream)]):
+        events, held = split_events(held + stream[start:end])
+        passed.append(events)
+    assert b"".join(passed) + held == stream
+    assert held == b""
+    assert all(events.endswith(blank) for events in passed if events)
 
 
 @given(st.binary(max_size=400), st.binary(max_size=400))

@@ -27,7 +27,7 @@ async def test_every_byte_of_a_stream_passes_untouched(world: World, serve: Serv
         b"\xa9}\n\n:comment\n\n",
         b"event: message_stop\n",
     )
-    stop = b'data: {"type":"message_stop"}\n\n'
+    stop = b'data: {"type":"message_stop"}\n\n: and no line end'
     await serve()
     _, token = await world.add_user()
     world.anthropic.script(Raw((*pieces, stop)))
@@ -267,6 +267,7 @@ async def test_a_stream_that_breaks_off_ends_in_an_error_event_and_books_what_wa
     assert b"overloaded_error" in body.split(b"event: error\n", 1)[1]
     (row,) = await world.rows(user_id)
     assert (row["error_code"], row["input_tokens"]) == (code, 25)
+    assert body.count(b"content_block_delta") == 2, "what was cut in the middle is not passed on"
     assert [turn_id for turn_id, _ in world.notices] == [turn.turn_id]
 
 

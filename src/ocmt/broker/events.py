@@ -26,6 +26,15 @@ def error_event(error_type: str, message: str) -> bytes:
     return event("error", {"error": {"type": error_type, "message": message}})
 
 
+def split_events(data: bytes) -> tuple[bytes, bytes]:
+    """The whole events of a stream's bytes, and the beginning of the next; all where that is too long."""
+    ends = (data.rfind(blank) + len(blank) for blank in (b"\n\n", b"\r\n\r\n") if blank in data)
+    end = max(ends, default=0)
+    if len(data) - end > _LONGEST_LINE:
+        return data, b""
+    return data[:end], data[end:]
+
+
 def tokens_in(usage: object) -> dict[str, int]:
     """The counts of a `usage` object that are there and make sense."""
     if not isinstance(usage, dict):
@@ -55,13 +64,6 @@ class UsageReader:
         """Whether the message came to its proper end."""
         self.error: tuple[str, str] | None = None
         """Type and message of an `error` event."""
-
-    @property
-    def between_events(self) -> bool:
-        """Whether a new event could be appended here as it is."""
-        return not self._rest and not self._skipping and self._line_blank
-
-    _line_blank = True
 
     @property
     def tokens(self) -> Tokens | None:
@@ -98,7 +100,6 @@ class UsageReader:
 
     def _line(self, line: bytes) -> None:
         line = line.rstrip(b"\r")
-        self._line_blank = not line
         if not line.startswith(b"data:"):
             return
         if b'"content_block_delta"' in line:

@@ -122,7 +122,7 @@ def fault_of(status: int, error_type: str, message: str, source: KeySource) -> F
     if status < 400:
         status = _BY_TYPE.get(error_type, 500)
     if status == 402 or (status in (400, 403) and _ABOUT_MONEY.search(message)):
-        return Fault("provider_credit", f"Anthropic does not serve this key for now: {message}")
+        return Fault("provider_credit", f"Anthropic does not serve this key for now: {_sentence(message)}")
     if status in (401, 403):
         if source == "user":
             return Fault("provider_key_refused", "Anthropic refused the API key. Check it under Settings.")
@@ -140,7 +140,11 @@ def fault_of(status: int, error_type: str, message: str, source: KeySource) -> F
         return _TROUBLE["timeout"]
     if status >= 500:
         return Fault("provider_failed", "Anthropic had an internal error. Try again in a moment.")
-    return Fault("provider_refused_request", f"Anthropic refused the request: {message}")
+    return Fault("provider_refused_request", f"Anthropic refused the request: {_sentence(message)}")
+
+
+def _sentence(message: str) -> str:
+    return message.rstrip(". ") + "." if message else "it did not say why."
 
 
 def notice_of(fault: Fault) -> str | None:

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 from starlette.types import Scope
 
 from ocmt.broker import demo
-from ocmt.broker.events import UsageReader, as_tokens, tokens_in
+from ocmt.broker.events import UsageReader, as_tokens, split_events, tokens_in
 from ocmt.broker.model import STOPS_THE_AGENT, Timeouts, fault_of, notice_of, trouble
 from ocmt.broker.request import ModelRequest, parse
 from ocmt.broker.upstream import Upstream, error_in, passed_back
@@ -125,6 +125,9 @@ class Relay:
 
     async def _stream(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
         await reply.start(200, passed_back(response.headers))
+        # An event that is not whole is of no use to the agent yet, and of harm if the stream breaks there: its
+        # turn would fail where it could try again. So events pass whole; the bytes are the same.
+        held = b""
         async for piece in self._upstream.pieces(response):
             call.reader.feed(piece)
             if call.reader.error and not call.fault:
@@ -133,9 +136,11 @@ class Relay:
             if call.reader.complete or call.fault:
                 # Before the agent can see the end: who then asks for the turn's usage finds all of it.
                 await self.book(call)
-            await reply.piece(piece)
+            events, held = split_events(held + piece)
+            if events:
+                await reply.piece(events)
         if call.reader.complete or call.fault:
-            await reply.end()
+            await reply.end(held)
         else:
             await self._failed(call, reply, trouble("broke_off"))
 
@@ -170,7 +175,8 @@ class Relay:
         log.warning("provider trouble", code=call.fault.code, user_id=str(call.user_id))
         await self._tell(call)
         await self.book(call)
-        await last_words(reply, Answer(529, "overloaded_error", "The provider gave no whole answer."))
+        # OpenClaw tries again where it reads this word; another one in a stream would end the turn.
+        await last_words(reply, Answer(529, "overloaded_error", "Overloaded"))
 
     async def _demo(self, call: Call, reply: Reply) -> None:
         """Answer from the demo model, with the pace of a real one."""

@@ -88,8 +88,7 @@ class Reply:
         if self.complete:
             return
         if self.started:
-            # The blank line ends an event that was cut in the middle, so that this one is seen.
-            await self.end(b"\n\n" + error_event(answer.error_type, answer.message))
+            await self.end(error_event(answer.error_type, answer.message))
             return
         error = {"type": answer.error_type, "message": answer.message}
         wait = [] if answer.retry_after is None else [(b"retry-after", str(answer.retry_after).encode())]
