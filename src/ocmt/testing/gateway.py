@@ -155,7 +155,10 @@ class FakeGateway:
                 run.task.cancel()
 
     async def restart(self) -> None:
-        """Come back after `kill`; interrupted turns resume by themselves after RESUME_DELAY."""
+        """Come back after `kill`; interrupted turns resume by themselves after RESUME_DELAY.
+
+        The resumption takes the next script; with none it repeats its own, without the faults in it.
+        """
         self._dead = False
         for session_key, session in self._sessions.items():
             if session.status == "running":
@@ -335,8 +338,8 @@ class FakeGateway:
         session.messages.append(
             self._entry("user", notice, idempotencyKey=f"{run.id}:user", provenance=origin)
         )
-        harmless = tuple(step for step in session.answer if not isinstance(step, Die | Disconnect | Hold))
-        self._begin(session, run, harmless)
+        same = tuple(step for step in session.answer if not isinstance(step, Die | Disconnect | Hold))
+        self._begin(session, run, self._scripts.popleft() if self._scripts else same)
 
     async def _play(self, session: _Session, run: _Run, steps: tuple[Step, ...]) -> None:
         await self._chat(run, state="status", phase="preparing_workspace")

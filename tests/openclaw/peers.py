@@ -1,0 +1,234 @@
+"""Two gateways under one set of handles: the double, and the real OpenClaw with a scripted provider."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import pytest
+from aiohttp import web
+from platformdirs import user_cache_path
+
+from ocmt.errors import NotYet, SetupProblem
+from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.platform.clock import Clock, SystemClock
+from ocmt.runtimes.tools import Tools, find_tools
+from ocmt.testing.anthropic import Failed, FakeAnthropic, Seen, Streamed
+from ocmt.testing.gateway import Fail, FakeGateway, Hold, Say, UseTool
+
+
+class HastyClock(SystemClock):
+    """A hundred times as fast as ours."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() * 100
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+
+class Peer(Protocol):
+    """A gateway, and what it is to do with the next message."""
+
+    token: str
+    clock: Clock
+
+    async def dial(self) -> socket.socket: ...
+    def will_say(self, text: str, *, hold: asyncio.Event | None = None) -> None:
+        """Answer with this text; with `hold`, wait after the first word."""
+
+    def will_write_a_file(self, text: str) -> None:
+        """Call the tool `write` once, then answer."""
+
+    def wrote_a_file(self) -> bool: ...
+    def will_be_refused_by_the_provider(self) -> None: ...
+    async def crash(self) -> None:
+        """Die by SIGKILL and be started again."""
+
+
+class FakePeer:
+    """The double."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = HastyClock()
+        self._gateway = FakeGateway(self.clock)
+        self.token = self._gateway.token
+        self.dial = self._gateway.dial
+
+    async def __aenter__(self) -> Self:
+        await self._gateway.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._gateway.__aexit__()
+
+    def will_say(self, text: str, *, hold: asyncio.Event | None = None) -> None:
+        first, *rest = text.split(" ")
+        waits = [Hold(hold)] if hold else []
+        self._gateway.script(Say(first), *waits, *(Say(f" {word}") for word in rest))
+
+    def will_write_a_file(self, text: str) -> None:
+        self._gateway.script(UseTool("write", "Write to hello.txt (8 chars)"), Say(text))
+
+    def wrote_a_file(self) -> bool:
+        return True
+
+    def will_be_refused_by_the_provider(self) -> None:
+        self._gateway.script(Fail(http_status=400))
+
+    async def crash(self) -> None:
+        await self._gateway.kill()
+        await self._gateway.restart()
+
+
+class Writes:
+    """A provider's answer that calls the tool `write`."""
+
+    async def play(self, request: web.Request, seen: Seen) -> web.StreamResponse:
+        call = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(8)}", "name": "write", "input": {}}
+        given = json.dumps({"path": "hello.txt", "content": "hi there"})
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "model": seen.body["model"]}
+        message |= {"content": [], "stop_reason": None, "usage": {"input_tokens": 9, "output_tokens": 1}}
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for event in (
+            {"type": "message_start", "message": message},
+            {"type": "content_block_start", "index": 0, "content_block": call},
+            {
+                "type": "content_block_delta",
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": given},
+            },
+            {"type": "content_block_stop", "index": 0},
+            {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 9}},
+            {"type": "message_stop"},
+        ):
+            await response.write(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode())
+        return response
+
+
+class RealPeer:
+    """OpenClaw as `make setup` has installed it, without a sandbox, in a folder of its own."""
+
+    def __init__(self, tools: Tools, folder: Path) -> None:
+        self.token = secrets.token_urlsafe()
+        self.clock: Clock = SystemClock()
+        self._tools = tools
+        self._folder = folder
+        self._provider = FakeAnthropic(keys={"broker-token"})
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._provider.__aenter__()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        for name in ("workspace", "state", "tmp"):
+            (self._folder / name).mkdir()
+        config = render_config(
+            model="claude-sonnet-4-6",
+            gateway_port=self._port,
+            broker_url=self._provider.url,
+            workspace=str(self._folder / "workspace"),
+        )
+        (self._folder / "openclaw.json").write_text(config)
+        await self._start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._kill()
+        await self._provider.__aexit__()
+
+    async def dial(self) -> socket.socket:
+        stream = socket.socket()
+        stream.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self._port))
+        except ConnectionRefusedError as error:
+            stream.close()
+            assert self._process is not None
+            assert self._process.returncode is None, self._log_tail()
+            raise NotYet("OpenClaw does not listen yet.", retry_after=0.2) from error
+        return stream
+
+    def will_say(self, text: str, *, hold: asyncio.Event | None = None) -> None:
+        self._provider.script(Streamed(text, hold=hold))
+
+    def will_write_a_file(self, text: str) -> None:
+        self._provider.script(Writes(), Streamed(text))
+
+    def wrote_a_file(self) -> bool:
+        return (self._folder / "workspace" / "hello.txt").read_text() == "hi there"
+
+    def will_be_refused_by_the_provider(self) -> None:
+        self._provider.script(Failed(400, "ocmt_refused", "The platform ended this call."))
+
+    async def crash(self) -> None:
+        await self._kill()
+        await self._start()
+
+    async def _start(self) -> None:
+        environment: dict[str, str] = {
+            "PATH": f"{self._tools.node.parent}:/usr/bin:/bin",
+            "HOME": str(self._folder),
+            "TMPDIR": str(self._folder / "tmp"),
+            "OPENCLAW_STATE_DIR": str(self._folder / "state"),
+            "OPENCLAW_CONFIG_PATH": str(self._folder / "openclaw.json"),
+            **gateway_environment(gateway_token=self.token, broker_token="broker-token"),
+        }
+        entry = self._tools.openclaw / "node_modules" / "openclaw" / "openclaw.mjs"
+        with (self._folder / "gateway.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                self._tools.node,
+                *(entry, "gateway", "run", "--port", str(self._port)),
+                env=environment,
+                cwd=self._folder,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    async def _kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    def _log_tail(self) -> str:
+        return (self._folder / "gateway.log").read_text()[-2000:]
+
+
+def real_peer() -> Any:
+    """A context manager for the real one; skips the test where OpenClaw is not installed."""
+    try:
+        tools = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt")))
+    except SetupProblem as problem:
+        pytest.skip(f"run make setup ({problem.message})")
+    return _in_folder(tools)
+
+
+@contextlib.asynccontextmanager
+async def _in_folder(tools: Tools) -> Any:
+    with _folder() as folder:
+        async with RealPeer(tools, folder) as peer:
+            yield peer
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-openclaw-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
