@@ -125,7 +125,7 @@ class Relay:
 
     async def _stream(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
         await reply.start(200, passed_back(response.headers))
-        # An event that is not whole is of no use to the agent yet, and of harm if the stream breaks there: its
+        # An event that is not whole is of no use to the agent, and of harm if the stream breaks there: its
         # turn would fail where it could try again. So events pass whole; the bytes are the same.
         held = b""
         async for piece in self._upstream.pieces(response):
