@@ -97,7 +97,7 @@ class Database:
         except _TRANSIENT as error:
             raise _unavailable(error) from error
         except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            if connection.is_closed():
+            if _is_lost(connection):
                 raise _unavailable(error) from error
             raise
         finally:
@@ -147,6 +147,13 @@ async def _keep_session(_connection: Connection) -> None:
     """No reset query on release: a third of a short query's time (asyncpg still rolls back what is open)."""
 
 
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True  # the pool took it out of our hands already, as it does with a broken one
+
+
 def _unavailable(error: BaseException) -> Unavailable:
     return Unavailable(
         "The database does not answer just now. Try again in a moment.",
@@ -162,6 +169,11 @@ class Subscription:
         self._clock = clock
         self._hinted = asyncio.Event()
         self.payload = payload
+
+    @property
+    def hinted(self) -> bool:
+        """Whether the next wait will return at once."""
+        return self._hinted.is_set()
 
     def hint(self) -> None:
         """Wake the waiter, or let its next wait return at once."""
