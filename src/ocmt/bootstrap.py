@@ -143,7 +143,10 @@ async def open_features(platform: Platform) -> AsyncIterator[Features]:
     vault = Vault(database, platform.secrets)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
-        return [RunningTurn(turn_id, text) for turn_id, text in await chat.running(user_id)]
+        return [
+            RunningTurn(turn.id, turn.text, turn.conversation_id, turn.started_at)
+            for turn in await chat.running(user_id)
+        ]
 
     async def notice(turn_id: UUID, text: str) -> None:
         await worker.note(turn_id, text)
@@ -221,6 +224,7 @@ async def open_features(platform: Platform) -> AsyncIterator[Features]:
         )
     finally:
         await runtime.close()
+        await broker.drain()
 
 
 def prepare_folder(folder: Path) -> Path:

@@ -8,6 +8,14 @@ select user_id, slot, runtime, desired, state, since, progress, runtime_state, e
        retry_at, error, next_wake_at, restart_asked, image, lease_token
 from agents where user_id = :user_id;
 
+-- name: list_agents
+-- For operators: every agent with its user's address.
+select u.email, a.state, a.desired, a.since, a.last_active_at, a.failures, a.error ->> 'message' as error, a.user_id
+from agents a join users u on u.id = a.user_id
+where :after::uuid is null or a.user_id > :after::uuid
+order by a.user_id
+limit :limit;
+
 -- name: find_holds
 -- What keeps this agent awake now: its open turns, and the holds that have not expired.
 select 'turn' as reason, id::text as reference, null::timestamptz as until

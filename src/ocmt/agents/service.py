@@ -125,6 +125,12 @@ class Agents:
             )
             return owner
 
+    async def every_agent(self, *, after: UUID | None = None, limit: int = 500) -> list[dict[str, Any]]:
+        """For operators: a page of all agents with their users' addresses, in the order of their ids."""
+        async with self._database.connection() as connection:
+            rows = await every(queries.list_agents(connection, after=after, limit=limit))
+        return [dict(row) for row in rows]
+
     # What the lease holder writes
 
     async def apply(self, agent: Agent, lease: Lease, change: Change) -> Agent:

@@ -112,6 +112,17 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class RunningTurn:
+    """A turn that is being answered now."""
+
+    id: UUID
+    conversation_id: UUID
+    text: str
+    started_at: datetime
+    """Of this attempt."""
+
+
+@dataclass(frozen=True)
 class Fault:
     """Why a turn failed, in plain words."""
 

@@ -98,7 +98,8 @@ order by created_at
 limit :limit;
 
 -- name: find_running_turns
-select id, text from turns where user_id = :user_id and status = 'running' order by started_at limit 50;
+select id, conversation_id, text, started_at from turns
+where user_id = :user_id and status = 'running' order by started_at limit 50;
 
 -- name: turn_started^
 update turns set status = 'running', run_id = coalesce(:run_id, run_id),

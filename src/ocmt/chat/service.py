@@ -21,6 +21,7 @@ from ocmt.chat.model import (
     Conversation,
     Event,
     EventType,
+    RunningTurn,
     Turn,
     TurnStatus,
     check_idempotency_key,
@@ -216,11 +217,11 @@ class Chat:
             resume_after=resume_after,
         )
 
-    async def running(self, user_id: UUID) -> list[tuple[UUID, str]]:
-        """The (id, text) of the turns that the user's agent is answering now, oldest first."""
+    async def running(self, user_id: UUID) -> list[RunningTurn]:
+        """The turns that the user's agent is answering now, oldest first."""
         async with self._database.connection() as connection:
             rows = await every(queries.find_running_turns(connection, user_id=user_id))
-        return [(row["id"], row["text"]) for row in rows]
+        return [RunningTurn(**row) for row in rows]
 
     async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> None:
         _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))

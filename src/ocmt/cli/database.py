@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -31,11 +32,29 @@ _SOCKET = ".s.PGSQL.5432"
 _SOCKET_FOLDER_LINE = 4  # of postmaster.pid: https://www.postgresql.org/docs/current/storage-file-layout.html
 
 
+@dataclass(frozen=True)
+class Opened:
+    """What commands work on."""
+
+    settings: Settings
+    database: Database
+    identity: Identity
+
+
 @asynccontextmanager
 async def open_identity(
     data: Path | None, *, port: int | None = None, create: bool = False
 ) -> AsyncIterator[Identity]:
-    """The identity service on the installation's database. `create`: make the database if there is none.
+    """The identity service alone; see `open_installation`."""
+    async with open_installation(data, port=port, create=create) as opened:
+        yield opened.identity
+
+
+@asynccontextmanager
+async def open_installation(
+    data: Path | None, *, port: int | None = None, create: bool = False
+) -> AsyncIterator[Opened]:
+    """The installation's database and users. `create`: make the database if there is none.
 
     Raises: NotFound where there is none, SetupProblem where it cannot be opened or its schema is behind.
     """
@@ -48,7 +67,8 @@ async def open_identity(
         database = await Database.open(dsn, pool_size=2)
         stack.push_async_callback(database.close)
         outbox = LocalOutbox(settings.data_dir / "outbox", settings.mail_from, print)
-        yield Identity(database, outbox, SystemClock(), public_url=settings.url)
+        identity = Identity(database, outbox, SystemClock(), public_url=settings.url)
+        yield Opened(settings, database, identity)
 
 
 @asynccontextmanager

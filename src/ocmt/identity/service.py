@@ -233,6 +233,11 @@ class Identity:
             raise NotFound("There is no such user.")
         return user
 
+    async def user_by_email(self, email: str) -> User:
+        """Raises NotFound."""
+        async with self._database.connection() as connection:
+            return await self._require_user(connection, email)
+
     async def users(self, *, after: UUID | None = None, limit: int = 100) -> Sequence[User]:
         """A page of all users, oldest first, that begins behind the user `after`. For administrators."""
         async with self._database.connection() as connection:

@@ -88,7 +88,7 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for chatty in ("alembic", "asyncio", "uvicorn.access", "httptools"):
+    for chatty in ("alembic", "asyncio", "uvicorn", "uvicorn.error", "httptools"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -53,7 +53,7 @@ class Installation:
         await self.stop()
 
     async def start(self) -> float:
-        """Start it and wait for its `ready` and its sign-in link; returns the seconds from start to `ready`."""
+        """Start it and wait for its `ready` and its sign-in link; returns the seconds up to `ready`."""
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OCMT_")}
         environment |= {"PYTHONUNBUFFERED": "1", **self.environment}
         for name in ("ANTHROPIC_API_KEY", "DATABASE_URL"):

@@ -60,6 +60,9 @@ async def serve_on(
         return HttpToolsProtocol(config=config, server_state=state, app_state={}, _loop=loop)
 
     listener.setblocking(False)
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        # Inherited by what is accepted; asyncio sets it only on sockets that say their protocol is TCP.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = await loop.create_server(accept, sock=listener)
     return _Served(server, state)
 
