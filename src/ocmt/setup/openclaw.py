@@ -13,6 +13,7 @@ from ocmt.setup.place import Place
 
 # Measured: 647 MB in 39,000 files, plus what npm keeps of the downloads.
 SPACE = 1_200_000_000
+_UNFINISHED = (".openclaw-lifecycle-pending", ".openclaw-lifecycle-lock", "dist/openclaw-install-guard")
 _MINUTES = 60.0
 
 
@@ -30,17 +31,33 @@ def folder_for(project: Path, cache: Path) -> Path:
 def get_openclaw(place: Place, node: Node) -> tuple[Path, str]:
     """The folder with `node_modules/openclaw`, and where it came from."""
     folder = folder_for(place.project, place.cache)
-    if folder.exists():
+    if _is_finished(folder):
         return folder, "already there"
     with new_folder(folder) as partial:
         for name in ("package.json", "package-lock.json"):
             shutil.copyfile(place.project / "agent" / name, partial / name)
-        # No install scripts: nothing that npm fetches runs on the host, only in sandboxes.
-        place.commands.run(
-            [node.program, node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"],
-            "Installing OpenClaw",
-            cwd=partial,
-            timeout=30 * _MINUTES,
-            path=[node.program.parent],
-        )
+        # No install scripts: of what npm fetches, nothing but OpenClaw itself runs outside of a sandbox.
+        argv: list[str | Path] = [node.program, node.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+        _run(place, node, argv, partial)
+        _finish(place, node, partial)
     return folder, "from npm"
+
+
+def _finish(place: Place, node: Node, folder: Path) -> None:
+    """Has OpenClaw do what its install script would have: it refuses to start before, and agents may not write
+    there. Shows, too, that it runs on this machine."""
+    program = folder / "node_modules" / "openclaw" / "openclaw.mjs"
+    answer = _run(place, node, [node.program, program, "--version"], folder)
+    if version(place.project) not in answer or not _is_finished(folder):
+        raise place.commands.problem("OpenClaw", "It does not run on this machine, or is not complete.")
+
+
+def _is_finished(folder: Path) -> bool:
+    package = folder / "node_modules" / "openclaw"
+    return package.exists() and not any((package / name).exists() for name in _UNFINISHED)
+
+
+def _run(place: Place, node: Node, argv: list[str | Path], folder: Path) -> str:
+    return place.commands.run(
+        argv, "Installing OpenClaw", cwd=folder, timeout=30 * _MINUTES, path=[node.program.parent]
+    )
