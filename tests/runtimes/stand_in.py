@@ -1,7 +1,8 @@
 """Stands in for Node and OpenClaw inside a sandbox: listens like the gateway and runs what tests ask it to.
 
 What it does beyond that is in the environment variable STAND_IN: `exit N`, `deaf` (never listens),
-`stubborn` (ignores SIGTERM), `chatty` (writes without end). Each connection: Python in, JSON out.
+`compiles` (as Node does), `stubborn` (ignores SIGTERM), `chatty` (writes without end). Each connection: Python
+in, JSON out.
 """
 
 import json
@@ -11,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 
 def main() -> None:
@@ -20,6 +22,10 @@ def main() -> None:
         sys.exit(int(behaviour[1]))
     if "stubborn" in behaviour:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "compiles" in behaviour:
+        entry = Path("/tmp/node-compile-cache/v24/entry")
+        entry.parent.mkdir(parents=True)
+        entry.write_text("compiled")
     if "deaf" in behaviour:
         time.sleep(600)
     while "chatty" in behaviour:

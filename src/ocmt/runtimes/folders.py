@@ -28,6 +28,7 @@ INSIDE_ID = 1000
 FIRST_UID = 0x70000000
 """As root, the agent with slot N runs as host uid FIRST_UID + N: far above what distributions hand out."""
 CACHE_FOLDER = "node-compile-cache"
+"""Node's own name, below its temporary folder. What is in there is bound to the paths and the uid inside."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class AgentFolder:
             unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}")
             unfinished.mkdir(0o700)
             if name == "tmp" and compile_cache is not None:
-                _copy_cache(compile_cache, unfinished / CACHE_FOLDER)
+                shutil.copytree(compile_cache, unfinished / CACHE_FOLDER)
             self._change_hands(unfinished)
             unfinished.rename(folder)
         elif folder.lstat().st_uid != (os.getuid() if self.uid is None else self.uid):
@@ -109,14 +110,6 @@ def _opened(folder: Path) -> Iterator[int]:
         yield number
     finally:
         os.close(number)
-
-
-def _copy_cache(primed: Path, target: Path) -> None:
-    """Node names a cache `version-arch-hash-uid` after the uid it sees, which inside is always the same."""
-    for folder in primed.iterdir():
-        if folder.is_dir():
-            name = folder.name.rpartition("-")[0]
-            shutil.copytree(folder, target / f"{name}-{INSIDE_ID}")
 
 
 def last_lines(files: Sequence[Path], lines: int, *, most: int = 256 * 1024) -> str:

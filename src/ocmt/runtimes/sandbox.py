@@ -9,11 +9,13 @@ to find again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -51,6 +53,17 @@ REMOVE_ATTEMPTS = 50
 
 def _as_it_is(path: Path) -> Path:
     return path
+
+
+def _end_leftover(group: Group) -> None:
+    """Agents of a platform that was killed are ending already, except those that version 1 has frozen."""
+    with contextlib.suppress(OSError):  # gone meanwhile
+        group.thaw()
+        group.kill()
+    for _ in range(REMOVE_ATTEMPTS):
+        if group.remove():
+            return
+        time.sleep(0.02)
 
 
 class SandboxRuntime:
@@ -114,9 +127,7 @@ class SandboxRuntime:
             self._hierarchy = find_hierarchy(f"ocmt-{digest}")
             missing += self._hierarchy.missing
             for group in self._hierarchy.stale():
-                group.thaw()
-                group.kill()
-                group.remove()
+                _end_leftover(group)
         else:
             missing += ("no hard limits of memory and CPU: they take root, or an own control group",)
         try:

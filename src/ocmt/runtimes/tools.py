@@ -29,7 +29,7 @@ class Tools:
     python: Path
     """A Python of 3.11 or newer with its standard library, for the supervisor."""
     compile_cache: Path | None = None
-    """A primed Node compile cache (its `v24…` folders), copied into new agents; the set-up writes it."""
+    """What `prime_compile_cache` has made; copied into new agents, so that their first wake is quicker."""
 
 
 def own_python() -> Path:
