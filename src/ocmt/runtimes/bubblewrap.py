@@ -189,10 +189,16 @@ def _own_files(root: Path) -> Iterator[str]:
     yield from ("--ro-bind", str(root / "config"), f"{HOME}/config")
 
 
-def gateway_command() -> list[str]:
-    """What the supervisor runs."""
-    openclaw = "/opt/openclaw/node_modules/openclaw/openclaw.mjs"
-    return ["/opt/node/bin/node", openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
+def gateway_command(*, repair: bool = False) -> list[str]:
+    """What the supervisor runs. `repair`: first OpenClaw's doctor, as its docs/gateway/embedding.md says;
+    whether that helped, the gateway's own exit code tells.
+    """
+    openclaw = ["/opt/node/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs"]
+    gateway = [*openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
+    if not repair:
+        return gateway
+    doctor = f'{" ".join(openclaw)} doctor --fix --yes --non-interactive; exec "$@"'
+    return ["/bin/sh", "-c", doctor, "repair", *gateway]
 
 
 def gateway_surroundings() -> dict[str, str]:

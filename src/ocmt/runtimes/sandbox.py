@@ -171,7 +171,7 @@ class SandboxRuntime:
                 return self._state(running)
             doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
             order = Order(
-                command=gateway_command(),
+                command=gateway_command(repair=spec.repair),
                 environment=gateway_surroundings() | dict(spec.environment),
                 directory=f"{HOME}/workspace",
                 gateway_port=GATEWAY_PORT,
