@@ -60,6 +60,10 @@ CASES = {
     "still at work": (payload(asked("k1"), TOOL_CALL, **active("k1")), RunOutcome("running", "k1")),
     "taken, but not yet in the history": (payload(**active("k1")), RunOutcome("running", "k1")),
     "interrupted by a crash": (payload(asked("k1"), TOOL_CALL, status="running"), RunOutcome("resuming")),
+    "being resumed, under no name yet": (
+        payload(asked("k1"), status="running", hasActiveRun=True),
+        RunOutcome("resuming"),
+    ),
     "resumed under another run": (
         payload(asked("k1"), NOTICE, **active(RESUMED)),
         RunOutcome("running", RESUMED),

@@ -67,8 +67,10 @@ HANDSHAKE_TIMEOUT = 10.0
 RETRY_DELAY = 0.25
 CLOSE_TIMEOUT = 0.5
 HISTORY_LIMIT = 500
-RESUME_PATIENCE = 20.0
-"""Seconds that OpenClaw gets to take an interrupted turn up again; it was seen to need about three."""
+RESUME_PATIENCE = 60.0
+"""Seconds that OpenClaw gets to take an interrupted turn up again: seen were 3, and 20 on a busy machine."""
+HISTORY_TIMEOUT = 60.0
+"""Right after a start on a busy machine a history was seen to take 13 seconds."""
 RESUME_INTERVAL = 0.5
 LOST_CHECK_DELAY = 1.0
 """Seconds before a second look for a message that is not in the history: it comes there a moment late."""
@@ -229,7 +231,8 @@ class GatewayClient:
 
     async def history(self, session_key: str, limit: int = 200) -> list[HistoryMessage]:
         """The last messages of a conversation, oldest first; empty for one that does not exist."""
-        payload = await self.request("chat.history", {"sessionKey": session_key, "limit": limit})
+        params = {"sessionKey": session_key, "limit": limit}
+        payload = await self.request("chat.history", params, timeout=HISTORY_TIMEOUT)
         return list(read_history(payload).messages)
 
     async def outcome(self, *, session_key: str, run_id: str, message_key: str) -> RunOutcome:
@@ -243,7 +246,7 @@ class GatewayClient:
         looked_again = False
         while True:
             params = {"sessionKey": session_key, "limit": HISTORY_LIMIT}
-            history = read_history(await self.request("chat.history", params))
+            history = read_history(await self.request("chat.history", params, timeout=HISTORY_TIMEOUT))
             found = settle(history, run_id=run_id, message_key=message_key)
             if found.status == "resuming":
                 if self._clock.monotonic() >= deadline:

@@ -60,7 +60,7 @@ class History:
     messages: tuple[HistoryMessage, ...] = ()
     active_run_ids: tuple[str, ...] = ()
     active: bool = False
-    """Whether anything runs; `active_run_ids` may still be empty then."""
+    """Whether anything runs; a run that is being resumed has no name yet for some seconds."""
     session_status: str | None = None
     """`running`, `done`, `failed`, …; `running` without an active run: interrupted, and about to resume."""
     last_run_id: str | None = None
@@ -102,10 +102,10 @@ def settle(history: History, *, run_id: str, message_key: str) -> RunOutcome:
     )
     if last is not None:
         return _ended(last)
-    if history.active:
+    if history.active_run_ids:
         known = [active for active in history.active_run_ids if active in runs]
-        return RunOutcome("running", next(iter([*known, *history.active_run_ids]), run_id))
-    if history.session_status == "running":
+        return RunOutcome("running", next(iter([*known, *history.active_run_ids])))
+    if history.active or history.session_status == "running":
         return RunOutcome("resuming")
     if history.session_status == "failed" and history.last_run_id in runs:
         return RunOutcome("failed", history.last_run_id)
