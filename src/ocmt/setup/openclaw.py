@@ -44,8 +44,8 @@ def get_openclaw(place: Place, node: Node) -> tuple[Path, str]:
 
 
 def _finish(place: Place, node: Node, folder: Path) -> None:
-    """Has OpenClaw do what its install script would have: it refuses to start before, and agents may not write
-    there. Shows, too, that it runs on this machine."""
+    """Has OpenClaw do what its install script would have: it refuses to start before, and agents may not
+    write there. Shows, too, that it runs here."""
     program = folder / "node_modules" / "openclaw" / "openclaw.mjs"
     answer = _run(place, node, [node.program, program, "--version"], folder)
     if version(place.project) not in answer or not _is_finished(folder):
