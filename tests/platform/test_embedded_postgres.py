@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -125,6 +126,21 @@ async def test_what_was_committed_survives_a_killed_server(start: Start) -> None
 
     _, dsn = await start()
     assert await ask(dsn, "select one from kept") == 1
+
+
+async def test_a_server_that_is_killed_under_us_comes_back_under_the_same_address(start: Start) -> None:
+    server, dsn = await start()
+    await ask(dsn, "create table kept as select 1 as one")
+    killed = server.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    async with asyncio.timeout(15):
+        while True:
+            with contextlib.suppress(OSError, asyncpg.PostgresError):
+                assert await ask(dsn, "select one from kept") == 1
+                break
+            await asyncio.sleep(0.05)
+    assert server.pid not in (None, killed)
 
 
 async def test_a_stale_pid_file_does_not_hinder_even_when_another_process_has_that_number(

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ocmt.errors import LimitReached, NotFound, Refused, Unavailable
+from ocmt.errors import LimitReached, NotFound, Refused, SetupProblem, Unavailable
 from ocmt.platform.http import (
     Principal,
     RequestLimits,
@@ -116,6 +116,7 @@ class TestProblems:
                 True,
                 "1",
             ),
+            (SetupProblem("/var/lib/x is odd."), 500, "setup", False, None),
             (HTTPException(415, "Not this type."), 415, "invalid_input", False, None),
         ],
     )
@@ -125,7 +126,10 @@ class TestProblems:
         served = await serve(application(raising(error)))
         body, response = await served.problem("/")
         assert (body["status"], body["code"], body["retryable"]) == (status, code, retryable)
-        assert body["detail"] == getattr(error, "message", "Not this type.")
+        if isinstance(error, SetupProblem):
+            assert body["detail"] == "This installation has a fault that its administrator has to mend."
+        else:
+            assert body["detail"] == getattr(error, "message", "Not this type.")
         assert response.headers.get("retry-after") == after
 
     async def test_what_nobody_foresaw_says_nothing_of_itself(self, serve: Serve) -> None:

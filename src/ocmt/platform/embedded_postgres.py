@@ -15,10 +15,11 @@ import os
 import secrets
 import shutil
 import signal
-import stat
 import subprocess
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -40,7 +41,9 @@ _POLL_SECONDS = 0.01
 _INIT_SECONDS = 120.0
 _START_SECONDS = 120.0  # recovery after an unclean stop included
 _STOP_SECONDS = 8.0
-_LARGEST_LOG = 5 * 1024**2
+_RESTARTS = 5
+_RESTART_WINDOW = 60.0
+_WATCH_SECONDS = 0.5
 
 _SETTINGS = {
     "listen_addresses": "",
@@ -62,6 +65,9 @@ _SETTINGS = {
     "jit": "off",
     "huge_pages": "off",
     "log_min_messages": "warning",
+    # No user's data in the log: neither statements nor the values in an error's detail.
+    "log_min_error_statement": "panic",
+    "log_error_verbosity": "terse",
     "log_line_prefix": "%m [%p] ",
 }
 _SETTINGS_FROM_18 = {"io_method": "sync"}  # no processes for input and output
@@ -92,6 +98,7 @@ class EmbeddedPostgres:
         self._lock = FolderLock(self._folder / "lock")
         self._process: subprocess.Popen[bytes] | None = None
         self._short_sockets: Path | None = None
+        self._watch: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -115,6 +122,9 @@ class EmbeddedPostgres:
 
     async def stop(self) -> None:
         """Stop the server: cleanly within 8 s, by force after that. No process is left. Idempotent."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         process, self._process = self._process, None
         if process is not None:
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
@@ -140,12 +150,37 @@ class EmbeddedPostgres:
         if not self._data.exists():
             await self._initialise(user, binaries, major, password)
         sockets = self._socket_folder(user)
-        self._process = process = self._spawn(user, binaries, major, sockets)
-        await self._wait_until_ready(process)
+        spawn = partial(self._spawn, user, binaries, major, sockets)
+        self._process = spawn()
+        await self._wait_until_ready(self._process)
         dsn = f"postgresql://{_USER}:{password}@/{_DATABASE}?host={quote(str(sockets), safe='')}"
         await self._ensure_database(dsn)
+        self._watch = asyncio.create_task(self._keep_running(spawn), name="database")
         self._log.info("database_ready", folder=str(self._folder), version=major)
         return dsn
+
+    async def _keep_running(self, spawn: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """A server that ends by itself (out of memory, killed) is started again, a few times a minute."""
+        restarts: deque[float] = deque(maxlen=_RESTARTS)
+        while self._process is not None:
+            if self._process.poll() is None:
+                await asyncio.sleep(_WATCH_SECONDS)
+                continue
+            now = asyncio.get_running_loop().time()
+            if len(restarts) == _RESTARTS and now - restarts[0] < _RESTART_WINDOW:
+                self._log.critical(
+                    "database_given_up", code=self._process.returncode, log=str(self._log_file)
+                )
+                return
+            restarts.append(now)
+            self._log.error("database_ended", code=self._process.returncode, log=str(self._log_file))
+            try:
+                await self._end_leftovers()
+                self._process = spawn()
+                await self._wait_until_ready(self._process)
+            except (OSError, SetupProblem) as error:
+                self._log.error("database_not_restarted", error=str(error))
+                await asyncio.sleep(_WATCH_SECONDS)
 
     @property
     def _data(self) -> Path:
@@ -217,7 +252,7 @@ class EmbeddedPostgres:
     async def _initialise(self, user: ServerUser, binaries: Path, major: int, password: str) -> None:
         """initdb beside the final place, then one rename: interrupted at any point, it starts anew."""
         staging = self._folder / "data.new"
-        _own_folder(staging, user)
+        user.own(staging)
         locale = (
             ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
             if major >= 17
@@ -240,7 +275,7 @@ class EmbeddedPostgres:
                 *(["--no-sync"] if self._settings.get("fsync") == "off" else []),
             ]
             with tempfile.TemporaryFile() as output:
-                process = _run(user, command, output.fileno(), die="KILL", pass_fds=(password_file,))
+                process = user.start(command, output.fileno(), die="KILL", pass_fds=(password_file,))
                 try:
                     await _until(lambda: process.poll() is not None, _INIT_SECONDS)
                 finally:
@@ -264,7 +299,7 @@ class EmbeddedPostgres:
             # The path of a unix socket is short by nature: a private folder of our own elsewhere.
             name = hashlib.sha256(os.fsencode(self._folder)).hexdigest()[:16]
             folder = self._short_sockets = Path(tempfile.gettempdir()) / f"ocmt-{name}"
-        _own_folder(folder, user)
+        user.own(folder)
         return folder
 
     def _spawn(self, user: ServerUser, binaries: Path, major: int, sockets: Path) -> subprocess.Popen[bytes]:
@@ -274,11 +309,11 @@ class EmbeddedPostgres:
         command = [str(self._program(binaries, "postgres")), "-D", str(self._seen(self._data))]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        if self._log_file.exists() and self._log_file.stat().st_size > _LARGEST_LOG:
+        with contextlib.suppress(FileNotFoundError):
             self._log_file.rename(self._log_file.with_suffix(".log.1"))
         output = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
-            return _run(user, command, output, die="INT")
+            return user.start(command, output, die="INT")
         finally:
             os.close(output)
 
@@ -321,34 +356,6 @@ class EmbeddedPostgres:
         telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror:"))]
         last = (telling or lines or ["it said nothing"])[-1].strip()
         return SetupProblem(f"The database {what}: {last}", detail="\n".join(lines[-20:]))
-
-
-def _own_folder(folder: Path, user: ServerUser) -> None:
-    """Make sure of a folder with mode 0700 that belongs to the server's user, and is no link."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), user.uid):
-        raise SetupProblem(f"{folder} is in the way: it belongs to somebody else. Remove it.")
-    if user.dropped:
-        os.chown(folder, user.uid, user.gid)
-    folder.chmod(0o700)
-
-
-def _run(
-    user: ServerUser, command: list[str], output: int, *, die: str, pass_fds: tuple[int, ...] = ()
-) -> subprocess.Popen[bytes]:
-    """Start a program of the server as its user, tied to the life of the thread that calls this."""
-    return subprocess.Popen(  # noqa: S603
-        [*user.launcher(die_with_parent=die), *command],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        pass_fds=pass_fds,
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LC_MESSAGES": "C", "TZ": "UTC"},
-        start_new_session=True,  # Ctrl-C is for us; we stop the server when we are done with it
-    )
 
 
 def _all_gone(pids: list[int]) -> Callable[[], bool]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
+import stat
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +31,33 @@ class ServerUser:
             raise SetupProblem("The program setpriv is missing: install the package util-linux.")
         drop = [f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"] if self.dropped else []
         return [setpriv, f"--pdeathsig={die_with_parent}", "--no-new-privs", *drop, "--"]
+
+    def start(
+        self, command: Sequence[str], output: int, *, die: str, pass_fds: tuple[int, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        """Start a program as this user, tied to the life of the thread that calls this and out of the
+        terminal's reach: Ctrl-C is for us, who stop it when we are done. What it says goes to `output`."""
+        return subprocess.Popen(  # noqa: S603
+            [*self.launcher(die_with_parent=die), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=pass_fds,
+            cwd="/",
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "LC_MESSAGES": "C", "TZ": "UTC"},
+            start_new_session=True,
+        )
+
+    def own(self, folder: Path) -> None:
+        """Make sure of a folder with mode 0700 that is this user's, and no link. Raises: SetupProblem."""
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), self.uid):
+            raise SetupProblem(f"{folder} is in the way: it belongs to somebody else. Remove it.")
+        if self.dropped:
+            os.chown(folder, self.uid, self.gid)
+        folder.chmod(0o700)
 
 
 def choose_server_user(data: Path) -> ServerUser:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from ocmt.errors import OcmtError
+from ocmt.errors import OcmtError, SetupProblem
 from ocmt.platform.http.requests import first_fault
 
 MEDIA_TYPE = "application/problem+json"
@@ -36,6 +36,7 @@ _CODES = {
     429: "limit_reached",
     503: "unavailable",
 }
+_FOR_ADMINISTRATORS = "This installation has a fault that its administrator has to mend."
 _SENTENCES = {404: "There is no such page.", 405: "This address does not take that method."}
 
 
@@ -46,7 +47,9 @@ def problem(error: OcmtError) -> Response:
         headers["Retry-After"] = str(max(0, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return _response(error.status, error.code, error.message, retryable=error.retryable, headers=headers)
+    # What is wrong with the machine is the administrator's to read, in the log.
+    sentence = _FOR_ADMINISTRATORS if isinstance(error, SetupProblem) else error.message
+    return _response(error.status, error.code, sentence, retryable=error.retryable, headers=headers)
 
 
 def internal_problem(request_id: str | None) -> Response:
