@@ -1,0 +1,89 @@
+"""`python -m benchmarks`: all of it, in about six minutes on two quiet cores."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from benchmarks import results, starting, turns, waking
+from benchmarks.bare import BareGateway
+from benchmarks.model import StopwatchModel
+from benchmarks.person import Timekeeper
+from ocmt.runtimes.tools import find_tools
+from ocmt.settings import load_settings
+from ocmt.testing.anthropic import FakeAnthropic
+from ocmt.testing.installation import Installation, Person
+
+KEY = "sk-ant-test-of-the-benchmarks"
+ROOMS = ("wakes", "turns", "pauses")
+"""What can be left out; the platform must start in any case."""
+QUIET = 5.0
+"""Percent of all processors that others may use."""
+
+
+def main() -> None:
+    """Measure, show, and write `results.json`."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--starts", type=int, default=3, help="rounds of the platform's start")
+    parser.add_argument("--wakes", type=int, default=5, help="rounds of waking from stopped")
+    parser.add_argument("--turns", type=int, default=50, help="turns of each side")
+    parser.add_argument("--pauses", type=int, default=8, help="rounds of waking from a pause")
+    parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
+    parser.add_argument("--dry", action="store_true", help="do not write results.json")
+    options = parser.parse_args()
+
+    busy = psutil.cpu_percent(interval=2)
+    if busy > QUIET:
+        print(f"warning: others use {busy:.0f} % of this machine; the numbers will be worse than they are")
+    with tempfile.TemporaryDirectory(prefix="ocmt-bench-", ignore_cleanup_errors=True) as folder:
+        measured = asyncio.run(_measure(Path(folder), options))
+    for result in measured:
+        print(result.line())
+    if not options.dry and tuple(options.only) == ROOMS:
+        results.save(measured, busy=busy)
+        print(f"written: {results.FILE}")
+
+
+async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Result]:
+    settings = load_settings()
+    async with FakeAnthropic(keys={KEY}) as anthropic:
+        anthropic.otherwise = model = StopwatchModel()
+        environment = {
+            "ANTHROPIC_API_KEY": KEY,
+            "OCMT_ANTHROPIC_URL": anthropic.url,
+            "OCMT_AGENT_PAUSE_AFTER": "2s",
+            "OCMT_AGENT_STOP_AFTER": "1h",
+            "OCMT_DAILY_TOKEN_LIMIT": "1000000000",
+        }
+        installation = Installation(folder / "platform", environment)
+        bare = BareGateway(
+            folder / "bare",
+            find_tools(settings.cache_dir),
+            model=settings.model,
+            model_url=anthropic.url,
+            model_key=KEY,
+        )
+        try:
+            measured = await starting.measure(installation, options.starts)
+            async with bare, Person(installation.url) as person:
+                await person.sign_in(installation.link)
+                async with Timekeeper(person, await person.conversation()) as timekeeper:
+                    if "wakes" in options.only:
+                        measured += await waking.measure(
+                            installation, person, timekeeper, bare, options.wakes
+                        )
+                    if "turns" in options.only:
+                        measured.append(await turns.measure_overhead(timekeeper, bare, model, options.turns))
+                    if "pauses" in options.only:
+                        measured.append(await turns.measure_pause(person, timekeeper, options.pauses))
+        finally:
+            await installation.stop()
+    return measured
+
+
+if __name__ == "__main__":
+    main()

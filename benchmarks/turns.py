@@ -1,0 +1,79 @@
+"""Turns of an agent that is awake, beside a direct client of a bare gateway; and after a pause of 5 s."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from statistics import median, quantiles
+from uuid import uuid4
+
+from benchmarks.bare import BareGateway
+from benchmarks.model import StopwatchModel
+from benchmarks.person import MESSAGE, Timekeeper
+from benchmarks.results import Result
+from ocmt.testing.installation import Person
+
+OVERHEAD_TARGET = 25.0
+PAUSE_TARGET = 50.0
+PAUSE = 5.0
+WARM_UP = 5
+PARTS = ("accepted", "before_model", "after_model", "peer_before_model", "peer_after_model")
+"""Of a turn: message → 202; message → the model is called; the model's answer is written → the turn's end."""
+
+
+async def measure_overhead(
+    timekeeper: Timekeeper, bare: BareGateway, model: StopwatchModel, rounds: int
+) -> Result:
+    """Whole turns, turn and turn about. Both gateways run; the agent's is left awake."""
+    await asyncio.gather(timekeeper.ask(), bare.start())
+    session = str(uuid4())
+    ours: list[float] = []
+    theirs: list[float] = []
+    parts: dict[str, list[float]] = {name: [] for name in PARTS}
+    for number in range(WARM_UP + rounds):
+        began = time.monotonic()
+        timed = await timekeeper.ask()
+        before, after = model.asked_at - began, began + timed.whole - model.answered_at
+        began = time.monotonic()
+        answered = await bare.ask(session, MESSAGE)
+        if number >= WARM_UP:
+            ours.append(1000 * timed.whole)
+            theirs.append(1000 * answered.whole)
+            bare_before, bare_after = model.asked_at - began, began + answered.whole - model.answered_at
+            spans = (timed.accepted, before, after, bare_before, bare_after)
+            for name, span in zip(PARTS, spans, strict=True):
+                parts[name].append(1000 * span)
+    await bare.stop()
+    more = {name: round(median(spans), 1) for name, spans in parts.items()}
+    return Result(
+        "turn_overhead",
+        "ms",
+        ours,
+        target=f"p50 at most {OVERHEAD_TARGET:g} ms more",
+        met=median(ours) - median(theirs) <= OVERHEAD_TARGET,
+        peer="a direct client of the bare gateway: chat.send → final",
+        peer_samples=theirs,
+        more=more
+        | {"p90": round(quantiles(ours, n=10)[-1], 1), "peer_p90": round(quantiles(theirs, n=10)[-1], 1)},
+    )
+
+
+async def measure_pause(person: Person, timekeeper: Timekeeper, rounds: int) -> Result:
+    """A turn that finds its agent paused for 5 s, then one that finds it awake, and so on."""
+    await timekeeper.ask()
+    paused: list[float] = []
+    awake: list[float] = []
+    for _ in range(rounds):
+        await person.wait_for_state("paused")
+        await asyncio.sleep(PAUSE)
+        paused.append(1000 * (await timekeeper.ask()).first)
+        awake.append(1000 * (await timekeeper.ask()).first)
+    return Result(
+        "wake_from_pause_5s",
+        "ms",
+        paused,
+        target=f"at most {PAUSE_TARGET:g} ms more",
+        met=median(paused) - median(awake) <= PAUSE_TARGET,
+        peer="a turn of the same agent, awake: message sent → first delta",
+        peer_samples=awake,
+    )
