@@ -15,6 +15,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 import structlog
 
@@ -24,6 +25,10 @@ from ocmt.platform.migrations import migrate
 from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.setup.folders import cache_folder
 from ocmt.testing.clock import VirtualClock
+
+# No files in the clone, and no deadline on a machine that others use as well.
+hypothesis.settings.register_profile("ocmt", database=None, deadline=None)
+hypothesis.settings.load_profile("ocmt")
 
 # Nothing of a test run has to survive it.
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}

@@ -77,8 +77,8 @@ class EmbeddedPostgres:
     """One server in one folder. `start`, then `stop`; both may be called again.
 
     `binaries`: the folder of initdb and postgres (`find_binaries`); where the data was made by another
-    major version, one that fits is looked for here. `view`: makes a path reachable for the unprivileged
-    user (`ReachablePaths.view`); needed as root only. `settings`: PostgreSQL's, over our own small ones.
+    major version, one that fits is looked for here and in `cache_dir`. `view`: makes a path reachable for the
+    unprivileged user (`ReachablePaths.view`); needed as root only. `settings`: PostgreSQL's, over our own.
     """
 
     def __init__(
@@ -89,12 +89,14 @@ class EmbeddedPostgres:
         log: FilteringBoundLogger | None = None,
         view: Callable[[Path], Path] | None = None,
         settings: Mapping[str, str] | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         self._folder = folder.absolute()
         self._binaries = binaries
         self._log = log or structlog.get_logger(__name__)
         self._view = view or (lambda path: path)
         self._settings = dict(settings or {})
+        self._cache_dir = cache_dir
         self._lock = FolderLock(self._folder / "lock")
         self._process: subprocess.Popen[bytes] | None = None
         self._short_sockets: Path | None = None
@@ -225,7 +227,7 @@ class EmbeddedPostgres:
         wanted = int(made_by.read_text().strip())
         if wanted == major:
             return self._binaries, major
-        for other in all_binaries():
+        for other in all_binaries(self._cache_dir):
             if major_version(other) == wanted:
                 return other, wanted
         raise SetupProblem(
