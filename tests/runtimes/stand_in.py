@@ -1,7 +1,7 @@
 """Stands in for Node and OpenClaw inside a sandbox: listens like the gateway and runs what tests ask it to.
 
 What it does beyond that is in the environment variable STAND_IN: `exit N`, `deaf` (never listens),
-`compiles` (as Node does), `stubborn` (ignores SIGTERM), `chatty` (writes without end). Each connection: Python
+`compiles` (as Node does), `stubborn` (ignores SIGTERM), `chatty` (writes without end). A connection: Python
 in, JSON out.
 """
 

@@ -26,7 +26,7 @@ def test_the_levels() -> None:
 
 def test_what_is_missing_is_not_guaranteed() -> None:
     isolation = judge(FINE, ("no hard memory limit: …", "no system call filter: …"), root=True)
-    assert isolation.missing == ("no hard memory limit: …", "no system call filter: …")
+    assert isolation.missing[:2] == ("no hard memory limit: …", "no system call filter: …")
     assert not any("filter" in line or "limits" in line for line in isolation.guarantees)
     assert "limits" not in isolation.summary
 

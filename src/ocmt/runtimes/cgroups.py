@@ -140,7 +140,15 @@ class Group:
         for controller, (version, folder) in self._hierarchy.controllers.items():
             for file, value in settings.get((controller, version), []):
                 (folder / self.name / file).write_text(value)
+        self._limit_swap(memory_bytes)
         return sorted(folder / "cgroup.procs" for folder in self._folders)
+
+    def _limit_swap(self, size: int) -> None:
+        """As much swap as memory, where the machine has any and the kernel counts it."""
+        version, folder = self._hierarchy.controllers.get("memory", (0, Path()))
+        file, value = ("memory.swap.max", size) if version == 2 else ("memory.memsw.limit_in_bytes", 2 * size)
+        if version and (folder / self.name / file).exists():
+            (folder / self.name / file).write_text(str(value))
 
     async def freeze(self, clock: Clock) -> None:
         """Hold every process of the group still; returns once the kernel says that they are."""

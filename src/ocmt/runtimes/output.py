@@ -1,7 +1,7 @@
 """An agent's output on its way into a log file that cannot outgrow its bounds.
 
-The pipe comes straight from the gateway, so its content and its speed are the agent's: what comes too fast
-waits in the pipe (and the agent with it), what is too old is dropped.
+The pipe comes straight from the gateway, so its content and its speed are the agent's: what comes too fast waits
+in the pipe (and the agent with it), what is too old is dropped, and so is what a full disk does not take.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger(__name__)
 
 CHUNK = 64 * 1024
 BYTES_PER_SECOND = 2 * 1024 * 1024
@@ -28,6 +32,7 @@ class Output:
         self._file = self._path.open("ab", buffering=0)
         self._size = self._file.tell()
         self._tail = b""
+        self._dropping = False
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         self._resume: asyncio.TimerHandle | None = None
@@ -63,8 +68,15 @@ class Output:
             self._path.replace(self._path.with_suffix(".log.1"))
             self._file = self._path.open("ab", buffering=0)
             self._size = 0
-        self._file.write(data)
-        self._size += len(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            if not self._dropping:
+                log.warning("agent_output_dropped", path=str(self._path), error=error.strerror)
+            self._dropping = True
+        else:
+            self._dropping = False
+            self._size += len(data)
 
     def drain(self) -> None:
         """Take what is in the pipe now, at most a pipe's worth, so that the last words are not missed."""

@@ -157,6 +157,8 @@ def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation
         )
     if not found.hardened:
         missing += ("the supervisor is within the agent's reach: this Python has no ctypes",)
+    limited = root and not any("hard" in line for line in missing)
+    missing += ("no limit of disk space: an agent can fill the disk that its files are on",)
     guarantees = [
         "its own files: of the machine's, only programs and libraries, read-only",
         "its own processes, users and host name: no other process is visible",
@@ -173,12 +175,12 @@ def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation
             missing,
         )
     guarantees.append("a user id of its own on this machine")
-    if not missing:
-        guarantees.append("hard limits of memory, CPU and processes, atomic pause")
+    if limited:
+        guarantees.append("hard limits of memory, CPU and processes")
     return Isolation(
         "sandbox (root)",
         "Each agent runs in a sandbox of its own, without network, under a user id of its own"
-        + (", with hard limits of memory, CPU and processes." if not missing else "."),
+        + (", with hard limits of memory, CPU and processes." if limited else "."),
         tuple(guarantees),
         missing,
     )

@@ -105,7 +105,10 @@ class Supervised:
         process, our end of the control channel and the read end of its output.
         Raises: Unavailable where the sandbox could not be started; nothing is left then.
         """
-        self._popen, end, pipe = spawn()
+        try:
+            self._popen, end, pipe = spawn()
+        except OSError as error:
+            raise Unavailable("The agent's sandbox could not be started.", detail=repr(error)) from error
         self._launcher = WatchedProcess(self._popen.pid)
         self._inner: WatchedProcess | None = None
         self._output = Output(pipe, logs, on_end=lambda: None)
