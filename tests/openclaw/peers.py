@@ -8,13 +8,13 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import psutil
 import pytest
 from aiohttp import web
 from platformdirs import user_cache_path
@@ -201,8 +201,12 @@ class RealPeer:
 
     async def _kill(self) -> None:
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # Its helpers have process groups of their own, and were seen to outlive it.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            gateway = psutil.Process(self._process.pid)
+            for process in [gateway, *gateway.children(recursive=True)]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         await self._process.wait()
 
     def _log_tail(self) -> str:

@@ -25,7 +25,7 @@ from ocmt.openclaw.client import (
 from ocmt.openclaw.history import RunOutcome
 from tests.openclaw.peers import FakePeer, Peer, real_peer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(
