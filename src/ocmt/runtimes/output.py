@@ -1,7 +1,7 @@
 """An agent's output on its way into a log file that cannot outgrow its bounds.
 
-The pipe comes straight from the gateway, so its content and its speed are the agent's: what comes too fast waits
-in the pipe (and the agent with it), what is too old is dropped, and so is what a full disk does not take.
+The pipe comes straight from the gateway, so its content and its speed are the agent's: what comes too fast
+waits in the pipe (and the agent with it); what is too old is dropped, and what a full disk does not take.
 """
 
 from __future__ import annotations
