@@ -52,13 +52,14 @@ export function AgentPanel() {
       </Section>
 
       <Section title="Model">
-        <p>{known.model.label}</p>
-        {known.model.kind === "demo" && (
+        {known.model.kind === "demo" ? (
           <p>
             <a href="/settings" data-route>
-              Add a key to talk to Claude
+              {known.model.label}
             </a>
           </p>
+        ) : (
+          <p>{known.model.label}</p>
         )}
       </Section>
 

@@ -119,6 +119,7 @@ function UsageCard() {
           </label>
           <p class="muted">
             Days begin at 00:00 UTC. One message may cause at most {report.limits.turn_calls} model calls.
+            {agent.value?.model.kind === "demo" && " The demo model's tokens do not count."}
           </p>
         </>
       )}
