@@ -1,14 +1,13 @@
-"""The composition root: settings → platform → features. The only place that knows every room.
-
-Each function opens one layer as an async context manager and closes it again in the reverse order.
-"""
+"""The composition root: settings → platform → features → services. The only place that knows every room."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +46,9 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import find_tools
+from ocmt.services.all_in_one import all_in_one_app, serve
+from ocmt.services.management import Management
+from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import Settings
 from ocmt.usage.service import Ledger
 from ocmt.vault.service import Vault
@@ -70,24 +72,6 @@ class Platform:
     paths: ReachablePaths
     alone: bool
     """Whether no other process can use this database: the embedded one, in a data folder that we locked."""
-
-
-@dataclass(frozen=True)
-class Features:
-    """The rooms, composed."""
-
-    identity: Identity
-    vault: Vault
-    ledger: Ledger
-    agents: Agents
-    policy: Policy
-    runtime: AgentRuntime
-    reconciler: Reconciler
-    broker: Broker
-    chat: Chat
-    stream: EventStream
-    worker: TurnWorker
-    transcripts: TranscriptWriter
 
 
 @asynccontextmanager
@@ -128,9 +112,33 @@ async def open_platform(
         )
 
 
-@asynccontextmanager
-async def open_features(platform: Platform) -> AsyncIterator[Features]:
-    """The rooms of all services. Nothing runs yet: `services.orchestrator.running` starts that."""
+async def run_all_in_one(
+    settings: Settings,
+    listener: socket.socket,
+    paths: ReachablePaths,
+    *,
+    announce: Announce,
+    ready: Callable[[Management, Orchestrator], Awaitable[None]],
+) -> None:
+    """Everything in this process, until SIGINT or SIGTERM; then all that was started ends within 10 seconds.
+
+    `ready` is awaited once requests are answered. Raises SetupProblem where something is missing.
+    """
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with open_platform(settings, paths, announce) as platform:
+        management, orchestrator = compose(platform)
+        if platform.alone:
+            await orchestrator.agents.expire_leases()
+        app = all_in_one_app(
+            management, orchestrator, platform.database, url=settings.url, ui_dir=settings.ui_dir
+        )
+        await serve(app, orchestrator, listener, stop=stop, ready=lambda: ready(management, orchestrator))
+
+
+def compose(platform: Platform) -> tuple[Management, Orchestrator]:
+    """The rooms, wired, and the two services over them. Nothing runs yet."""
     settings, clock, database = platform.settings, platform.clock, platform.database
     policy = Policy(
         pause_after=settings.agent_pause_after,
@@ -183,7 +191,11 @@ async def open_features(platform: Platform) -> AsyncIterator[Features]:
         return AgentSpec(
             user_id=agent.user_id,
             slot=agent.slot,
-            config=render_config(model=settings.model, egress=agent.egress),
+            config=render_config(
+                model=settings.model,
+                egress=agent.egress,
+                turn_timeout=int(settings.turn_timeout.total_seconds()),
+            ),
             environment=gateway_environment(
                 gateway_token=gateway_token, broker_token=broker_token, egress=agent.egress
             ),
@@ -193,7 +205,13 @@ async def open_features(platform: Platform) -> AsyncIterator[Features]:
 
     # A start is bound by the processor: more at once than there are cores only makes all of them late.
     starts = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
-    leases = Leases(database, table="agents", key="user_id", owner=f"{socket.gethostname()}:{os.getpid()}")
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    leases = Leases(
+        database,
+        table="agents",
+        key="user_id",
+        owner=owner,
+    )
     reconciler = Reconciler(agents, leases, driver_for, platform.hints, clock)
 
     async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
@@ -207,24 +225,24 @@ async def open_features(platform: Platform) -> AsyncIterator[Features]:
         database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=settings.turn_timeout
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
-    try:
-        yield Features(
-            identity=Identity(database, platform.mail, clock, public_url=settings.url),
-            vault=vault,
-            ledger=ledger,
-            agents=agents,
-            policy=policy,
-            runtime=runtime,
-            reconciler=reconciler,
-            broker=broker,
-            chat=chat,
-            stream=EventStream(chat, database, platform.hints, clock),
-            worker=worker,
-            transcripts=TranscriptWriter(database, platform.objects, platform.hints),
-        )
-    finally:
-        await runtime.close()
-        await broker.drain()
+    management = Management(
+        identity=Identity(database, platform.mail, clock, public_url=settings.url),
+        vault=vault,
+        ledger=ledger,
+        limits=broker.limits,
+    )
+    orchestrator = Orchestrator(
+        agents=agents,
+        policy=policy,
+        runtime=runtime,
+        reconciler=reconciler,
+        broker=broker,
+        chat=chat,
+        stream=EventStream(chat, database, platform.hints, clock),
+        worker=worker,
+        transcripts=TranscriptWriter(database, platform.objects, platform.hints),
+    )
+    return management, orchestrator
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -248,7 +266,9 @@ async def _embedded_database(
     binaries = find_binaries(settings.cache_dir)
     if binaries is None:
         raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
-    server = EmbeddedPostgres(data / "postgres", binaries=binaries, view=paths.view)
+    server = EmbeddedPostgres(
+        data / "postgres", binaries=binaries, view=paths.view, cache_dir=settings.cache_dir
+    )
     dsn = await server.start()
     stack.push_async_callback(server.stop)
     return dsn

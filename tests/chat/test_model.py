@@ -53,10 +53,13 @@ def test_a_title_is_one_short_line(text: str) -> None:
 
 events = st.lists(
     st.builds(
-        lambda kind, turn, text: Event(kind, turn, {"text": text}),
+        lambda kind, turn, text, anew: Event(
+            kind, turn, {"text": text} | ({"replace": True} if anew else {})
+        ),
         st.sampled_from([EventType.DELTA, EventType.TOOL, EventType.COMPLETED]),
         st.sampled_from(TURNS),
         st.text(max_size=5),
+        st.booleans(),
     )
 )
 
@@ -64,10 +67,12 @@ events = st.lists(
 @given(events)
 def test_joining_pieces_loses_and_reorders_nothing(batch: list[Event]) -> None:
     def answers(log: list[Event]) -> dict[UUID, str]:
-        return {
-            turn: "".join(e.data["text"] for e in log if e.turn_id == turn and e.type is EventType.DELTA)
-            for turn in TURNS
-        }
+        told = dict.fromkeys(TURNS, "")
+        for event in log:
+            if event.type is EventType.DELTA:
+                before = "" if event.data.get("replace") else told[event.turn_id]
+                told[event.turn_id] = before + event.data["text"]
+        return told
 
     merged = merge_deltas(batch)
     assert answers(merged) == answers(batch)

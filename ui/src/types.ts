@@ -108,7 +108,7 @@ export type StreamEvent = { seq: number; turn_id: string } & (
   | { type: "turn.accepted"; text: string; attempt: number }
   | { type: "agent.progress"; step: string; text: string }
   | { type: "turn.started" }
-  | { type: "turn.delta"; text: string }
+  | { type: "turn.delta"; text: string; replace?: true }
   | ({ type: "turn.tool" } & ToolCall)
   | { type: "turn.completed"; message: string | null; usage: Usage | null }
   | ({ type: "turn.failed" } & Fault)

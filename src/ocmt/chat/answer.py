@@ -15,6 +15,17 @@ from uuid import UUID
 
 import structlog
 
+from ocmt.agents.gateway import (
+    Aborted,
+    Delta,
+    Failed,
+    Final,
+    GatewayClient,
+    GatewayError,
+    RunEvent,
+    Status,
+    Tool,
+)
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
@@ -22,7 +33,6 @@ from ocmt.chat import log as event_log
 from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, Unavailable
-from ocmt.openclaw.client import Aborted, Delta, Failed, Final, GatewayClient, GatewayError, RunEvent, Tool
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 
@@ -62,6 +72,8 @@ class Run:
         self.stop = asyncio.Event()
         self.writer: event_log.TurnWriter | None = None
         self.recovering = turn.status is TurnStatus.RUNNING
+        self.behind = False
+        """Whether the run said what we did not hear: then its next piece is taken with all before it."""
         if turn.stop_requested:
             self.stop.set()
 
@@ -174,9 +186,14 @@ class Answerer:
             raise _GatewayLost(str(error)) from error
         if outcome.status == "finished":
             raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
+        if outcome.status == "stopped":
+            raise _Ended(TurnStatus.STOPPED)
+        if outcome.status == "failed":
+            raise _Ended(TurnStatus.FAILED, fault=await self._why(turn, outcome.text or "its run failed"))
         if turn.attempt >= MAX_ATTEMPTS:
             raise _Ended(TurnStatus.FAILED, fault=CRASHED)
         run_id = outcome.run_id if outcome.status == "running" else None
+        run.behind = run_id is not None
         async with self._database.transaction() as connection:
             row = await queries.turn_taken_up_again(
                 connection,
@@ -261,7 +278,9 @@ class Answerer:
     async def _take(self, event: RunEvent, run: Run, writer: event_log.TurnWriter) -> None:
         match event:
             case Delta():
-                await writer.put_delta(event.text)
+                anew = event.replace or run.behind
+                run.behind = False
+                await writer.put_delta(event.message if anew else event.text, replace=anew)
             case Tool():
                 writer.put(
                     EventType.TOOL,
@@ -280,8 +299,9 @@ class Answerer:
                 raise _Ended(TurnStatus.FAILED, fault=fault)
             case Failed():
                 raise _Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
-            case _:
-                pass  # a change of phase: nothing that the user sees
+            case Status():
+                if event.text:
+                    writer.put(EventType.PROGRESS, step="note", text=event.text)
 
     async def _stop_when_asked(self, gateway: GatewayClient, run: Run, run_id: str) -> None:
         await run.stop.wait()

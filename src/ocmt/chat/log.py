@@ -113,13 +113,16 @@ class TurnWriter:
         self._buffer.append(Event(type_, self._turn.id, data))
         self._filled.set()
 
-    async def put_delta(self, text: str) -> None:
-        """Add a piece of the answer; waits while too much is buffered. Raises LeaseLost."""
+    async def put_delta(self, text: str, *, replace: bool = False) -> None:
+        """Add a piece of the answer, or with `replace` begin it anew with this one.
+
+        Waits while too much is buffered. Raises LeaseLost.
+        """
         if len(self._buffer) >= MAX_BUFFERED:
             self._drained.clear()
             await self._drained.wait()
         self.check()
-        self.put(EventType.DELTA, text=text)
+        self.put(EventType.DELTA, text=text, **({"replace": True} if replace else {}))
 
     def check(self) -> None:
         """Raises what ended the writing, if anything did."""

@@ -181,10 +181,10 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
             and event.type is EventType.DELTA
             and last.type is EventType.DELTA
             and last.turn_id == event.turn_id
+            and not event.data.get("replace")
         ):
-            merged[-1] = Event(
-                EventType.DELTA, event.turn_id, {"text": last.data["text"] + event.data["text"]}
-            )
+            joined = {**last.data, "text": last.data["text"] + event.data["text"]}
+            merged[-1] = Event(EventType.DELTA, event.turn_id, joined)
         else:
             merged.append(event)
     return merged

@@ -93,7 +93,13 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
         raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
     paths = ReachablePaths()
     paths.enter()
-    server = EmbeddedPostgres(folder, binaries=binaries, log=structlog.get_logger(__name__), view=paths.view)
+    server = EmbeddedPostgres(
+        folder,
+        binaries=binaries,
+        log=structlog.get_logger(__name__),
+        view=paths.view,
+        cache_dir=settings.cache_dir,
+    )
     try:
         yield await server.start()
     finally:

@@ -48,21 +48,22 @@ def up(
 
 
 async def _run(settings: Settings, listener: socket.socket, paths: ReachablePaths) -> None:
-    from ocmt.bootstrap import Features
+    from ocmt.bootstrap import run_all_in_one
     from ocmt.platform import telemetry
-    from ocmt.services import all_in_one
+    from ocmt.services.management import Management
+    from ocmt.services.orchestrator import Orchestrator
 
     telemetry.configure_logging(settings.log_format, settings.log_level)
 
-    async def ready(features: Features) -> None:
-        isolation = await features.runtime.probe()
+    async def ready(management: Management, orchestrator: Orchestrator) -> None:
+        isolation = await orchestrator.runtime.probe()
         say(f"agents run in: {isolation.level} ({isolation.summary})")
         for missing in isolation.missing:
             say(f"  not here: {missing}")
         say(f"ready {settings.url}")
-        say(f"sign in once: {await features.identity.make_link(None, ttl=LINK_LIFETIME)}")
+        say(f"sign in once: {await management.identity.make_link(None, ttl=LINK_LIFETIME)}")
 
-    await all_in_one.run(settings, listener, paths, announce=say, ready=ready)
+    await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
     say("stopped")
 
 
