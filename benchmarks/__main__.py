@@ -19,6 +19,8 @@ from ocmt.testing.anthropic import FakeAnthropic
 from ocmt.testing.installation import Installation, Person
 
 KEY = "sk-ant-test-of-the-benchmarks"
+PAUSE_AFTER = "4s"
+"""Longer than a bare turn between two of the agent's, or its next would find it paused."""
 ROOMS = ("wakes", "turns", "pauses")
 """What can be left out; the platform must start in any case."""
 QUIET = 5.0
@@ -42,7 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ocmt-bench-", ignore_cleanup_errors=True) as folder:
         measured = asyncio.run(_measure(Path(folder), options))
     for result in measured:
-        print(result.line())
+        print(result.line(), *(f"\n    {name}: {value}" for name, value in result.more.items()))
     if not options.dry and tuple(options.only) == ROOMS:
         results.save(measured, busy=busy)
         print(f"written: {results.FILE}")
@@ -55,7 +57,7 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
         environment = {
             "ANTHROPIC_API_KEY": KEY,
             "OCMT_ANTHROPIC_URL": anthropic.url,
-            "OCMT_AGENT_PAUSE_AFTER": "2s",
+            "OCMT_AGENT_PAUSE_AFTER": PAUSE_AFTER,
             "OCMT_AGENT_STOP_AFTER": "1h",
             "OCMT_DAILY_TOKEN_LIMIT": "1000000000",
         }

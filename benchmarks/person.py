@@ -21,6 +21,8 @@ class Timed:
     accepted: float
     progress: float | None
     """To the first line about the agent's waking; None where it was awake."""
+    started: float
+    """To the event that says that the agent has the message."""
     first: float
     """To the first piece of the answer."""
     whole: float
@@ -60,7 +62,9 @@ class Timekeeper:
                 if event.data["turn_id"] == turn["id"]:
                     at.setdefault(event.type, event.at - began)
         assert "turn.completed" in at, f"the turn was not answered: {at}"
-        return Timed(accepted, at.get("agent.progress"), at["turn.delta"], at["turn.completed"])
+        return Timed(
+            accepted, at.get("agent.progress"), at["turn.started"], at["turn.delta"], at["turn.completed"]
+        )
 
     async def _follow(self) -> None:
         after = 0

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
-from benchmarks.person import MESSAGE, Timekeeper
+from benchmarks.person import MESSAGE, Timed, Timekeeper
 from benchmarks.results import Result
 from ocmt.testing.installation import Person
 
@@ -17,6 +17,8 @@ OVERHEAD_TARGET = 25.0
 PAUSE_TARGET = 50.0
 PAUSE = 5.0
 WARM_UP = 5
+SETTLE = 0.3
+"""Seconds between two turns: what a gateway does after one must not slow down the other side's next."""
 PARTS = ("accepted", "before_model", "after_model", "peer_before_model", "peer_after_model")
 """Of a turn: message → 202; message → the model is called; the model's answer is written → the turn's end."""
 
@@ -34,8 +36,10 @@ async def measure_overhead(
         began = time.monotonic()
         timed = await timekeeper.ask()
         before, after = model.asked_at - began, began + timed.whole - model.answered_at
+        await asyncio.sleep(SETTLE)
         began = time.monotonic()
         answered = await bare.ask(session, MESSAGE)
+        await asyncio.sleep(SETTLE)
         if number >= WARM_UP:
             ours.append(1000 * timed.whole)
             theirs.append(1000 * answered.whole)
@@ -61,19 +65,25 @@ async def measure_overhead(
 async def measure_pause(person: Person, timekeeper: Timekeeper, rounds: int) -> Result:
     """A turn that finds its agent paused for 5 s, then one that finds it awake, and so on."""
     await timekeeper.ask()
-    paused: list[float] = []
-    awake: list[float] = []
+    paused: list[Timed] = []
+    awake: list[Timed] = []
     for _ in range(rounds):
         await person.wait_for_state("paused")
         await asyncio.sleep(PAUSE)
-        paused.append(1000 * (await timekeeper.ask()).first)
-        awake.append(1000 * (await timekeeper.ask()).first)
+        paused.append(await timekeeper.ask())
+        await asyncio.sleep(SETTLE)
+        awake.append(await timekeeper.ask())
+    ours, theirs = ([1000 * timed.first for timed in side] for side in (paused, awake))
     return Result(
         "wake_from_pause_5s",
         "ms",
-        paused,
+        ours,
         target=f"at most {PAUSE_TARGET:g} ms more",
-        met=median(paused) - median(awake) <= PAUSE_TARGET,
+        met=median(ours) - median(theirs) <= PAUSE_TARGET,
         peer="a turn of the same agent, awake: message sent → first delta",
-        peer_samples=awake,
+        peer_samples=theirs,
+        more={
+            "to_started": round(median(1000 * timed.started for timed in paused), 1),
+            "peer_to_started": round(median(1000 * timed.started for timed in awake), 1),
+        },
     )
