@@ -20,7 +20,7 @@ from tests.browser.visitor import Visitor
 
 pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.timeout(300)]
 
-ENVIRONMENT = {"OCMT_AGENT_PAUSE_AFTER": "1h", "OCMT_AGENT_STOP_AFTER": "2h", "OCMT_TURN_CALL_LIMIT": "3"}
+ENVIRONMENT = {"OCMT_TURN_CALL_LIMIT": "3"}
 DESK = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 844}
 HOSTILE = (
@@ -33,7 +33,7 @@ HOSTILE = (
 ```""",
     """[one](java&#115;cript:document.title='taken') [two](vbscript:x) [three](data:text/html;base64,PGI+)
 [four](//evil.example) ![a picture](https://evil.example/pixel.png)
-[fine](https://example.org/ "a 'title\" onclick=x")""",
+[fine](https://example.org/ 'a title" onclick="x')""",
 )
 
 
@@ -175,16 +175,17 @@ async def test_an_answer_reloaded_half_way_completes_with_nothing_doubled(anna: 
 
 
 async def test_an_answer_can_be_stopped_and_asked_for_again(anna: Visitor) -> None:
-    await anna.write("tell me a long story")
-    for _ in range(2):
+    async def stop() -> None:
         await expect(anna.answers.last).to_contain_text("keeper")
         await anna.button("Stop").click()
         await expect(anna.answers.last).to_contain_text("Stopped.")
         await expect(anna.answers.last).to_have_attribute("aria-busy", "false")
         await expect(anna.button("Stop")).to_be_hidden()
-        if _ == 0:
-            await anna.answers.last.get_by_role("button", name="Try again").click()
-            await expect(anna.answers.last).to_have_attribute("aria-busy", "true")
+
+    await anna.write("tell me a long story")
+    await stop()
+    await anna.try_again()
+    await stop()
 
 
 async def test_a_failure_is_said_in_plain_words_and_can_be_tried_again(anna: Visitor) -> None:
@@ -245,6 +246,7 @@ async def test_an_answer_cannot_bring_anything_into_the_page_but_text(anna: Visi
     links = answer.get_by_role("link")
     addresses = await links.evaluate_all("links => links.map(link => link.href)")
     assert addresses == ["https://evil.example/pixel.png", "https://example.org/"]
+    await expect(links.last).to_have_attribute("title", 'a title" onclick="x')
     for link in await links.all():
         assert await link.get_attribute("rel") == "noopener noreferrer"
     assert await anna.page.title() == title
@@ -338,10 +340,10 @@ async def test_a_key_is_stored_without_coming_back_and_can_be_removed(anna: Visi
     await expect(anna.page.get_by_text("wxyz")).to_be_visible()
     await expect(anna.page.get_by_label("Anthropic API key")).to_have_value("")
     assert "not-a-real-key" not in await anna.page.content()
-    await expect(anna.page.get_by_text("Your agent uses:")).not_to_contain_text("demo model")
+    await expect(anna.page.get_by_text("Your agent uses")).not_to_contain_text("demo model")
     await anna.button("Remove").click()
     await anna.page.get_by_role("dialog").get_by_role("button", name="Remove").click()
-    await expect(anna.page.get_by_text("Your agent uses:")).to_contain_text("demo model")
+    await expect(anna.page.get_by_text("Your agent uses")).to_contain_text("demo model")
 
 
 async def test_the_look_follows_the_system_or_the_choice_and_the_choice_is_kept(anna: Visitor) -> None:
@@ -349,7 +351,7 @@ async def test_the_look_follows_the_system_or_the_choice_and_the_choice_is_kept(
         return await anna.page.evaluate("getComputedStyle(document.body).backgroundColor")
 
     dark = await background()
-    await anna.picture("settings")
+    await anna.picture("settings", anna.page.get_by_role("region", name="Model"))
     await anna.page.emulate_media(color_scheme="light")
     light = await background()
     assert light != dark
@@ -382,7 +384,7 @@ async def test_put_to_sleep_it_wakes_with_the_next_message_and_remembers(anna: V
     await anna.expect_agent("Waking")
     await anna.button("Stop").click()
     await expect(anna.answers.last).to_contain_text("Stopped.")
-    await anna.answers.last.get_by_role("button", name="Try again").click()
+    await anna.try_again()
     answer = await anna.answer(before + 1)
     await expect(answer).to_contain_text("Hello from the demo model.")
     await anna.expect_agent("Awake")

@@ -1,4 +1,4 @@
-"""A person at a browser: finds things by what they are called on the screen, notes the complaints of the page.
+"""A person at a browser: finds things by what they are called on the screen, notes the page's complaints.
 
 Nothing here knows a CSS class where an accessible name says it: what these tests reach, a screen reader does.
 """
@@ -111,6 +111,11 @@ class Visitor:
         before = await self.answers.count()
         await self.write(text)
         return await self.answer(before + 1)
+
+    async def try_again(self) -> None:
+        """Ask once more for the last answer; returns when it is on its way."""
+        await self.answers.last.get_by_role("button", name="Try again").click()
+        await expect(self.answers.last).to_have_attribute("aria-busy", "true")
 
     async def expect_agent(self, word: str) -> None:
         """Wait until the agent is said to be in this state."""

@@ -186,7 +186,12 @@ function continued(turn: TurnView, event: Exclude<StreamEvent, { type: "turn.acc
     case "turn.started":
       return { ...turn, status: "running", progress: null };
     case "turn.delta":
-      return { ...turn, status: "running", progress: null, answer: event.replace ? event.text : turn.answer + event.text };
+      return {
+        ...turn,
+        status: "running",
+        progress: null,
+        answer: event.replace ? event.text : turn.answer + event.text,
+      };
     case "turn.tool":
       return { ...turn, status: "running", progress: null, tools: withTool(turn.tools, event) };
     case "turn.completed":

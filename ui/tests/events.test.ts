@@ -154,6 +154,13 @@ describe("a message of one's own", () => {
     expect(late.turns[0]?.answer).toBe("Hello");
   });
 
+  test("an answer that begins anew takes the place of what was streamed", () => {
+    const first: StreamEvent = { seq: 2, turn_id: "t", type: "turn.delta", text: "Hal" };
+    const anew: StreamEvent = { seq: 3, turn_id: "t", type: "turn.delta", text: "Hel", replace: true };
+    const more: StreamEvent = { seq: 4, turn_id: "t", type: "turn.delta", text: "lo" };
+    expect(play([accepted, first, anew, more], sending).turns[0]?.answer).toBe("Hello");
+  });
+
   test("that could not be sent stays with the reason, and can be sent again under its key", () => {
     const failed = reduce(sending, { type: "not_sent", key: "k", problem: "No network." });
     expect(failed.pending[0]?.problem).toBe("No network.");

@@ -123,7 +123,7 @@ def _talk(words: str) -> DemoAnswer:
         return DemoAnswer(_STORY, pace=_UNHURRIED)
     if re.search(r"\b(code|script|function|program|python|javascript)\b", asked):
         return DemoAnswer(_CODE)
-    if not asked or re.match(r"(hi|hello|hey|good (morning|day|evening))\b", asked):
+    if not asked or re.match(r"(hi|hello|hey|help|good (morning|day|evening)|what can you)\b", asked):
         return DemoAnswer(
             f"Hello! {_WHO}: your agent runs, but no language model stands behind it yet. {_KEY}\n\n{_CAN}"
         )

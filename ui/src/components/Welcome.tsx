@@ -13,11 +13,11 @@ export function Welcome({ onPick }: { onPick: (text: string) => void }) {
         <>
           <p>
             This is an AI agent of your own. It works in a sandbox on this server, with a folder of files that
-            only it and you can see.
+            no other user can see.
           </p>
           <p>
             It sleeps while you do not need it and costs nothing then. Write something: it wakes, which takes
-            a few seconds the first time, and answers here.
+            some ten seconds, and answers here.
           </p>
         </>
       )}

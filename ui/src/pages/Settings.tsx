@@ -33,7 +33,16 @@ export function Settings() {
           <h2 id="settings-model">Model</h2>
           {agent.value && (
             <p>
-              Your agent uses: <strong>{agent.value.model.label}</strong>
+              {agent.value.model.kind === "demo" ? (
+                <>
+                  Your agent uses the <strong>demo model</strong>, whose answers were written beforehand. Add
+                  a key to talk to Claude.
+                </>
+              ) : (
+                <>
+                  Your agent uses <strong>{agent.value.model.label}</strong>
+                </>
+              )}
             </p>
           )}
           <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
