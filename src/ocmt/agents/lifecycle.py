@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -18,8 +18,9 @@ import structlog
 
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.service import Agents, Change
-from ocmt.agents.starting import AgentFailed, Report, StartFailed, wait_for_hello
-from ocmt.errors import LeaseLost, OcmtError, Unavailable
+from ocmt.agents.starting import AgentFailed, Report, StartFailed, failed_by, wait_for_hello
+from ocmt.agents.suspension import may_be_frozen, take_work, take_work_or_close
+from ocmt.errors import LeaseLost, OcmtError
 from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
@@ -30,7 +31,8 @@ log = structlog.get_logger(__name__)
 SpecOf = Callable[[Agent, str, str], AgentSpec]
 """(agent, broker token, gateway token) → what the runtime needs to run it."""
 
-PAUSED_RPC_TIMEOUT = 10.0
+NOT_HERE = "Another server, or the next start of this one, looks after your agent."
+REPAIRING = "OpenClaw refuses this agent's configuration; its own doctor is trying to mend it."
 
 
 class Driver:
@@ -73,13 +75,18 @@ class Driver:
             and (self._waking is None or self._waking.done())
         )
 
+    @property
+    def retired(self) -> bool:
+        """Whether this hand is no longer on the agent."""
+        return self._closed
+
     async def awake(self, report: Report | None = None) -> GatewayClient:
         """The gateway of the awake agent; wakes it if need be.
 
         Raises: AgentFailed with plain words, LeaseLost.
         """
         if self._closed:
-            raise LeaseLost("Another server, or the next start of this one, looks after your agent.")
+            raise LeaseLost(NOT_HERE)
         gateway = self._gateway
         # While it goes to sleep the lock is held; then the slow way finds out what became of it.
         if gateway is not None and not gateway.closed and not self._frozen and not self._lock.locked():
@@ -87,6 +94,7 @@ class Driver:
         if self._waking is None or self._waking.done():
             self._progress = None
             self._waking = asyncio.create_task(self._wake(), name=f"wake {self.user_id}")
+            self._waking.add_done_callback(_noticed)
         waking = self._waking
         if report is not None:
             self._reports.add(report)
@@ -105,8 +113,10 @@ class Driver:
         agent = await self._agents.find(self.user_id)
         if agent.restart_asked:
             await self._restart()
-        elif agent.state in (State.AWAKE, State.PAUSED) and (self._gateway is None or self._gateway.closed):
+        elif self._broken(agent):
             await self._mend()
+        elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
+            await self.awake()
         elif agent.desired is State.STOPPED and agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
             await self._stop(idle_for=None)
         else:
@@ -114,7 +124,7 @@ class Driver:
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
-        async with self._lock:
+        async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.STOPPED, State.FAILED):
                 state = await self._runtime.stop(self.user_id, agent.runtime_state, grace=5)
@@ -138,7 +148,9 @@ class Driver:
         self._closed = True
 
     async def abandon(self) -> None:
-        """The lease is lost: end what runs here at once and write nothing."""
+        """The lease is lost: end what runs here at once and write nothing. Idempotent."""
+        if self._closed:
+            return
         self._closed = True
         if self._waking is not None:
             self._waking.cancel()
@@ -149,7 +161,7 @@ class Driver:
     # Waking
 
     async def _wake(self) -> GatewayClient:
-        async with self._lock:
+        async with self._hand():
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
             agent = await self._agents.find(self.user_id)
             if agent.state is State.PAUSED:
@@ -157,10 +169,12 @@ class Driver:
                 if resumed is not None:
                     return resumed
                 agent = await self._agents.find(self.user_id)
-            if agent.state in (State.AWAKE, State.STARTING, State.STOPPING):
-                # A broken connection, or a start that was cut short: begin from a clean slate.
-                await self._end(agent.runtime_state, grace=2)
-                agent = await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state={}))
+            elif self._broken(agent):
+                agent = await self._lost(agent)
+            elif agent.state is State.AWAKE:
+                # It was about to sleep when it was needed, and stayed awake.
+                assert self._gateway is not None
+                return self._gateway
             return await self._start_until(agent, deadline)
 
     async def _resume(self, agent: Agent) -> GatewayClient | None:
@@ -172,17 +186,13 @@ class Driver:
         try:
             await self._runtime.resume(self.user_id, agent.runtime_state)
             self._frozen = False
-            await self._resume_gateway(gateway)
+            await take_work(gateway, self.user_id)
         except (OcmtError, GatewayError) as error:
             log.warning("agent did not survive its pause", user_id=str(self.user_id), error=str(error))
             await self._lost(agent)
             return None
         await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
         return gateway
-
-    async def _resume_gateway(self, gateway: GatewayClient) -> None:
-        # The suspension may have run out by itself while it was paused; then there is nothing to resume.
-        await asyncio.wait_for(gateway.resume_suspend(self._suspension), PAUSED_RPC_TIMEOUT)
 
     async def _start_until(self, agent: Agent, deadline: float) -> GatewayClient:
         repair = False
@@ -199,20 +209,19 @@ class Driver:
                     reason=failure.words,
                     detail=failure.detail,
                 )
-                agent = await self._failed(failure.words)
                 if failure.repairable and not repair:
                     repair = True
-                    agent = replace(agent, retry_at=None)
-                elif failure.final or agent.failures >= self._policy.max_failures:
+                    agent = replace(await self._failed(REPAIRING, final=False), retry_at=None)
+                    continue
+                agent = await self._failed(failure.words, final=failure.final)
+                if agent.retry_at is None:
                     raise AgentFailed(failure.words, detail=failure.detail) from None
 
     async def _wait_for_retry(self, agent: Agent, deadline: float) -> None:
         assert agent.retry_at is not None
         wait = (agent.retry_at - self._clock.now()).total_seconds()
         if self._clock.monotonic() + wait > deadline:
-            raise AgentFailed(
-                "Your agent keeps failing to start. It will be tried again later.", retry_after=wait
-            )
+            raise AgentFailed(f"{_words(agent)} It will be tried again in {wait:.0f} s.", retry_after=wait)
         self._tell("retry", f"OpenClaw stopped; starting it again in {wait:.0f} s")
         await self._clock.sleep(wait)
 
@@ -236,10 +245,11 @@ class Driver:
                     timeout=max(1.0, deadline - self._clock.monotonic()),
                     show=self._show,
                 )
-            except OcmtError as error:
+            except (StartFailed, OcmtError, GatewayError) as error:
                 await self._runtime.stop(self.user_id, agent.runtime_state, grace=1)
-                final = error.kind != "temporary"
-                raise StartFailed(error.message, detail=error.detail or "", final=final) from error
+                if isinstance(error, StartFailed | LeaseLost):
+                    raise
+                raise failed_by(error) from error
             self._gateway = gateway
             await self._agents.apply(
                 agent, self.lease, Change(Event.HELLO, failures=agent.failures, runtime_state=runtime_state)
@@ -249,11 +259,18 @@ class Driver:
 
     # Watching
 
+    def _broken(self, agent: Agent) -> bool:
+        """Whether the row says something that is not so: to be asked by the lock's holder, or before it."""
+        if agent.state in (State.STARTING, State.STOPPING):
+            return True  # who did that has died, or met an error
+        living = self._gateway is not None and not self._gateway.closed
+        return agent.state in (State.AWAKE, State.PAUSED) and not living
+
     async def _mend(self) -> None:
-        """The connection to the gateway is gone though the row says awake: note the crash."""
-        async with self._lock:
+        """Make the row true again: the connection to the gateway is gone, or a change was cut short."""
+        async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state in (State.AWAKE, State.PAUSED) and (self._gateway is None or self._gateway.closed):
+            if self._broken(agent):
                 seen = await self._runtime.observe(self.user_id, agent.runtime_state)
                 log.warning(
                     "agent lost",
@@ -264,18 +281,18 @@ class Driver:
                 )
                 await self._lost(agent)
 
-    async def _lost(self, agent: Agent) -> None:
+    async def _lost(self, agent: Agent) -> Agent:
         await self._end(agent.runtime_state, grace=1)
-        if agent.state is State.PAUSED:
-            await self._agents.apply(agent, self.lease, Change(Event.CRASH, runtime_state={}))
-        else:
-            await self._failed("Your agent stopped unexpectedly.")
+        if agent.state is State.AWAKE:
+            return await self._failed("Your agent stopped unexpectedly.", final=False)
+        event = Event.CRASH if agent.state is State.PAUSED else Event.ORPHANED
+        return await self._agents.apply(agent, self.lease, Change(event, runtime_state={}))
 
-    async def _failed(self, words: str) -> Agent:
+    async def _failed(self, words: str, *, final: bool) -> Agent:
         agent = await self._agents.find(self.user_id)
         now = self._clock.now()
         failures = failures_after_crash(agent, now, self._policy)
-        given_up = failures >= self._policy.max_failures
+        given_up = final or failures >= self._policy.max_failures
         return await self._agents.apply(
             agent,
             self.lease,
@@ -302,57 +319,57 @@ class Driver:
             await self._stop(idle_for=self._policy.stop_after)
 
     async def _pause(self) -> None:
-        async with self._lock:
+        async with self._hand():
             agent = await self._agents.find(self.user_id)
-            gateway = self._gateway
-            if agent.state is not State.AWAKE or gateway is None or not await self._gateway_agrees(gateway):
+            if agent.state is not State.AWAKE or self._gateway is None:
                 return
-            if not await self._agents.apply_pause(agent, self.lease, idle_for=self._policy.pause_after):
-                await self._resume_gateway(gateway)
+            commit = self._agents.apply_pause(agent, self.lease, idle_for=self._policy.pause_after)
+            if not await self._may_sleep(self._gateway, commit):
                 return
             assert isinstance(self._runtime, CanPause)
             self._frozen = True
-            await self._runtime.pause(self.user_id, agent.runtime_state)
+            try:
+                await self._runtime.pause(self.user_id, agent.runtime_state)
+            except OcmtError as error:
+                log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
+                self._leave_until = self._clock.now() + self._policy.busy_retry
+                await self._resume(replace(agent, state=State.PAUSED))
 
     async def _stop(self, *, idle_for: timedelta | None) -> None:
-        async with self._lock:
+        async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
                 return
             gateway = self._gateway if agent.state is State.AWAKE else None
-            if gateway is not None and not await self._gateway_agrees(gateway):
-                return
-            if not await self._agents.apply_stopping(agent, self.lease, idle_for=idle_for):
-                if gateway is not None:
-                    await self._resume_gateway(gateway)
+            commit = self._agents.apply_stopping(agent, self.lease, idle_for=idle_for)
+            if not await self._may_sleep(gateway, commit):
                 return
             await self._end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
             await self._agents.apply(stopping, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
 
     async def _restart(self) -> None:
-        async with self._lock:
+        async with self._hand():
             agent = await self._agents.find(self.user_id)
-            await self._agents.restart_done(self.lease)
             if agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
                 agent = await self._agents.apply(agent, self.lease, Change(Event.STOP))
                 await self._end(agent.runtime_state, grace=5)
                 await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
         await self.awake()
 
-    async def _gateway_agrees(self, gateway: GatewayClient) -> bool:
-        """Ask the gateway whether it may sleep; `busy` leaves it in peace for a while."""
+    async def _may_sleep(self, gateway: GatewayClient | None, commit: Coroutine[None, None, bool]) -> bool:
+        """Whether gateway and row agree to its sleep; where only the gateway does, it takes work again."""
+        if gateway is not None and not await may_be_frozen(gateway, self.user_id):
+            commit.close()
+            self._leave_until = self._clock.now() + self._policy.busy_retry
+            return False
+        committed = False
         try:
-            answer = await gateway.prepare_suspend(self._suspension)
-        except (GatewayError, Unavailable) as error:
-            log.info(
-                "gateway did not answer whether it may sleep", user_id=str(self.user_id), error=str(error)
-            )
-            answer = None
-        if answer is not None and answer.ready:
-            return True
-        self._leave_until = self._clock.now() + self._policy.busy_retry
-        return False
+            committed = await commit
+        finally:
+            if gateway is not None and not committed:
+                await take_work_or_close(gateway, self.user_id)
+        return committed
 
     async def _end(self, runtime_state: dict[str, object], *, grace: float) -> None:
         if self._gateway is not None:
@@ -366,11 +383,15 @@ class Driver:
         self._frozen = False
         await self._runtime.stop(self.user_id, runtime_state, grace=grace)
 
-    # Telling
+    @contextlib.asynccontextmanager
+    async def _hand(self) -> AsyncIterator[None]:
+        """The lock, as long as the lease is ours."""
+        async with self._lock:
+            if self._closed:
+                raise LeaseLost(NOT_HERE)
+            yield
 
-    @property
-    def _suspension(self) -> str:
-        return f"ocmt-{self.user_id}"
+    # Telling
 
     async def _show(self, step: str) -> None:
         self._tell(step, START_STEPS[step])
@@ -380,3 +401,13 @@ class Driver:
         self._progress = (step, text)
         for report in tuple(self._reports):
             report(step, text)
+
+
+def _words(agent: Agent) -> str:
+    return (agent.error or {}).get("message") or "Your agent keeps failing to start."
+
+
+def _noticed(wake: asyncio.Task[GatewayClient]) -> None:
+    """Whoever waits for it hears of its failure; that nobody may wait any more is no reason to complain."""
+    if not wake.cancelled():
+        wake.exception()

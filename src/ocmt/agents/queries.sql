@@ -1,6 +1,6 @@
 -- name: create_agent!
-insert into agents (user_id, runtime, broker_token_hash)
-values (:user_id, :runtime, :broker_token_hash)
+insert into agents (user_id, runtime, broker_token_hash, since, last_active_at)
+values (:user_id, :runtime, :broker_token_hash, :now, :now)
 on conflict (user_id) do nothing;
 
 -- name: find_agent^
@@ -38,7 +38,7 @@ returning user_id;
 update agents
 set state = :state, since = :now, progress = null, error = :error, failures = :failures, retry_at = :retry_at,
     runtime_state = :runtime_state, image = coalesce(:image, image),
-    desired = coalesce(:desired, desired)
+    desired = coalesce(:desired, desired), restart_asked = restart_asked and :state <> 'starting'
 where user_id = :user_id and lease_token = :lease_token
 returning user_id;
 
@@ -68,7 +68,9 @@ where a.user_id = :user_id and a.lease_token = :lease_token
 returning a.user_id;
 
 -- name: ask_awake!
-update agents set desired = 'awake', last_active_at = :now, retry_at = null,
+-- One that has failed, and may have been given up, is tried again at once.
+update agents set desired = 'awake', last_active_at = :now,
+  retry_at = case when state = 'failed' then :now::timestamptz end,
   failures = case when state = 'failed' then 0 else failures end
 where user_id = :user_id;
 
@@ -79,11 +81,9 @@ where user_id = :user_id
 returning user_id;
 
 -- name: ask_restart!
-update agents set restart_asked = true, desired = 'awake', last_active_at = :now, failures = 0, retry_at = null
+update agents set restart_asked = true, desired = 'awake', last_active_at = :now, failures = 0,
+  retry_at = case when state = 'failed' then :now::timestamptz end
 where user_id = :user_id;
-
--- name: restart_done!
-update agents set restart_asked = false where user_id = :user_id and lease_token = :lease_token;
 
 -- name: set_egress!
 update agents set egress = :egress where user_id = :user_id;

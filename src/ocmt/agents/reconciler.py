@@ -43,13 +43,14 @@ class Reconciler:
         self._drivers: dict[UUID, Driver] = {}
         self._taking: dict[UUID, asyncio.Task[Driver | None]] = {}
         self._jobs: dict[UUID, asyncio.Task[None]] = {}
+        self._endings: dict[UUID, asyncio.Task[None]] = {}
         self._closing = False
 
     async def drive(self, user_id: UUID) -> Driver | None:
-        """This process's hand on the agent, or None while another replica drives it."""
+        """This process's hand on the agent, or None while another replica drives it, or nobody yet again."""
         driver = self._drivers.get(user_id)
         if driver is not None:
-            return driver
+            return None if driver.retired else driver
         if self._closing:
             return None
         taking = self._taking.get(user_id)
@@ -68,12 +69,15 @@ class Reconciler:
         self._closing = True
         for job in self._jobs.values():
             job.cancel()
-        if self._jobs:
-            await asyncio.wait(self._jobs.values())
+        under_way = [*self._jobs.values(), *self._taking.values(), *self._endings.values()]
+        if under_way:
+            await asyncio.wait(under_way)
         await asyncio.gather(*(self._close(driver) for driver in tuple(self._drivers.values())))
 
     async def _take(self, user_id: UUID) -> Driver | None:
         try:
+            if user_id in self._endings:
+                await asyncio.wait([self._endings[user_id]])
             await self._agents.find(user_id)
             lease = await self._leases.take(user_id)
             if lease is None:
@@ -94,10 +98,9 @@ class Reconciler:
                 log.warning("heartbeat failed", error=str(error))
                 continue
             for user_id in lost:
-                driver = self._drivers.pop(user_id, None)
+                driver = self._drivers.get(user_id)
                 if driver is not None:
-                    log.warning("lease lost", user_id=str(user_id))
-                    await driver.abandon()
+                    self._abandon(driver)
 
     async def _looks(self) -> None:
         with self._hints.subscribe(CHANNEL) as hinted:
@@ -137,25 +140,51 @@ class Reconciler:
         try:
             await driver.tick()
             agent = await self._agents.find(driver.user_id)
-            if agent.desired == "awake" and driver.asleep and agent.state == "stopped":
-                await driver.awake()
-            elif driver.asleep and agent.state in ("stopped", "failed"):
-                # Retired before anything is awaited: whoever still holds this driver must not use its lease.
-                driver.retire()
-                self._drivers.pop(driver.user_id, None)
-                await self._leases.release(driver.lease)
+            wanted = agent.restart_asked or (agent.desired == "awake" and agent.state == "stopped")
+            if driver.asleep and agent.state in ("stopped", "failed") and not wanted:
+                await self._give_back(driver)
         except LeaseLost:
-            self._drivers.pop(driver.user_id, None)
-            await driver.abandon()
+            self._abandon(driver)
         except AgentFailed as error:
             log.info("agent not woken", user_id=str(driver.user_id), reason=error.message)
         except Exception:
             # As above.
             log.exception("looking after an agent failed", user_id=str(driver.user_id))
 
+    async def _give_back(self, driver: Driver) -> None:
+        # Retired before anything is awaited, so that whoever still holds this driver does not use its lease;
+        # and kept until the lease is back, so that no new driver gets a token that is void a moment later.
+        driver.retire()
+        try:
+            await self._leases.release(driver.lease)
+        finally:
+            self._forget(driver)
+
+    def _abandon(self, driver: Driver) -> None:
+        """End what runs here of an agent that another replica drives now; nothing else waits for that."""
+        self._forget(driver)
+        if driver.user_id in self._endings:
+            return
+        log.warning("lease lost", user_id=str(driver.user_id))
+        ending = asyncio.create_task(self._end(driver), name=f"end {driver.user_id}")
+        self._endings[driver.user_id] = ending
+        ending.add_done_callback(lambda _: self._endings.pop(driver.user_id))
+
+    def _forget(self, driver: Driver) -> None:
+        if self._drivers.get(driver.user_id) is driver:
+            del self._drivers[driver.user_id]
+
+    async def _end(self, driver: Driver) -> None:
+        try:
+            await driver.abandon()
+        except Exception:
+            # The runtime itself ends what is left when this process does.
+            log.exception("ending an agent failed", user_id=str(driver.user_id))
+
     async def _close(self, driver: Driver) -> None:
         try:
             await driver.close(grace=SHUTDOWN_GRACE)
             await self._leases.release(driver.lease)
-        except OcmtError as error:
-            log.warning("agent not closed in order", user_id=str(driver.user_id), error=str(error))
+        except Exception as error:
+            # One agent's trouble must not keep the others from being closed.
+            log.warning("agent not closed in order", user_id=str(driver.user_id), error=repr(error))

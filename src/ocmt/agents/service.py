@@ -26,6 +26,9 @@ CHANNEL = "agents"
 """LISTEN channel of hints; the payload is the user id."""
 
 
+NOT_OURS = "Another replica drives this agent now."
+
+
 def token_hash(token: str) -> bytes:
     """How tokens are stored: they are random, so a plain SHA-256 is enough."""
     return hashlib.sha256(token.encode()).digest()
@@ -62,7 +65,11 @@ class Agents:
                 # A hash that no token has: the first real one is minted when the agent starts.
                 nobody = secrets.token_bytes(32)
                 await queries.create_agent(
-                    connection, user_id=user_id, runtime=self._runtime, broker_token_hash=nobody
+                    connection,
+                    user_id=user_id,
+                    runtime=self._runtime,
+                    broker_token_hash=nobody,
+                    now=self._clock.now(),
                 )
                 row = await queries.find_agent(connection, user_id=user_id)
             holds = await every(queries.find_holds(connection, user_id=user_id))
@@ -135,6 +142,8 @@ class Agents:
 
     async def apply(self, agent: Agent, lease: Lease, change: Change) -> Agent:
         """Write what has happened. Raises LeaseLost if another replica drives this agent now."""
+        if agent.lease_token != lease.token:
+            raise LeaseLost(NOT_OURS, detail=f"agent {agent.user_id}")
         state = after(agent.state, change.event)
         now = self._clock.now()
         changed = replace(
@@ -210,11 +219,6 @@ class Agents:
             await self._applied(connection, written, lease.key, hint=False)
         return token
 
-    async def restart_done(self, lease: Lease) -> None:
-        """The restart that somebody asked for has begun."""
-        async with self._database.connection() as connection:
-            await queries.restart_done(connection, user_id=lease.key, lease_token=lease.token)
-
     # What the reconciler looks for
 
     async def due(self, *, limit: int = 100) -> list[UUID]:
@@ -237,7 +241,7 @@ class Agents:
         self, connection: Connection, written: UUID | None, user_id: UUID, *, hint: bool = True
     ) -> None:
         if written is None:
-            raise LeaseLost("Another replica drives this agent now.", detail=f"agent {user_id}")
+            raise LeaseLost(NOT_OURS, detail=f"agent {user_id}")
         if hint:
             await notify(connection, CHANNEL, str(user_id))
 

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from ocmt.errors import Unavailable
-from ocmt.openclaw.client import GatewayClient
+from ocmt.errors import OcmtError, Unavailable
+from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentRuntime, Observation, RuntimeState
 
@@ -53,7 +53,8 @@ async def wait_for_hello(
 ) -> GatewayClient:
     """The connected client once the gateway says hello; `show` is awaited at each new step on the way.
 
-    Raises: StartFailed when the gateway dies first, Unavailable after `timeout` seconds.
+    Raises: StartFailed when the gateway dies first, GatewayError when it refuses us, Unavailable after
+    `timeout` seconds.
     """
 
     async def dial() -> socket.socket:
@@ -65,17 +66,34 @@ async def wait_for_hello(
         while True:
             await asyncio.wait([connecting], timeout=WATCH_INTERVAL)
             seen = await runtime.observe(user_id, state)
+            connected = connecting.done() and not connecting.exception()
+            if not connected and seen.phase in ("exited", "absent"):
+                break  # what the runtime saw says more than that nobody can be reached any more
             if connecting.done():
                 return connecting.result()
-            if seen.phase in ("exited", "absent"):
-                raise _died(seen)
             if seen.step is not None and seen.step != shown:
                 shown = seen.step
                 await show(shown)
-    finally:
-        if not connecting.done():
-            connecting.cancel()
-            await asyncio.wait([connecting])
+    except BaseException:
+        await _end(connecting)
+        raise
+    await _end(connecting)
+    raise _died(seen)
+
+
+async def _end(connecting: asyncio.Task[GatewayClient]) -> None:
+    connecting.cancel()
+    await asyncio.wait([connecting])
+    if not connecting.cancelled() and connecting.exception() is None:
+        # It got through in the very moment in which nobody wants it any more.
+        await connecting.result().close()
+
+
+def failed_by(error: OcmtError | GatewayError) -> StartFailed:
+    """An attempt that ended with this error."""
+    if isinstance(error, GatewayError):
+        return StartFailed("OpenClaw refuses our connection.", detail=str(error), final=not error.retryable)
+    return StartFailed(error.message, detail=error.detail or "", final=error.kind != "temporary")
 
 
 def _died(seen: Observation) -> StartFailed:

@@ -1,0 +1,236 @@
+"""Who drives which agent: leases, two replicas, a lost one, and the end of the process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+from ocmt.agents.model import State
+from ocmt.agents.service import Agents
+from ocmt.errors import LeaseLost, Unavailable
+from ocmt.platform.database import Database, Hints
+from ocmt.runtimes.base import RuntimeState
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.runtimes import FakeRuntime, NeverRuntime
+from tests.accounts import make_user
+from tests.agents.replica import Gateways, Replica, time_flies, until
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def other_gateways(clock: VirtualClock) -> AsyncIterator[Gateways]:
+    gateways = Gateways(clock)
+    yield gateways
+    await gateways.close()
+
+
+@pytest.fixture
+def other(clock: VirtualClock, database: Database, hints: Hints, other_gateways: Gateways) -> Replica:
+    """A second replica, on another machine: with a runtime of its own."""
+    return Replica.build(
+        clock=clock,
+        database=database,
+        hints=hints,
+        runtime=FakeRuntime(clock, make_gateway=other_gateways.make),
+        gateways=other_gateways,
+        owner="b",
+    )
+
+
+async def state(replica: Replica, user_id: UUID) -> State:
+    return (await replica.agents.find(user_id)).state
+
+
+async def expire_lease(database: Database) -> None:
+    async with database.connection() as connection:
+        await connection.execute("update agents set lease_expires_at = now() - interval '1 second'")
+
+
+async def test_two_replicas_never_drive_one_agent(replica: Replica, other: Replica, anna: UUID) -> None:
+    drivers = await asyncio.gather(replica.reconciler.drive(anna), other.reconciler.drive(anna))
+    assert sorted(driver is None for driver in drivers) == [False, True]
+    await other.reconciler.close()
+
+
+async def test_all_who_ask_for_an_agent_get_the_same_hand_on_it(replica: Replica, anna: UUID) -> None:
+    drivers = await asyncio.gather(*(replica.reconciler.drive(anna) for _ in range(5)))
+    assert len(set(map(id, drivers))) == 1
+
+
+async def test_what_is_wanted_awake_is_woken_and_what_is_not_is_let_go(
+    replica: Replica, anna: UUID, clock: VirtualClock
+) -> None:
+    await replica.agents.ask_awake(anna)
+    async with replica.running(), time_flies(clock):
+
+        async def awake() -> bool:
+            return await state(replica, anna) is State.AWAKE
+
+        await until(awake)
+        await replica.agents.ask_stopped(anna)
+
+        async def given_back() -> bool:
+            row = await replica.row(anna)
+            return bool(row["state"] == "stopped" and row["lease_owner"] is None)
+
+        await until(given_back)
+    assert (await replica.runtime.observe(anna, {})).phase == "absent"
+
+
+async def test_a_crash_is_noticed_and_mended_without_anybody_asking(
+    replica: Replica, anna: UUID, clock: VirtualClock
+) -> None:
+    await replica.agents.ask_awake(anna)
+    async with replica.running(), time_flies(clock):
+
+        async def awake() -> bool:
+            return await state(replica, anna) is State.AWAKE and replica.starts() == wanted
+
+        wanted = 1
+        await until(awake)
+        await replica.runtime.crash(anna, 137)
+        wanted = 2
+        await until(awake)
+
+
+async def test_a_lost_lease_ends_the_sandbox_and_writes_nothing(
+    replica: Replica, anna: UUID, database: Database, clock: VirtualClock
+) -> None:
+    driver = await replica.driver(anna)
+    await driver.awake()
+    async with database.connection() as connection:
+        await connection.execute(
+            "update agents set lease_owner = 'somebody', lease_token = lease_token + 1, "
+            "lease_expires_at = now() + interval '1 hour'"
+        )
+    before = dict(await replica.row(anna))
+    async with replica.running(), time_flies(clock):
+
+        async def ended() -> bool:
+            return (await replica.runtime.observe(anna, {})).phase == "absent"
+
+        await until(ended)
+    assert dict(await replica.row(anna)) == before
+    with pytest.raises(LeaseLost):
+        await driver.awake()
+
+
+async def test_an_agent_left_by_a_process_that_died_is_taken_over(
+    replica: Replica,
+    other: Replica,
+    anna: UUID,
+    database: Database,
+    clock: VirtualClock,
+) -> None:
+    await replica.agents.ask_awake(anna)
+    await (await replica.driver(anna)).awake()
+    await expire_lease(database)  # as if it had died: it sends no heartbeats
+    async with other.running(), time_flies(clock):
+
+        async def driven_by_the_other() -> bool:
+            row = await other.row(anna)
+            return bool(row["state"] == "awake" and other.starts() == 1)
+
+        await until(driven_by_the_other)
+    assert other.runtime.calls[:2] == [("stop", anna), ("start", anna)], "what may be left is cleared away"
+    with pytest.raises(LeaseLost):
+        await replica.agents.apply_progress((await replica.driver(anna)).lease, "hello", "I am still here")
+
+
+async def test_closing_leaves_nothing_running_and_what_was_desired(
+    replica: Replica, anna: UUID, database: Database, clock: VirtualClock
+) -> None:
+    bert = await make_user(database, "bert@example.org")
+    async with replica.running(), time_flies(clock):
+        for user_id in (anna, bert):
+            await replica.agents.ask_awake(user_id)
+            await (await replica.driver(user_id)).awake()
+    for user_id in (anna, bert):
+        row = await replica.row(user_id)
+        assert (row["state"], row["desired"], row["lease_owner"]) == ("stopped", "awake", None)
+        assert (await replica.runtime.observe(user_id, {})).phase == "absent"
+    assert await replica.reconciler.drive(anna) is None, "nothing is begun any more"
+
+
+async def test_closing_does_not_wait_for_a_start(
+    anna: UUID, database: Database, hints: Hints, clock: VirtualClock, gateways: Gateways
+) -> None:
+    runtime = NeverRuntime(clock, make_gateway=gateways.make)
+    replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
+    waking = asyncio.create_task((await replica.driver(anna)).awake())
+    await until(lambda: replica.starts() == 1)
+    async with asyncio.timeout(5):
+        await replica.reconciler.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waking
+    assert (await runtime.observe(anna, {})).phase == "absent"
+    assert (await replica.row(anna))["lease_owner"] is None
+
+
+class SlowToStop(FakeRuntime):
+    """Clearing away what was left takes until it is told to go on."""
+
+    def __init__(self, clock: VirtualClock, gateways: Gateways) -> None:
+        super().__init__(clock, make_gateway=gateways.make)
+        self.stopping = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        self.stopping.set()
+        await self.go_on.wait()
+        return await super().stop(user_id, state, grace=grace)
+
+
+async def test_closing_in_the_middle_of_a_take_over_gives_the_lease_back(
+    anna: UUID, database: Database, hints: Hints, clock: VirtualClock, gateways: Gateways
+) -> None:
+    runtime = SlowToStop(clock, gateways)
+    replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
+    await replica.agents.find(anna)
+    async with database.connection() as connection:
+        await connection.execute("update agents set state = 'awake'")
+    taking = asyncio.create_task(replica.reconciler.drive(anna))
+    await runtime.stopping.wait()
+    closing = asyncio.create_task(replica.reconciler.close())
+    await asyncio.sleep(0)
+    runtime.go_on.set()
+    await closing
+    await taking
+    row = await replica.row(anna)
+    assert (row["state"], row["lease_owner"]) == ("stopped", None)
+
+
+class Unstoppable(FakeRuntime):
+    """Can not end an agent."""
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        raise Unavailable("The sandbox does not end.")
+
+
+async def test_one_agents_trouble_does_not_end_the_look_after_the_others(
+    anna: UUID, database: Database, hints: Hints, clock: VirtualClock, gateways: Gateways
+) -> None:
+    runtime = Unstoppable(clock, make_gateway=gateways.make)
+    replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
+    await (await replica.driver(anna)).awake()
+    async with database.connection() as connection:
+        await connection.execute("update agents set lease_owner = 'somebody', lease_token = lease_token + 1")
+    bert = await make_user(database, "bert@example.org")
+    async with replica.running(), time_flies(clock):
+        await until(lambda: anna not in replica.reconciler._drivers)
+        await replica.agents.ask_awake(bert)
+
+        async def awake() -> bool:
+            return await state(replica, bert) is State.AWAKE
+
+        await until(awake)
+
+
+async def test_agents_rows_are_each_users_own(database: Database, clock: VirtualClock, anna: UUID) -> None:
+    bert = await make_user(database, "bert@example.org")
+    agents = Agents(database, clock, runtime="fake")
+    await agents.set_egress(anna, True)
+    assert (await agents.find(bert)).egress is False
+    assert (await agents.find(bert)).slot != (await agents.find(anna)).slot
