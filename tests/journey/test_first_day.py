@@ -1,34 +1,22 @@
 """One person's first day, with everything real: `ocmt up`, PostgreSQL, the sandbox, OpenClaw, the demo model.
 
-Slow because OpenClaw takes some ten seconds of processor time for every start; so one installation and one agent
-serve the whole story, told in order.
+Slow because OpenClaw takes some ten seconds of processor time for every start; so one installation and one
+agent serve the whole story, told in order.
 """
 
 import asyncio
 import json
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation, Person, StreamEvent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
 
 SLEEPY = {"OCMT_AGENT_PAUSE_AFTER": "2s", "OCMT_AGENT_STOP_AFTER": "1h", "OCMT_LOG_LEVEL": "info"}
-
-
-@pytest.fixture(scope="module")
-def data() -> AsyncIterator[Path]:
-    if not (load_settings().cache_dir / "tools.json").is_file():
-        pytest.skip("needs what `make setup` fetches: OpenClaw")
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-journey-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")

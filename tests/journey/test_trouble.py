@@ -1,0 +1,125 @@
+"""With a key: Claude answers, the provider refuses in plain words, and a gateway dies in mid-sentence.
+
+Slow for the same reason as the first day: three real starts of OpenClaw. The provider is the shipped double.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ocmt.testing.anthropic import Failed, FakeAnthropic, Streamed
+from ocmt.testing.installation import Installation, Person
+
+pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
+
+KEY = "sk-ant-test-0123456789abcdef"
+OWN_KEY = "sk-ant-own-fedcba9876543210"
+
+
+@pytest.fixture(scope="module")
+async def anthropic(anyio_backend: str) -> AsyncIterator[FakeAnthropic]:
+    async with FakeAnthropic(keys={KEY, OWN_KEY}) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+async def installation(data: Path, anthropic: FakeAnthropic) -> AsyncIterator[Installation]:
+    settings = {"ANTHROPIC_API_KEY": KEY, "OCMT_ANTHROPIC_URL": anthropic.url}
+    async with Installation(data, settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def anna(installation: Installation) -> AsyncIterator[Person]:
+    async with Person(installation.url) as person:
+        await person.sign_in(installation.link)
+        yield person
+
+
+@pytest.fixture(scope="module")
+async def conversation(anna: Person) -> str:
+    return await anna.conversation()
+
+
+def gateway(installation: Installation) -> psutil.Process:
+    """The OpenClaw gateway of the only agent that runs."""
+    nodes = [
+        process
+        for process in psutil.Process(installation.pid).children(recursive=True)
+        if "gateway" in process.cmdline() and "run" in process.cmdline()
+    ]
+    return max(nodes, key=lambda process: process.memory_info().rss)
+
+
+async def test_with_a_key_claude_answers_and_the_agent_never_holds_it(
+    installation: Installation, anna: Person, conversation: str, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script(Streamed("I am Claude.", input_tokens=100, output_tokens=7))
+    events = await anna.ask(conversation, "who are you?")
+    assert events[-1].data["message"] == "I am Claude."
+    assert events[-1].data["usage"] == {"input_tokens": 100, "output_tokens": 7, "calls": 1}
+    agent = await anna.call("GET", "/agent")
+    assert agent["model"]["kind"] == "platform"
+    assert KEY not in "\n".join(gateway(installation).environ().values())
+    assert all(KEY not in line for line in installation.output)
+    assert anthropic.seen[-1].headers["x-api-key"] == KEY
+
+
+async def test_a_refused_key_is_said_plainly_and_the_next_message_works(
+    anna: Person, conversation: str, anthropic: FakeAnthropic
+) -> None:
+    anthropic.script(Failed(401, "authentication_error", "invalid x-api-key"))
+    events = await anna.ask(conversation, "hello?")
+    assert (events[-1].type, events[-1].data["code"]) == ("turn.failed", "provider_key_refused")
+    assert "refused the API key" in events[-1].data["message"]
+    anthropic.script(Streamed("Here again."))
+    history = await anna.call("GET", f"/agent/conversations/{conversation}/turns")
+    await anna.call("POST", f"/agent/turns/{history['items'][-1]['id']}/retry")
+    retried = await anna.answer(conversation, history["items"][-1]["id"], after=events[-1].seq)
+    assert retried[-1].data["message"] == "Here again."
+
+
+async def test_an_overloaded_provider_is_tried_again_and_the_user_knows(
+    anna: Person, conversation: str, anthropic: FakeAnthropic
+) -> None:
+    overloaded = Failed(529, "overloaded_error", "Overloaded")
+    anthropic.script(overloaded, Streamed("Better now."))
+    events = await anna.ask(conversation, "busy?")
+    assert events[-1].data["message"] == "Better now."
+    told = [event.data["text"] for event in events if event.type == "agent.progress"]
+    assert any("overloaded" in text for text in told)
+
+
+async def test_a_gateway_that_dies_in_mid_sentence_is_started_again_and_the_turn_ends_once(
+    installation: Installation, anna: Person, conversation: str, anthropic: FakeAnthropic
+) -> None:
+    forever = asyncio.Event()
+    anthropic.script(Streamed("One two three.", hold=forever), Streamed("All three: one two three."))
+    turn = await anna.post(conversation, "count to three")
+    ends: list[str] = []
+    async with asyncio.timeout(120):
+        async for event in anna.events(conversation):
+            if event.data["turn_id"] != turn["id"]:
+                continue
+            if event.type == "turn.delta" and not ends:
+                ends.append("killed")
+                gateway(installation).kill()
+            if event.type in ("turn.completed", "turn.failed", "turn.stopped"):
+                ends.append(event.type)
+                break
+    forever.set()
+    assert ends == ["killed", "turn.completed"]
+    assert event.data["message"] == "All three: one two three."
+
+
+async def test_a_users_own_key_comes_before_the_platforms(
+    anna: Person, conversation: str, anthropic: FakeAnthropic
+) -> None:
+    await anna.call("PUT", "/api/v1/vault/items/anthropic_api_key", {"value": OWN_KEY})
+    anthropic.script(Streamed("Yours."))
+    assert (await anna.ask(conversation, "whose key?"))[-1].data["message"] == "Yours."
+    assert anthropic.seen[-1].headers["x-api-key"] == OWN_KEY
+    assert (await anna.call("GET", "/agent"))["model"]["kind"] == "user"
