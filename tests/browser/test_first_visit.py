@@ -124,7 +124,7 @@ async def test_the_answer_streams_in_and_names_the_model(anna: Visitor) -> None:
     await expect(answer).to_contain_text("I am the demo model of this installation")
     await expect(answer).to_contain_text("1 model call")
     lengths = await anna.seen("lengths")
-    assert len(lengths) > 5, "it grew piece by piece"
+    assert len(lengths) > 1, "it grew piece by piece"
     assert lengths == sorted(lengths)
     lines = await anna.seen("lines")
     assert lines[0].startswith("Waking")
@@ -166,6 +166,7 @@ async def test_an_answer_reloaded_half_way_completes_with_nothing_doubled(anna: 
     await expect(anna.answers).to_have_count(before + 1)
     assert await anna.answers.last.get_attribute("aria-busy") == "true", "it was reloaded while it streamed"
     answer = await anna.answer(before + 1)
+    assert len(await anna.seen("lengths")) > 3, "it went on streaming"
     numbers = ", ".join(str(number) for number in range(1, 201))
     await expect(answer.locator(".markdown > .block").first).to_have_text(f"{numbers}.")
     await expect(anna.own_messages.filter(has_text="count to 200")).to_have_count(1)
