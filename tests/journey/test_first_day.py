@@ -16,6 +16,7 @@ from ocmt.testing.installation import Installation, Person, StreamEvent
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
 
+AGENT_NAMES = ("bwrap", "node", "openclaw", "python")
 SLEEPY = {"OCMT_AGENT_PAUSE_AFTER": "2s", "OCMT_AGENT_STOP_AFTER": "1h", "OCMT_LOG_LEVEL": "info"}
 
 
@@ -44,7 +45,7 @@ def answer_of(events: list[StreamEvent]) -> str:
 
 def agent_processes(installation: Installation) -> list[str]:
     children = psutil.Process(installation.pid).children(recursive=True)
-    return [child.name() for child in children if child.name() in ("bwrap", "node", "python3", "openclaw")]
+    return [name for child in children if (name := child.name()).startswith(AGENT_NAMES)]
 
 
 async def test_the_first_user_is_the_administrator_and_the_link_works_once(

@@ -46,12 +46,8 @@ async def conversation(anna: Person) -> str:
 
 def gateway(installation: Installation) -> psutil.Process:
     """The OpenClaw gateway of the only agent that runs."""
-    nodes = [
-        process
-        for process in psutil.Process(installation.pid).children(recursive=True)
-        if "gateway" in process.cmdline() and "run" in process.cmdline()
-    ]
-    return max(nodes, key=lambda process: process.memory_info().rss)
+    children = psutil.Process(installation.pid).children(recursive=True)
+    return next(process for process in children if process.name().startswith("openclaw-gatewa"))
 
 
 async def test_with_a_key_claude_answers_and_the_agent_never_holds_it(
@@ -74,7 +70,7 @@ async def test_a_refused_key_is_said_plainly_and_the_next_message_works(
     anthropic.script(Failed(401, "authentication_error", "invalid x-api-key"))
     events = await anna.ask(conversation, "hello?")
     assert (events[-1].type, events[-1].data["code"]) == ("turn.failed", "provider_key_refused")
-    assert "refused the API key" in events[-1].data["message"]
+    assert "refused this installation's API key" in events[-1].data["message"]
     anthropic.script(Streamed("Here again."))
     history = await anna.call("GET", f"/agent/conversations/{conversation}/turns")
     await anna.call("POST", f"/agent/turns/{history['items'][-1]['id']}/retry")
