@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ def alive(pids: set[int]) -> set[int]:
     return {pid for pid in pids if is_alive(pid)}
 
 
+@pytest.fixture
+def started() -> Callable[[], set[int]]:
+    """The processes that this test has started. The test run has others, its database server for one."""
+    before = set(descendants(os.getpid()))
+    return lambda: set(descendants(os.getpid())) - before
+
+
 def is_alive(pid: int) -> bool:
     """A zombie is not: it waits for whatever is process 1 of this machine."""
     try:
@@ -38,14 +46,16 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def test_an_agent_starts_answers_and_leaves_nothing_behind(runtime: SandboxRuntime) -> None:
+async def test_an_agent_starts_answers_and_leaves_nothing_behind(
+    runtime: SandboxRuntime, started: Callable[[], set[int]]
+) -> None:
     spec = a_spec()
     assert (await runtime.observe(spec.user_id, {})).phase == "absent"
 
     state = await runtime.start(spec, {})
     assert await inside(runtime, spec.user_id, "answer = 6 * 7") == 42
     assert (await runtime.observe(spec.user_id, state)).phase == "running"
-    processes = descendants(os.getpid())
+    processes = started()
     assert processes
 
     assert await runtime.stop(spec.user_id, state, grace=5) == {}
@@ -247,11 +257,12 @@ class TestWhatAnAgentSees:
 
 async def test_secrets_are_on_no_command_line_and_in_no_environment_of_the_host(
     runtime: SandboxRuntime,
+    started: Callable[[], set[int]],
 ) -> None:
     spec = a_spec()
     await runtime.start(spec, {})
     await inside(runtime, spec.user_id, "answer = 1")
-    tree = sorted(descendants(os.getpid()))
+    tree = sorted(started())
     commands = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree)
     assert b"bwrap" in commands
     assert b"a-very-secret-token" not in commands
@@ -282,24 +293,26 @@ class TestTheEnd:
         await runtime.stop(spec.user_id, {}, grace=5)
 
     async def test_who_ignores_the_request_is_killed_with_all_its_daemons(
-        self, runtime: SandboxRuntime
+        self, runtime: SandboxRuntime, started: Callable[[], set[int]]
     ) -> None:
         spec = a_spec("stubborn")
         await runtime.start(spec, {})
         daemon = "import subprocess; subprocess.Popen(['setsid', 'sleep', '600']); answer = 1"
         await inside(runtime, spec.user_id, daemon)
-        processes = descendants(os.getpid())
+        processes = started()
         began = time.monotonic()
         await runtime.stop(spec.user_id, {}, grace=0.3)
         assert time.monotonic() - began < 3
         assert not alive(processes)
 
-    async def test_several_end_together(self, runtime: SandboxRuntime) -> None:
+    async def test_several_end_together(
+        self, runtime: SandboxRuntime, started: Callable[[], set[int]]
+    ) -> None:
         specs = [a_spec("stubborn", slot=slot) for slot in (1, 2, 3)]
         for spec in specs:
             await runtime.start(spec, {})
             await connect_and_close(runtime, spec.user_id)
-        processes = descendants(os.getpid())
+        processes = started()
         began = time.monotonic()
         await runtime.close()
         assert time.monotonic() - began < 8
@@ -381,11 +394,13 @@ class TestPausing:
         await until_it_grows(ticks)
         assert await inside(runtime, spec.user_id, "answer = 2") == 2
 
-    async def test_a_paused_agent_can_be_stopped(self, runtime: SandboxRuntime) -> None:
+    async def test_a_paused_agent_can_be_stopped(
+        self, runtime: SandboxRuntime, started: Callable[[], set[int]]
+    ) -> None:
         spec = a_spec()
         await runtime.start(spec, {})
         await runtime.pause(spec.user_id, {})
-        processes = descendants(os.getpid())
+        processes = started()
         await runtime.stop(spec.user_id, {}, grace=5)
         assert not alive(processes)
 
