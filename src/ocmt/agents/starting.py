@@ -10,7 +10,7 @@ from uuid import UUID
 from ocmt.errors import OcmtError, Unavailable
 from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
-from ocmt.runtimes.base import AgentRuntime, Observation, RuntimeState
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, Observation, RuntimeState
 
 Report = Callable[[str, str], None]
 """Called with (step, text) for each step of a wake; must not block."""
@@ -71,7 +71,8 @@ async def wait_for_hello(
                 break  # what the runtime saw says more than that nobody can be reached any more
             if connecting.done():
                 return connecting.result()
-            if seen.step is not None and seen.step != shown:
+            # Runtimes know finer steps than people want to see.
+            if seen.step in START_STEPS and seen.step != shown:
                 shown = seen.step
                 await show(shown)
     except BaseException:

@@ -63,7 +63,7 @@ class Observation:
 
     phase: Literal["absent", "starting", "running", "paused", "exited"]
     step: str | None = None
-    """While starting: which step of the start, a key of `START_STEPS`."""
+    """While starting: which step of the start; people see those that are keys of `START_STEPS`."""
     exit_code: int | None = None
     """Once exited: the gateway's own exit code (78: its configuration is refused)."""
     log_tail: str = ""
@@ -73,9 +73,7 @@ class Observation:
 
 START_STEPS: Mapping[str, str] = {
     "sandbox": "Setting up the sandbox",
-    "files": "Restoring your files",
     "gateway": "Starting OpenClaw",
-    "hello": "Waiting for OpenClaw to answer",
     "ready": "Ready",
 }
 """The steps that people see while an agent wakes, in their order."""
