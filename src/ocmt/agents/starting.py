@@ -72,7 +72,7 @@ async def wait_for_hello(
             if connecting.done():
                 return connecting.result()
             # Runtimes know finer steps than people want to see.
-            if seen.step in START_STEPS and seen.step != shown:
+            if seen.step is not None and seen.step in START_STEPS and seen.step != shown:
                 shown = seen.step
                 await show(shown)
     except BaseException:
