@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,6 +110,20 @@ def test_after_the_tool_it_says_what_was_done_and_asks_for_no_other() -> None:
 def test_only_loop_forever_never_ends() -> None:
     looping = request(user("loop forever"), *used("exec", {"command": "date"}, "now"))
     assert demo.answer(looping).tool is not None
+
+
+@pytest.mark.parametrize("words", ["write-" * 40_000, "a/write/" * 30_000, "read " + "a." * 100_000 + "!"])
+def test_no_words_keep_everybody_waiting(words: str) -> None:
+    began = time.process_time()
+    demo.answer(request(user(words)))
+    assert time.process_time() - began < 1  # it took hours
+
+
+def test_a_long_text_is_written_whole() -> None:
+    text = "word " * 10_000
+    answer = demo.answer(request(user(f"write long.txt with {text}")))
+    assert answer.tool is not None
+    assert answer.tool.input == {"path": "long.txt", "content": text.strip() + "\n"}
 
 
 def test_a_turn_that_openclaw_tries_again_is_understood() -> None:

@@ -75,6 +75,12 @@ def test_an_error_event_is_seen() -> None:
     )
 
 
+def test_an_error_is_kept_as_words_that_any_database_takes() -> None:
+    reader = UsageReader()
+    reader.feed(b'data: {"type": "error", "error": {"type": "api_error", "message": "a\\u0000b\\ud800"}}\n\n')
+    assert reader.error == ("api_error", "a b ")
+
+
 def test_a_line_without_end_is_dropped_and_the_next_is_read() -> None:
     reader = read(START, *([b"x" * 65536] * 40), b"\n", END)
     assert reader.tokens == Tokens(9, 40, 5, 0)

@@ -27,7 +27,10 @@ from ocmt.broker.request import (
 _QUICK = 0.015
 _UNHURRIED = 0.06
 _SHOWN = 600
-_FILE = r"[`\"']?(?P<name>(?:[\w.-]+/)*[\w-][\w.-]*\.[A-Za-z]\w{0,9})[`\"']?"
+_LOOKED_AT = 1000
+"""Where in a message a command is looked for. The pattern takes steps by the square of that: words are not
+trusted, and everybody waits meanwhile."""
+_FILE = r"[`\"']?(?P<name>(?:[\w.-]{1,100}/){0,10}[\w-][\w.-]{0,100}\.[A-Za-z]\w{0,9})[`\"']?"
 _WRITE = re.compile(
     rf"\b(?:write|create|make)\b[^.\n]{{0,40}}?{_FILE}"
     r"(?:.*?\b(?:with|containing|saying)\b(?: the)?(?: contents?\b| text\b)?:?\s*(?P<content>.+))?",
@@ -68,8 +71,9 @@ def answer(request: Mapping[str, Any]) -> DemoAnswer:
         return DemoAnswer(_after_tool(last_tool_calls(request), results))
     if looping:
         return _using(request, _command_tool(request, "date"), "Once more.")
-    if found := _WRITE.search(words):
-        content = (found["content"] or "Hello from the demo model.").strip().strip("\"'`") + "\n"
+    if found := _WRITE.search(words[:_LOOKED_AT]):
+        content = words[found.start("content") :] if found["content"] else "Hello from the demo model."
+        content = content.strip().strip("\"'`") + "\n"
         return _using(request, _write_tool(request, found["name"], content), f"Writing `{found['name']}`.")
     if found := _READ.match(words):
         tool = _tool(request, "read", {"path": ("path", "file_path")}, {"path": found["name"]})

@@ -35,6 +35,11 @@ def split_events(data: bytes) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
+def printable(text: str) -> str:
+    """Without what a terminal obeys and a database refuses: a provider's words go into the ledger."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 def tokens_in(usage: object) -> dict[str, int]:
     """The counts of a `usage` object that are there and make sense."""
     if not isinstance(usage, dict):
@@ -124,4 +129,4 @@ class UsageReader:
             case "message_stop":
                 self.complete = True
             case "error" if isinstance(error := data.get("error"), dict):
-                self.error = str(error.get("type", ""))[:100], str(error.get("message", ""))[:500]
+                self.error = str(error.get("type", ""))[:100], printable(str(error.get("message", "")))[:500]

@@ -19,11 +19,16 @@ _INTERNAL = re.compile(
 )
 # How OpenClaw repeats the user's message when it tries a failed call again.
 _QUEUED = re.compile(r"^\[Queued user message from a previous active turn[^\]]*\]\s*")
-_CONTINUE = re.compile(r"\n\s*Continue the current task from the existing transcript,.*\Z", re.DOTALL)
+# Not `\s*`, which runs over newlines and so takes the square of their number: who writes them is not trusted.
+_CONTINUE = re.compile(r"\n[ \t]*Continue the current task from the existing transcript,.*\Z", re.DOTALL)
 _SESSION = re.compile(r"\| session=(agent:[^ |]+) ")
 _MODEL = re.compile(r"[\x21-\x7e]{1,200}")
 _BYTES_PER_TOKEN = 4
 _USUAL_ANSWER = 1_000
+_MOST_CONTAINERS = 500_000
+_MOST_ITEMS = 2_000_000
+"""Lists and objects, and what is in them, of one request. Small ones by the million take forty times their
+size in memory, and seconds to read in which nobody else is served."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ def read_request(body: bytes) -> ModelRequest:
 
 def parse(body: bytes) -> dict[str, Any]:
     """The body as a JSON object with a usable `model`. Raises InvalidInput."""
+    if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS or body.count(b",") > _MOST_ITEMS:
+        raise InvalidInput("The request is made of too many parts.")
     try:
         tree = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ import aiohttp
 from starlette.types import Scope
 from yarl import URL
 
+from ocmt.broker.events import printable
 from ocmt.broker.model import Timeouts
 
 _PASSED_ON = frozenset({"anthropic-version", "anthropic-beta", "accept", "user-agent"})
@@ -106,10 +107,6 @@ def error_in(body: bytes) -> tuple[str, str]:
     """Type and message of an error answer; empty where it has none (a proxy's page of HTML)."""
     try:
         error = json.loads(body)["error"]
-        return str(error["type"])[:100], _printable(str(error["message"]))[:500]
+        return str(error["type"])[:100], printable(str(error["message"]))[:500]
     except (ValueError, KeyError, TypeError, RecursionError):
         return "", ""
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
