@@ -18,6 +18,7 @@ from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
+from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime, NeverRuntime
 from tests.agents.replica import Gateways, Replica, time_flies, until
 
@@ -59,7 +60,7 @@ async def build(
 
 
 async def accept_message(database: Database, clock: VirtualClock, user_id: UUID) -> None:
-    chat = Chat(database, clock, Agents(database, clock, runtime="fake"))
+    chat = Chat(database, clock, Agents(database, clock, runtime="fake"), MemoryObjects())
     conversation = await chat.create_conversation(user_id)
     await chat.post(user_id, conversation.id, "hello", key="k1")
 

@@ -12,6 +12,7 @@ from ocmt.chat.service import Chat
 from ocmt.errors import Conflict, LeaseLost, LimitReached, NotFound
 from ocmt.platform.database import Database
 from ocmt.testing.clock import VirtualClock
+from ocmt.testing.objects import MemoryObjects
 from tests.accounts import make_user
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def chat(database: Database, clock: VirtualClock) -> Chat:
-    return Chat(database, clock, Agents(database, clock, runtime="sandbox"))
+    return Chat(database, clock, Agents(database, clock, runtime="sandbox"), MemoryObjects())
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
-from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
+from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus, storable
 from ocmt.chat.service import accepted_event, queries, turn_from_row
-from ocmt.errors import LeaseLost, Unavailable
+from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 
@@ -47,6 +47,7 @@ BUSY_RETRIES = 20
 """How often a gateway is asked again that answers "not now" to a message (it may just be waking)."""
 BUSY_DELAY = 0.25
 
+INTERNAL = Fault("internal", "Something went wrong on our side while your agent worked.", retryable=True)
 CRASHED = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", retryable=True)
 
 
@@ -105,6 +106,7 @@ class Answerer:
             run.writer = writer
             try:
                 ended = await self._through_crashes(driver, run, writer)
+                run.writer = None  # nothing comes behind the end
                 await self._finish(run.turn, writer, lease_token, ended)
             finally:
                 run.writer = None
@@ -120,6 +122,12 @@ class Answerer:
             except _GatewayLost as error:
                 logger.warning("gateway lost during a turn", turn_id=str(run.turn.id), reason=str(error))
                 run.recovering = True
+            except OcmtError:
+                raise
+            except Exception:
+                # Found again it would only happen again: better an end that the user can read.
+                logger.exception("answering crashed", turn_id=str(run.turn.id))
+                return _Ended(TurnStatus.FAILED, fault=INTERNAL)
         return _Ended(TurnStatus.FAILED, fault=CRASHED)
 
     async def _attempt(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> NoReturn:
@@ -128,13 +136,17 @@ class Answerer:
         def report(step: str, text: str) -> None:
             writer.put(EventType.PROGRESS, step=step, text=text)
 
-        if run.turn.stop_requested:
-            raise _Ended(TurnStatus.STOPPED)
-        gateway = await self._unless_stopped(run, driver.awake(report))
+        if run.recovering:
+            # OpenClaw takes an interrupted run up again by itself: it must be found also to be stopped.
+            gateway = await driver.awake(report)
+        else:
+            gateway = await self._unless_stopped(run, lambda: driver.awake(report))
         with gateway.run_events(run.turn.session_key) as events:
             going_on = (
                 await self._recover(gateway, run, writer, driver.lease.token) if run.recovering else None
             )
+            if run.stop.is_set() and going_on is None:
+                raise _Ended(TurnStatus.STOPPED)
             # Before it is sent: whatever dies from here on, the turn is known to have been under way.
             await self._mark_started(run, going_on or run.turn.message_key, driver.lease.token)
             run_id = going_on or await self._send(driver, gateway, run)
@@ -155,9 +167,13 @@ class Answerer:
                     ),
                 ) from None
 
-    async def _unless_stopped(self, run: Run, waking: Awaitable[GatewayClient]) -> GatewayClient:
+    async def _unless_stopped(
+        self, run: Run, waking: Callable[[], Awaitable[GatewayClient]]
+    ) -> GatewayClient:
         """Wait for the agent, but no longer than the user wants an answer."""
-        wake = asyncio.ensure_future(waking)
+        if run.stop.is_set():
+            raise _Ended(TurnStatus.STOPPED)
+        wake = asyncio.ensure_future(waking())
         stop = asyncio.create_task(run.stop.wait())
         try:
             await asyncio.wait([wake, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -185,7 +201,7 @@ class Answerer:
         except (GatewayError, Unavailable) as error:
             raise _GatewayLost(str(error)) from error
         if outcome.status == "finished":
-            raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
+            raise _Ended(TurnStatus.COMPLETED, answer=storable(outcome.text or ""))
         if outcome.status == "stopped":
             raise _Ended(TurnStatus.STOPPED)
         if outcome.status == "failed":
@@ -194,7 +210,7 @@ class Answerer:
             raise _Ended(TurnStatus.FAILED, fault=CRASHED)
         run_id = outcome.run_id if outcome.status == "running" else None
         run.behind = run_id is not None
-        async with self._database.transaction() as connection:
+        async with writer.held() as unwritten, self._database.transaction() as connection:
             row = await queries.turn_taken_up_again(
                 connection,
                 user_id=turn.user_id,
@@ -206,7 +222,7 @@ class Answerer:
             if row is None:
                 raise LeaseLost("Another replica answers this turn now.", detail=f"turn {turn.id}")
             run.turn = turn_from_row(row)
-            again = [*writer.take(), accepted_event(run.turn)]
+            again = [*unwritten, accepted_event(run.turn)]
             await event_log.append(
                 connection,
                 self._clock,
@@ -228,7 +244,9 @@ class Answerer:
                 return sent.run_id
             except GatewayError as error:
                 if not error.retryable:
-                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
+                    fault = Fault(
+                        "agent_refused", f"OpenClaw refused this message: {storable(error.message)}", True
+                    )
                     raise _Ended(TurnStatus.FAILED, fault=fault) from error
                 await self._clock.sleep(BUSY_DELAY)
                 await driver.awake()
@@ -264,34 +282,35 @@ class Answerer:
         """Write the run's events until it ends; pass a stop on to the gateway."""
         stopper = asyncio.create_task(self._stop_when_asked(gateway, run, run_id))
         try:
-            async for event in events:
+            while True:
+                try:
+                    event = await anext(events)
+                except (Unavailable, StopAsyncIteration) as error:
+                    raise _GatewayLost(str(error)) from error
                 writer.check()
                 if event.run_id == run_id:
                     await self._take(event, run, writer)
-        except Unavailable as error:
-            raise _GatewayLost(str(error)) from error
         finally:
             stopper.cancel()
             await asyncio.wait([stopper])
-        raise _GatewayLost("the stream of events ended")
 
     async def _take(self, event: RunEvent, run: Run, writer: event_log.TurnWriter) -> None:
         match event:
             case Delta():
                 anew = event.replace or run.behind
                 run.behind = False
-                await writer.put_delta(event.message if anew else event.text, replace=anew)
+                await writer.put_delta(storable(event.message if anew else event.text), replace=anew)
             case Tool():
                 writer.put(
                     EventType.TOOL,
-                    call_id=event.call_id,
-                    name=event.name,
+                    call_id=storable(event.call_id),
+                    name=storable(event.name),
                     phase=event.phase,
-                    summary=event.summary,
+                    summary=storable(event.summary),
                     failed=event.failed,
                 )
             case Final():
-                raise _Ended(TurnStatus.COMPLETED, answer=event.text)
+                raise _Ended(TurnStatus.COMPLETED, answer=storable(event.text))
             case Aborted():
                 if run.stop.is_set():
                     raise _Ended(TurnStatus.STOPPED)
@@ -301,7 +320,7 @@ class Answerer:
                 raise _Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
             case Status():
                 if event.text:
-                    writer.put(EventType.PROGRESS, step="note", text=event.text)
+                    writer.put(EventType.PROGRESS, step="note", text=storable(event.text))
 
     async def _stop_when_asked(self, gateway: GatewayClient, run: Run, run_id: str) -> None:
         await run.stop.wait()
@@ -310,7 +329,9 @@ class Answerer:
     async def _why(self, turn: Turn, words: str) -> Fault:
         """The broker knows better than OpenClaw why a model call failed."""
         fault = await self._explain(turn.user_id, turn.id)
-        return fault or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
+        return fault or Fault(
+            "agent_error", f"Your agent could not answer: {storable(words)}", retryable=True
+        )
 
     async def _finish(
         self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: _Ended
@@ -325,7 +346,7 @@ class Answerer:
             case _:
                 assert ended.fault is not None
                 last = Event(EventType.FAILED, turn.id, ended.fault.as_data())
-        async with self._database.transaction() as connection:
+        async with writer.held() as unwritten, self._database.transaction() as connection:
             written = await queries.turn_finished(
                 connection,
                 user_id=turn.user_id,
@@ -345,7 +366,7 @@ class Answerer:
                 self._clock,
                 user_id=turn.user_id,
                 conversation_id=turn.conversation_id,
-                events=[*writer.take(), last],
+                events=[*unwritten, last],
                 lease_token=lease_token,
             )
         await self._agents.touch(turn.user_id)

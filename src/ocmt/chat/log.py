@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 from uuid import UUID
 
+import structlog
+
 from ocmt.chat.model import Event, EventType, Turn, merge_deltas
-from ocmt.errors import LeaseLost
+from ocmt.errors import LeaseLost, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import every, load_queries
+
+log = structlog.get_logger(__name__)
 
 queries = load_queries(__package__)
 
@@ -22,6 +27,9 @@ CHANNEL = "conversations"
 
 BATCH_INTERVAL = 0.04
 """Seconds between two batches of one turn; with the insert itself, events are at most 50 ms late."""
+RETRY_INTERVAL = 1.0
+MAX_FAILURES = 60
+"""How often in a row a database that does not answer is tried again, before the turn is left to be found."""
 MAX_BUFFERED = 2_000
 """Events that may wait for the database before the stream from the gateway is slowed down."""
 
@@ -85,6 +93,7 @@ class TurnWriter:
         self._turn = turn
         self._lease_token = lease_token
         self._buffer: list[Event] = []
+        self._writing = asyncio.Lock()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
         self._drained.set()
@@ -129,33 +138,50 @@ class TurnWriter:
         if self._failure is not None:
             raise self._failure
 
-    def take(self) -> list[Event]:
-        """What is not written yet, for a transaction that ends the turn."""
-        events, self._buffer = merge_deltas(self._buffer), []
-        return events
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[list[Event]]:
+        """What is not written yet, for a transaction of the caller's; at its end that counts as written.
+
+        Nothing else is written meanwhile, so nothing comes behind what the caller writes. Whatever fails in
+        here leaves the events where they are.
+        """
+        async with self._writing:
+            count = len(self._buffer)
+            yield merge_deltas(self._buffer[:count])
+            del self._buffer[:count]
+            self._drained.set()
 
     async def _flush_for_ever(self) -> None:
+        failures = 0
         try:
             while True:
                 await self._filled.wait()
-                await asyncio.shield(self._flush())
-                await self._clock.sleep(BATCH_INTERVAL)
+                self._filled.clear()
+                try:
+                    await asyncio.shield(self._flush())
+                    failures = 0
+                    await self._clock.sleep(BATCH_INTERVAL)
+                except Unavailable as error:
+                    failures += 1
+                    if failures > MAX_FAILURES:
+                        raise
+                    log.warning("events not written yet", turn_id=str(self._turn.id), error=str(error))
+                    self._filled.set()
+                    await self._clock.sleep(RETRY_INTERVAL)
         except Exception as error:
             # Handed to the turn's own task by `check`.
             self._failure = error
             self._drained.set()
 
     async def _flush(self) -> None:
-        self._filled.clear()
-        events = self.take()
-        if events:
-            async with self._database.connection() as connection:
-                await append(
-                    connection,
-                    self._clock,
-                    user_id=self._turn.user_id,
-                    conversation_id=self._turn.conversation_id,
-                    events=events,
-                    lease_token=self._lease_token,
-                )
-        self._drained.set()
+        async with self.held() as events:
+            if events:
+                async with self._database.connection() as connection:
+                    await append(
+                        connection,
+                        self._clock,
+                        user_id=self._turn.user_id,
+                        conversation_id=self._turn.conversation_id,
+                        events=events,
+                        lease_token=self._lease_token,
+                    )

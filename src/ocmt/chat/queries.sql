@@ -42,6 +42,10 @@ from turns where user_id = :user_id and id = :id;
 -- name: count_open_turns$
 select count(*) from turns where user_id = :user_id and status in ('accepted', 'running');
 
+-- name: count_open_turns_in$
+select count(*) from turns
+where user_id = :user_id and conversation_id = :id and status in ('accepted', 'running');
+
 -- name: create_turn^
 insert into turns (id, conversation_id, user_id, idempotency_key, text, created_at)
 values (:id, :conversation_id, :user_id, :idempotency_key, :text, :now)
@@ -161,5 +165,6 @@ from turns where user_id = :user_id and conversation_id = :conversation_id
 order by created_at, id
 limit 10000;
 
--- name: transcript_written!
-update conversations set written_seq = greatest(written_seq, :seq) where user_id = :user_id and id = :id;
+-- name: transcript_written$
+update conversations set written_seq = greatest(written_seq, :seq) where user_id = :user_id and id = :id
+returning id;

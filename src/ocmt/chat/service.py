@@ -27,10 +27,12 @@ from ocmt.chat.model import (
     check_idempotency_key,
     check_message,
     title_of,
+    transcript_key,
 )
 from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
+from ocmt.platform.objects import Objects
 from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
@@ -56,10 +58,12 @@ class TurnPage:
 class Chat:
     """Conversations and turns of all users; every call takes the user's id and sees only theirs."""
 
-    def __init__(self, database: Database, clock: Clock, agents: Agents) -> None:
+    def __init__(self, database: Database, clock: Clock, agents: Agents, objects: Objects) -> None:
+        """`objects`: where the transcripts are, which go with their conversations."""
         self._database = database
         self._clock = clock
         self._agents = agents
+        self._objects = objects
 
     async def create_conversation(self, user_id: UUID, title: str | None = None) -> Conversation:
         """A new, empty conversation."""
@@ -100,21 +104,18 @@ class Chat:
         return _conversation(_known(row))
 
     async def delete(self, user_id: UUID, conversation_id: UUID) -> None:
-        """Delete it with its turns and events. Raises Conflict while a turn is under way."""
+        """Delete it with its turns, events and transcript. Raises Conflict while a turn is under way."""
+        transcript = transcript_key(user_id, conversation_id)
+        await self.conversation(user_id, conversation_id)
+        # Twice: a store that does not answer is told while nothing is lost yet, and what was written between
+        # the two goes, too.
+        await self._objects.delete(transcript)
         async with self._database.transaction() as connection:
             await self._locked(connection, user_id, conversation_id)
-            page = await every(
-                queries.list_turns(
-                    connection,
-                    user_id=user_id,
-                    conversation_id=conversation_id,
-                    before=None,
-                    limit=MAX_OPEN_TURNS,
-                )
-            )
-            if any(TurnStatus(row["status"]).open for row in page):
+            if await queries.count_open_turns_in(connection, user_id=user_id, id=conversation_id):
                 raise Conflict("Your agent is still answering in this conversation. Stop it first.")
             await queries.delete_conversation(connection, user_id=user_id, id=conversation_id)
+        await self._objects.delete(transcript)
 
     async def post(self, user_id: UUID, conversation_id: UUID, text: str, *, key: str | None) -> Turn:
         """Accept a message. The same key again gives the same turn, and no second answer.

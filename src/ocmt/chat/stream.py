@@ -10,16 +10,19 @@ import asyncio
 import json
 from uuid import UUID
 
+import structlog
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from ocmt.chat import log
 from ocmt.chat.model import Event
 from ocmt.chat.service import Chat
-from ocmt.errors import InvalidInput, NotFound
+from ocmt.errors import InvalidInput, NotFound, OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import principal
+
+logger = structlog.get_logger(__name__)
 
 PING_INTERVAL = 15.0
 """Seconds; keeps proxies from closing a quiet stream, and finds browsers that are gone."""
@@ -68,7 +71,13 @@ class EventStream:
                 task.cancel()
             await asyncio.wait(tasks)
         if following.done() and not following.cancelled():
-            following.result()
+            try:
+                following.result()
+            except OcmtError as error:
+                # The answer has begun: all that can be done is to end it, and the browser comes back.
+                logger.warning(
+                    "event stream broken off", conversation_id=str(conversation.id), error=str(error)
+                )
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import structlog
 
 from ocmt.chat import log
-from ocmt.chat.model import Conversation, Turn
+from ocmt.chat.model import Conversation, Turn, transcript_key
 from ocmt.chat.service import conversation_from_row, queries, turn_from_row
 from ocmt.errors import OcmtError
 from ocmt.platform.database import Database, Hints
@@ -25,11 +24,6 @@ logger = structlog.get_logger(__name__)
 
 POLL_INTERVAL = 5.0
 BATCH = 20
-
-
-def transcript_key(user_id: UUID, conversation_id: UUID) -> str:
-    """Where a conversation's transcript is."""
-    return f"users/{user_id}/sessions/{conversation_id}.jsonl"
 
 
 def render(conversation: Conversation, turns: Sequence[Turn]) -> bytes:
@@ -88,10 +82,12 @@ class TranscriptWriter:
                 queries.all_turns(connection, user_id=conversation.user_id, conversation_id=conversation.id)
             )
         turns = [turn_from_row(row) for row in rows]
-        await self._objects.put(
-            transcript_key(conversation.user_id, conversation.id), render(conversation, turns)
-        )
+        key = transcript_key(conversation.user_id, conversation.id)
+        await self._objects.put(key, render(conversation, turns))
         async with self._database.connection() as connection:
-            await queries.transcript_written(
+            written = await queries.transcript_written(
                 connection, user_id=conversation.user_id, id=conversation.id, seq=conversation.last_seq
             )
+        if written is None:
+            # It was deleted meanwhile, and its transcript with it.
+            await self._objects.delete(key)
