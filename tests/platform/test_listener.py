@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -145,4 +146,48 @@ async def test_one_client_cannot_hold_more_connections_than_it_may() -> None:
         await other.wait_closed()
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
+    await closer.close()
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /",
+        b"GET / HTTP/1.1\r\nx: ",
+        b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ",
+    ],
+    ids=["address", "header", "trailer"],
+)
+@pytest.mark.parametrize("piece", [b"a" * 1000, b"a" * 1000 + b"\r\nx: "], ids=["one", "many"])
+async def test_a_head_without_end_is_not_kept(beginning: bytes, piece: bytes) -> None:
+    listener, _ = listening()
+    closer = await serve_on(listener, hello)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.getsockname()[1])
+    writer.write(beginning)
+    sent = 0
+    with contextlib.suppress(ConnectionError):
+        while not reader.at_eof() and sent < 20_000_000:
+            writer.write(piece * 100)
+            await writer.drain()
+            sent += len(piece) * 100
+            await asyncio.sleep(0)
+    assert sent < 20_000_000
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+    await closer.close()
+
+
+async def test_a_body_may_be_larger_than_a_head_and_come_in_many_pieces() -> None:
+    listener, url = listening()
+    closer = await serve_on(listener, hello)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield bytes(10_000)
+
+    async with aiohttp.ClientSession() as session:
+        for data, size in ((pieces(), 1_000_000), (io.BytesIO(bytes(5_000_000)), 5_000_000)):
+            async with session.post(url, data=data) as response:
+                assert await response.text() == f"POST / {size}"
     await closer.close()

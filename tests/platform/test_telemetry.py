@@ -49,6 +49,16 @@ def test_what_looks_like_a_secret_is_redacted_inside_a_text(text: str, clean: st
     assert redact(None, "info", {"error": ValueError(text)})["error"] == clean
 
 
+def test_no_text_moves_the_readers_terminal() -> None:
+    path = "/\x1b]0;evil\x07\x9b2J\r"
+    for value in (path, path.encode(), ValueError(path)):
+        shown = str(redact(None, "info", {"path": value})["path"])
+        assert all(letter.isprintable() for letter in shown)
+        assert "\\x1b]0;evil\\x07" in shown
+    trace = "Traceback:\n\tline"
+    assert redact(None, "info", {"exception": trace})["exception"] == trace
+
+
 def test_counts_and_fencing_tokens_are_no_secrets() -> None:
     line = {"input_tokens": 12, "lease_token": 7, "tokens": "many", "event": "x", "took": None}
     assert redact(None, "info", dict(line)) == line

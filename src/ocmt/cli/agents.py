@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -12,6 +11,7 @@ from ocmt.cli.database import Opened, open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import NotFound
 from ocmt.platform.clock import SystemClock
+from ocmt.platform.telemetry import harmless
 from ocmt.runtimes.folders import AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 
@@ -69,7 +69,8 @@ async def logs(
     text = last_lines(log_files(folder.logs), lines)
     if not text:
         raise NotFound(f"The agent of {user.email} has not said anything yet.")
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    # The agent's own words, on the terminal of whoever administers this machine.
+    print(harmless(text))
 
 
 def _agents(opened: Opened) -> Agents:

@@ -1,4 +1,5 @@
-"""Logs and metrics. Every log line passes the redaction: no secret gets out, wherever it was put in.
+"""Logs and metrics. Every log line passes the redaction: no secret gets out, wherever it was put in, and
+nothing that the terminal of whoever reads it would obey.
 
 Loggers are structlog's (`structlog.get_logger(__name__)`), metrics are made with `registry=REGISTRY`.
 """
@@ -50,6 +51,13 @@ _SECRET_TEXT = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """The text with its control characters spelled out, but for tabs and ends of lines."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
 
 def metrics() -> bytes:
     """All metrics in Prometheus' text format."""
@@ -88,8 +96,10 @@ def configure_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for chatty in ("alembic", "asyncio", "uvicorn", "uvicorn.error", "httptools"):
+    for chatty in ("alembic", "asyncio", "uvicorn", "httptools"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+    # It warns of every request that makes no sense, as many as anybody, an agent say, likes to send.
+    logging.getLogger("uvicorn.error").setLevel(max(logging.ERROR, root.level))
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(root.level),
@@ -108,16 +118,16 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutab
 
 def _clean(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return REDACTED if _names_secret(name) and value else _SECRET_TEXT.sub(REDACTED, value)
+        return REDACTED if _names_secret(name) and value else harmless(_SECRET_TEXT.sub(REDACTED, value))
     if isinstance(value, bytes):
-        return REDACTED if _names_secret(name) else _SECRET_TEXT.sub(REDACTED, value.decode(errors="replace"))
+        return _clean(name, value.decode(errors="replace")) if value else ""
     if isinstance(value, Mapping):
         return {key: _clean(str(key), item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_clean(name, item) for item in value]
     if value is None or isinstance(value, (bool, int, float)):
         return value  # a fencing token is a number, and no secret
-    return REDACTED if _names_secret(name) else _SECRET_TEXT.sub(REDACTED, str(value))
+    return _clean(name, str(value))
 
 
 def _names_secret(name: str) -> bool:

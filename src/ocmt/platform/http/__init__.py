@@ -4,13 +4,14 @@ Everything here is bare ASGI or Starlette and never buffers a response, for even
 """
 
 from ocmt.platform.http.client import client_session
-from ocmt.platform.http.listener import Closer, serve_on
+from ocmt.platform.http.listener import Closer, HttpProtocol, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
 from ocmt.platform.http.requests import Principal, json_body, principal
 
 __all__ = [
     "Closer",
+    "HttpProtocol",
     "Principal",
     "RequestLimits",
     "RequestLog",

@@ -2,7 +2,8 @@
 
 It uses uvicorn's protocol class directly, which is not documented: uvicorn is pinned by the lock
 file, and `tests/platform/test_listener.py` holds it to what we need. Who connects is not trusted: the number
-of connections is bounded, so that one agent cannot use up the process's file descriptors.
+of connections and the size of a request's head are bounded, so that one agent cannot use up the process's
+file descriptors and memory.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 MAX_CONNECTIONS = 64
+MAX_HEAD = 128 * 1024
 _GRACE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -31,6 +33,40 @@ class Closer(Protocol):
         """End it. Idempotent."""
 
 
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a bound on what is not body: httptools itself keeps heads of any size."""
+
+    _moved = False
+    _unfinished = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse it; hang up on a head, or on trailers, of more than MAX_HEAD bytes beside the first piece."""
+        self._moved = False
+        super().data_received(data)
+        self._unfinished = 0 if self._moved else self._unfinished + len(data)
+        if self._unfinished <= MAX_HEAD:
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            self.send_400_response("The head of the request is too large.")
+        else:
+            self.transport.abort()
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self._moved = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._moved = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        self._moved = True
+        super().on_message_complete()
+
+
 async def serve_on(
     listener: socket.socket, app: ASGIApp, *, max_connections: int = MAX_CONNECTIONS
 ) -> Closer:
@@ -41,7 +77,7 @@ async def serve_on(
     """
     config = uvicorn.Config(
         app,
-        http=HttpToolsProtocol,
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -57,7 +93,7 @@ async def serve_on(
     def accept() -> asyncio.Protocol:
         if len(state.connections) >= max_connections:
             return _Refusal()
-        return HttpToolsProtocol(config=config, server_state=state, app_state={}, _loop=loop)
+        return HttpProtocol(config=config, server_state=state, app_state={}, _loop=loop)
 
     listener.setblocking(False)
     if listener.family in (socket.AF_INET, socket.AF_INET6):
