@@ -218,6 +218,19 @@ class TestRunEvents:
                 async for _ in slow:
                     pass
 
+    async def test_a_slow_reader_does_not_have_much_text_kept_for_it(
+        self, gateway: FakeGateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(client_module, "MAX_QUEUED_TEXT", 80_000)
+        with client.run_events(KEY) as slow, client.run_events(KEY) as quick:
+            for turn in ("k1", "k2"):
+                gateway.script(*[Say("x" * 1000)] * 8)
+                await client.send_chat(session_key=KEY, message="hi", idempotency_key=turn)
+                assert [event async for event in _until_final(quick)][-1] == Final(turn, "x" * 8000)
+            with pytest.raises(Unavailable, match="faster"):
+                async for _ in slow:
+                    pass
+
 
 class TestAfterACrash:
     """`outcome`: what became of a run, when the platform or the gateway was away."""

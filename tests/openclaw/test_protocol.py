@@ -107,6 +107,31 @@ def test_other_events_are_passed_over(name: str, payload: dict[str, Any]) -> Non
     assert protocol.read_run_event(Event(name, payload)) is None
 
 
+@pytest.mark.parametrize("bad", ["\\u0000", "\\ud83d", "\\ude00"])
+def test_what_no_database_takes_is_replaced(bad: str) -> None:
+    frame = protocol.read_frame(
+        '{"type": "event", "event": "chat", "payload": {"sessionKey": "s", "runId": "r1", "state": "delta",'
+        f' "deltaText": "a{bad}b", "message": {{"content": "a{bad}b"}}}}}}'
+    )
+    assert isinstance(frame, Event)
+    assert protocol.read_run_event(frame) == ("s", Delta("r1", "a\ufffdb", "a\ufffdb"))
+    history = read_history({"sessionInfo": {"activeRunIds": [json.loads(f'"r{bad}"')]}})
+    assert history.active_run_ids == ("r\ufffd",)
+
+
+def test_a_whole_character_of_two_halves_stays() -> None:
+    assert protocol.string(json.loads('{"text": "\\ud83d\\ude00"}'), "text") == "\U0001f600"
+
+
+def test_names_and_remarks_are_cut() -> None:
+    named = item(kind="tool", phase="start", name="n" * 9999, toolCallId="t" * 9999, title="x" * 9999)
+    told = protocol.read_run_event(Event("agent", named))
+    assert told is not None
+    assert isinstance(told[1], Tool)
+    assert [len(text) for text in (told[1].name, told[1].call_id, told[1].summary)] == [200, 200, 1000]
+    assert protocol.read_run_event(Event("chat", {**ABOUT, "runId": "r" * 201, "state": "final"})) is None
+
+
 def test_a_refusal_says_when_to_ask_again() -> None:
     error = {
         "code": "UNAVAILABLE",

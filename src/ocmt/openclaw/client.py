@@ -62,6 +62,10 @@ Dial = Callable[[], Awaitable[socket.socket]]
 LOST = "The connection to OpenClaw is lost."
 MAX_MESSAGE = 16 * 1024 * 1024
 MAX_QUEUED_EVENTS = 5_000
+MAX_QUEUED_TEXT = 64 * 1024 * 1024
+"""Characters, of all events together that wait to be taken."""
+MAX_RUNS = 10_000
+"""Of one conversation while somebody listens; a turn has one, or a few where OpenClaw resumes it."""
 MAX_PENDING = 256
 HANDSHAKE_TIMEOUT = 10.0
 RETRY_DELAY = 0.25
@@ -215,7 +219,7 @@ class GatewayClient:
         """The events of all runs of a conversation from now on: enter before `send_chat`.
 
         The iterator raises Unavailable when the connection is lost, or when its reader is so slow that more
-        than MAX_QUEUED_EVENTS wait for it.
+        than MAX_QUEUED_EVENTS, or MAX_QUEUED_TEXT characters, wait for it.
         """
         stream = _Stream()
         self._streams.setdefault(session_key, set()).add(stream)
@@ -274,13 +278,10 @@ class GatewayClient:
             return SuspendAnswer(ready=True)
         blockers = payload.get("blockers")
         named = [entry for entry in blockers if isinstance(entry, dict)] if isinstance(blockers, list) else []
-        retry_after = payload.get("retryAfterMs")
         return SuspendAnswer(
             ready=False,
-            blockers=tuple(protocol.string(entry, "message")[:200] for entry in named[:20]),
-            retry_after=retry_after / 1000
-            if isinstance(retry_after, int) and retry_after < 3_600_000
-            else None,
+            blockers=tuple(protocol.string(entry, "message", 200) for entry in named[:20]),
+            retry_after=protocol.seconds(payload.get("retryAfterMs")),
         )
 
     async def resume_suspend(self, request_id: str) -> None:
@@ -341,6 +342,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[RunEvent | str] = asyncio.Queue()
+        self._text = 0
         self._ended = False
         self._over: set[str] = set()
 
@@ -348,7 +350,12 @@ class _Stream:
         if self._ended or event.run_id in self._over:
             # OpenClaw tells the end of a failed run twice, in other words.
             return
-        if self._queue.qsize() >= MAX_QUEUED_EVENTS:
+        self._text += _size(event)
+        if (
+            self._queue.qsize() >= MAX_QUEUED_EVENTS
+            or self._text > MAX_QUEUED_TEXT
+            or len(self._over) >= MAX_RUNS
+        ):
             self.end("OpenClaw's events come faster than they can be taken.")
             return
         if isinstance(event, Final | Failed | Aborted):
@@ -368,7 +375,18 @@ class _Stream:
         if isinstance(event, str):
             self._queue.put_nowait(event)
             raise Unavailable(event)
+        self._text -= _size(event)
         return event
+
+
+def _size(event: RunEvent) -> int:
+    match event:
+        case Delta():
+            return len(event.text) + len(event.message)
+        case Final() | Aborted():
+            return len(event.text)
+        case _:
+            return protocol.MAX_REMARK
 
 
 async def _open(dial: Dial) -> ClientConnection:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from ocmt.openclaw.protocol import read_usage, string, text_of
+from ocmt.openclaw.protocol import MAX_NAME, read_usage, storable, string, text_of
 
 OutcomeStatus = Literal["finished", "running", "resuming", "failed", "stopped", "unknown"]
 
@@ -69,8 +69,9 @@ class History:
 def read_history(payload: Mapping[str, Any]) -> History:
     """The answer of `chat.history`. Never raises; what makes no sense is left out."""
     session = _object(payload.get("sessionInfo"))
-    in_flight = string(_object(payload.get("inFlightRun")), "runId")
-    listed = [run_id for run_id in _list(session.get("activeRunIds")) if isinstance(run_id, str)]
+    in_flight = string(_object(payload.get("inFlightRun")), "runId", MAX_NAME)
+    names = (name for name in _list(session.get("activeRunIds")) if isinstance(name, str))
+    listed = [storable(name, MAX_NAME) for name in names]
     active_run_ids = tuple(dict.fromkeys([*filter(None, [in_flight]), *listed]))
     return History(
         messages=tuple(

@@ -1,12 +1,14 @@
 """OpenClaw's gateway protocol (version 4) without any I/O: building and reading of frames, nothing else.
 
 What arrives comes from inside an agent, so it may be anything: reading raises ProtocolError and no other
-exception, and what is read is made of our own types. Facts of the wire: docs/openclaw.md.
+exception, and what is read is made of our own types, and of text that a database takes. Facts of the wire:
+docs/openclaw.md.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +17,11 @@ PROTOCOL_VERSION = 4
 SCOPES = ("operator.read", "operator.write", "operator.admin", "operator.approvals")
 MAX_TEXT = 4 * 1024 * 1024
 """Characters of one text that we take from a gateway; what is longer is cut."""
+MAX_NAME = 200
+MAX_REMARK = 2_000
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""What JSON can say and PostgreSQL refuses: a zero byte, and the half of a character that is left where
+JavaScript has cut a text in two."""
 
 
 class ProtocolError(Exception):
@@ -170,7 +177,7 @@ def read_hello(response: Response) -> None:
 def read_run_event(event: Event) -> tuple[str, RunEvent] | None:
     """The session key and what happened in a run of it; None where it is not about a run. Never raises."""
     session_key, run_id = event.payload.get("sessionKey"), event.payload.get("runId")
-    if not isinstance(session_key, str) or not isinstance(run_id, str) or not run_id:
+    if not isinstance(session_key, str) or not isinstance(run_id, str) or not 0 < len(run_id) <= MAX_NAME:
         return None
     read = {"chat": _read_chat, "agent": _read_agent}.get(event.name)
     told = read(run_id, event.payload) if read else None
@@ -181,17 +188,22 @@ def text_of(message: object) -> str:
     """The text of a message: its content as it is, or its text blocks one after the other."""
     content = _object(message).get("content")
     if isinstance(content, str):
-        return content[:MAX_TEXT]
+        return storable(content, MAX_TEXT)
     if not isinstance(content, list):
         return ""
     blocks = (_object(block) for block in content)
     return "".join(string(block, "text") for block in blocks if block.get("type") == "text")[:MAX_TEXT]
 
 
-def string(thing: Mapping[str, Any], name: str) -> str:
-    """The string under this name; empty where there is none."""
+def string(thing: Mapping[str, Any], name: str, most: int = MAX_TEXT) -> str:
+    """The string under this name, at most so many characters of it; empty where there is none."""
     value = thing.get(name)
-    return value[:MAX_TEXT] if isinstance(value, str) else ""
+    return storable(value, most) if isinstance(value, str) else ""
+
+
+def storable(text: str, most: int) -> str:
+    """The text as a database takes it, at most so many characters of it."""
+    return _UNSTORABLE.sub("\ufffd", text[:most])
 
 
 def _read_response(frame: dict[str, Any]) -> Response:
@@ -200,11 +212,11 @@ def _read_response(frame: dict[str, Any]) -> Response:
         return Response(request_id, payload=_object(frame.get("payload")))
     error = _object(frame.get("error"))
     fault = Fault(
-        code=string(error, "code") or "UNKNOWN",
-        message=string(error, "message") or "no reason given",
+        code=string(error, "code", MAX_NAME) or "UNKNOWN",
+        message=string(error, "message", MAX_REMARK) or "no reason given",
         retryable=error.get("retryable") is True,
-        retry_after=_seconds(error.get("retryAfterMs")),
-        reason=string(_object(error.get("details")), "reason") or None,
+        retry_after=seconds(error.get("retryAfterMs")),
+        reason=string(_object(error.get("details")), "reason", MAX_NAME) or None,
     )
     return Response(request_id, fault=fault)
 
@@ -213,7 +225,7 @@ def _read_chat(run_id: str, payload: Mapping[str, Any]) -> RunEvent | None:
     message = payload.get("message")
     match payload.get("state"):
         case "status":
-            return Status(run_id, string(payload, "phase"))
+            return Status(run_id, string(payload, "phase", MAX_NAME))
         case "delta":
             replace = payload.get("replace") is True
             return Delta(run_id, string(payload, "deltaText"), text_of(message), replace)
@@ -221,7 +233,7 @@ def _read_chat(run_id: str, payload: Mapping[str, Any]) -> RunEvent | None:
             return Final(run_id, text_of(message), read_usage(_object(message).get("usage")))
         case "error":
             status = _object(payload.get("errorDetail")).get("httpStatus")
-            words = string(payload, "errorMessage") or "no reason given"
+            words = string(payload, "errorMessage", MAX_REMARK) or "no reason given"
             return Failed(run_id, words, status if isinstance(status, int) else None)
         case "aborted":
             return Aborted(run_id, text_of(message))
@@ -235,15 +247,15 @@ def _read_agent(run_id: str, payload: Mapping[str, Any]) -> RunEvent | None:
     item = _object(payload.get("data"))
     match item.get("kind"), item.get("phase"):
         case "preamble", "end":
-            return Status(run_id, "commentary", string(item, "progressText"))
+            return Status(run_id, "commentary", string(item, "progressText", MAX_REMARK))
         case "tool", ("start" | "update" | "end") as phase:
-            call_id = string(item, "toolCallId") or string(item, "itemId")
+            call_id = string(item, "toolCallId", MAX_NAME) or string(item, "itemId", MAX_NAME)
             failed = item.get("status") == "failed"
             summary = (failed and string(item, "error")) or string(item, "title") or string(item, "name")
             return Tool(
                 run_id,
                 call_id,
-                string(item, "name"),
+                string(item, "name", MAX_NAME),
                 "result" if phase == "end" else phase,
                 summary[:1000],
                 failed,
@@ -273,7 +285,8 @@ def _object(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _seconds(milliseconds: object) -> float | None:
+def seconds(milliseconds: object) -> float | None:
+    """A number of milliseconds as seconds; None for anything but one between nothing and an hour."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     # A comparison, not a division: a hostile number may be infinite, NaN or too large for a float.
