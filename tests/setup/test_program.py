@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from ocmt.errors import SetupProblem
-from ocmt.setup import bubblewrap, interface, node, openclaw, postgres, program, uv
+from ocmt.setup import bubblewrap, first_start, interface, node, openclaw, postgres, program, uv
+from ocmt.setup.folders import cache_folder, read_json
 from ocmt.setup.node import Node
 
 
@@ -70,6 +71,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     monkeypatch.setattr(bubblewrap, "get_bubblewrap", lambda place, uv: (made["bwrap"], "there"))
     monkeypatch.setattr(bubblewrap, "sandbox_works", lambda program: True)
     monkeypatch.setattr(postgres, "get_postgres", lambda place, uv: (clone.tools / "pg", "there"))
+    monkeypatch.setattr(
+        first_start, "first_start", lambda place, node, openclaw: (clone.tools / "primed", "done")
+    )
     return clone
 
 
@@ -162,9 +166,25 @@ def test_ctrl_c_says_that_it_goes_on_from_there(
 def test_where_no_sandbox_can_be_made_it_says_so_and_goes_on(
     clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def must_not_run(*_arguments: object) -> None:
+        raise AssertionError("there is no sandbox to start it in")
+
     monkeypatch.setattr(bubblewrap, "sandbox_works", lambda program: False)
+    monkeypatch.setattr(first_start, "first_start", must_not_run)
     clone.set_up()
     assert "does not allow sandboxes" in capsys.readouterr().out
+
+
+def test_the_manifest_says_where_everything_is(clone: Clone) -> None:
+    clone.set_up()
+    assert read_json(cache_folder() / "tools.json") == {
+        "node": str(clone.tools / "node"),
+        "npm": str(clone.tools / "npm"),
+        "openclaw": str(clone.tools / "openclaw"),
+        "bwrap": str(clone.tools / "bwrap"),
+        "compile_cache": str(clone.tools / "primed"),
+        "postgres": str(clone.tools / "pg"),
+    }
 
 
 def test_too_full_a_disk_is_told_before_the_first_step(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ocmt.errors import SetupProblem
-from ocmt.setup import bubblewrap, interface, node, openclaw, postgres, uv
+from ocmt.setup import bubblewrap, first_start, interface, node, openclaw, postgres, uv
 from ocmt.setup.commands import Commands, tool_environment
 from ocmt.setup.console import Console
 from ocmt.setup.faults import advice_for
@@ -34,7 +34,7 @@ from ocmt.setup.folders import (
 )
 from ocmt.setup.place import Place
 
-_STEPS = 7
+_STEPS = 8
 _LIBRARIES_SPACE = 400_000_000
 _NOT_SOURCES = frozenset({"__pycache__"})
 
@@ -109,8 +109,6 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
         step.result = interface.build_interface(place, found_node)
     with console.step("bubblewrap") as step:
         bwrap, step.result = bubblewrap.get_bubblewrap(place, uv_program)
-    if not bubblewrap.sandbox_works(bwrap):
-        console.say(bubblewrap.NO_NAMESPACES)
     with console.step("PostgreSQL") as step:
         database, step.result = postgres.get_postgres(place, uv_program)
 
@@ -122,7 +120,14 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
         "compile_cache": None,
         "postgres": str(database) if database else None,
     }
-    write_whole(place.cache / "tools.json", json.dumps(tools, indent=2) + "\n")
+    _note(place, tools)
+    with console.step("First start of OpenClaw, in a sandbox") as step:
+        if bubblewrap.sandbox_works(bwrap):
+            primed, step.result = first_start.first_start(place, found_node, agent)
+            _note(place, {**tools, "compile_cache": str(primed) if primed else None})
+        else:
+            step.result = "not possible"
+            console.say(bubblewrap.NO_NAMESPACES)
     made = {
         "project": str(place.project),
         "groups": sorted(groups),
@@ -131,6 +136,11 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
         "tools": {path: fingerprint(Path(path)) for path in _programs(tools)},
     }
     write_whole(stamp, json.dumps(made, indent=2) + "\n")
+
+
+def _note(place: Place, tools: Mapping[str, str | None]) -> None:
+    """Writes the manifest by which the platform finds the tools (`ocmt.runtimes.tools`)."""
+    write_whole(place.cache / "tools.json", json.dumps(tools, indent=2) + "\n")
 
 
 def _nothing_changed(project: Path, cache: Path, known: dict[str, object], groups: frozenset[str]) -> bool:
