@@ -71,6 +71,21 @@ async def test_a_connection_that_the_server_cuts_is_unavailable_and_replaced(dat
         assert await connection.fetchval("select 1") == 1
 
 
+@pytest.mark.parametrize("code", ["53100", "53200", "58030", "57014", "25006"])
+async def test_a_server_that_can_not_just_now_is_unavailable(database: Database, code: str) -> None:
+    with pytest.raises(Unavailable):
+        async with database.transaction() as connection:
+            await connection.execute(f"do $$ begin raise exception using errcode = '{code}'; end $$")
+
+
+async def test_a_server_that_does_not_answer_is_unavailable(database: Database) -> None:
+    with pytest.raises(Unavailable):
+        async with database.connection() as connection:
+            await connection.fetchval("select pg_sleep(60)", timeout=0.1)
+    async with database.connection() as connection:
+        assert await connection.fetchval("select 1") == 1
+
+
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await Database.open("postgresql://ocmt@/ocmt?host=/nonexistent")

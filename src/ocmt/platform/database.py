@@ -31,15 +31,15 @@ _LISTEN_RETRY_SECONDS = (0.2, 1.0, 5.0)
 
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.QueryCanceledError,
+    asyncpg.OperatorInterventionError,  # it is shut down, or a statement took too long
+    asyncpg.InsufficientResourcesError,  # its disk or its memory is full, or too many are connected
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,  # it is no longer the primary server
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    TimeoutError,  # it has stopped answering at all
 )
-_UNREACHABLE = (*_TRANSIENT, OSError, TimeoutError)
+_UNREACHABLE = (*_TRANSIENT, OSError)
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +80,7 @@ class Database:
         """`begin` … `commit`, or `rollback` on any exception.
 
         Raises: Unavailable when the pool can give no connection within 10 s, or when the server went away,
-        gave up on a statement after 30 s, or asks for the transaction to be repeated.
+        has no room left, gave up on a statement after 30 s, or asks for the transaction to be repeated.
         """
         async with self.connection() as connection, connection.transaction():
             yield connection
@@ -96,7 +96,7 @@ class Database:
             yield connection
         except _TRANSIENT as error:
             raise _unavailable(error) from error
-        except (asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.InterfaceError, OSError) as error:
             if _is_lost(connection):
                 raise _unavailable(error) from error
             raise
