@@ -3,18 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from ocmt import __version__
 from ocmt.identity.routes import routes as identity_routes
 from ocmt.identity.service import Identity
-from ocmt.platform.http import exception_handlers
+from ocmt.platform.http import exception_handlers, principal
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
 from ocmt.vault.routes import routes as vault_routes
 from ocmt.vault.service import Vault
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "A problem (RFC 9457): `detail` is a sentence for people, `code` a word for programs.",
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["type", "title", "status", "detail", "code", "retryable"],
+                    "properties": {
+                        "type": {"type": "string"},
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "code": {"type": "string"},
+                        "retryable": {"type": "boolean"},
+                    },
+                }
+            }
+        },
+    }
+}
+"""How every route of this service refuses."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +59,12 @@ class Management:
             docs_url=None,
             redoc_url=None,
             exception_handlers=exception_handlers(),
+            # Also tells FastAPI that invalid input is not answered with its own 422.
+            responses=PROBLEMS,
         )
-        for router in (
-            identity_routes(self.identity),
-            vault_routes(self.vault),
-            usage_routes(self.ledger, self.limits),
-        ):
-            app.include_router(router, prefix="/api/v1")
+        app.include_router(identity_routes(self.identity), prefix="/api/v1")
+        # Who is not signed in hears that first, whatever else is wrong with the request.
+        signed_in = [Depends(principal)]
+        app.include_router(vault_routes(self.vault), prefix="/api/v1", dependencies=signed_in)
+        app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=signed_in)
         return app

@@ -1,0 +1,142 @@
+"""Both services behind one port, composed as bootstrap does it, with agents that are doubles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from ocmt.broker.service import Broker
+from ocmt.chat.answer import Answerer
+from ocmt.chat.service import Chat
+from ocmt.chat.stream import EventStream
+from ocmt.chat.transcript import TranscriptWriter
+from ocmt.chat.worker import TurnWorker
+from ocmt.identity.service import Identity
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.http import client_session
+from ocmt.services.all_in_one import all_in_one_app
+from ocmt.services.management import Management
+from ocmt.services.orchestrator import Orchestrator
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.mail import MemoryMail
+from ocmt.testing.objects import MemoryObjects
+from ocmt.testing.runtimes import FakeRuntime
+from ocmt.testing.secrets import MemorySecrets
+from ocmt.usage.service import Ledger
+from ocmt.vault.service import Vault
+from tests.agents.conftest import gateways, hints, runtime
+from tests.agents.replica import Gateways, Replica
+from tests.identity.browser import Browser
+
+__all__ = ["gateways", "hints", "runtime"]
+
+URL = "http://localhost:8080"
+
+
+@dataclass
+class House:
+    """All of it, and the way in."""
+
+    app: ASGIApp
+    api: FastAPI
+    agents: Starlette
+    management: Management
+    orchestrator: Orchestrator
+    database: Database
+
+    async def sign_in(self, email: str) -> Browser:
+        """A browser of a new user; the first one is the administrator."""
+        browser = Browser(self.app)
+        first = not await self.management.identity.users()
+        await self.management.identity.add_user(email, first)
+        link = await self.management.identity.make_link(email)
+        token = link.split("#token=")[1]
+        answer = await browser.call("POST", "/api/v1/auth/magic-link/verify", {"token": token})
+        assert answer.status == 200, answer.body
+        return browser
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    """What Vite would have built."""
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "index.html").write_text("<!doctype html><title>OCMT</title>")
+    (tmp_path / "assets" / "app-1a2b3c.js").write_text("export {}")
+    return tmp_path
+
+
+@pytest.fixture
+async def house(
+    database: Database,
+    hints: Hints,
+    clock: VirtualClock,
+    runtime: FakeRuntime,
+    gateways: Gateways,
+    pages: Path,
+) -> AsyncIterator[House]:
+    replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
+    objects = MemoryObjects()
+    chat = Chat(database, clock, replica.agents, objects)
+    ledger = Ledger(database, clock)
+    vault = Vault(database, MemorySecrets())
+    session = client_session()
+
+    async def nothing_runs(_user_id: UUID) -> list[object]:
+        return []
+
+    async def no_notice(_turn_id: UUID, _text: str) -> None:
+        return None
+
+    async def no_usage(_user_id: UUID, _turn_id: UUID) -> None:
+        return None
+
+    broker = Broker(
+        vault=vault,
+        ledger=ledger,
+        clock=clock,
+        authenticate=replica.agents.owner_of_token,
+        running_turns=nothing_runs,  # type: ignore[arg-type]
+        notice=no_notice,
+        platform_key=None,
+        anthropic_url="http://127.0.0.1:1",
+        turn_call_limit=50,
+        daily_token_limit=1000,
+        demo_model=False,
+        session=session,
+    )
+    answerer = Answerer(
+        database,
+        clock,
+        replica.agents,
+        usage_of=no_usage,
+        explain=no_usage,
+        turn_timeout=timedelta(minutes=1),
+    )
+    management = Management(
+        identity=Identity(database, MemoryMail(), clock, public_url=URL),
+        vault=vault,
+        ledger=ledger,
+        limits=broker.limits,
+    )
+    orchestrator = Orchestrator(
+        agents=replica.agents,
+        policy=replica.policy,
+        runtime=runtime,
+        reconciler=replica.reconciler,
+        broker=broker,
+        chat=chat,
+        stream=EventStream(chat, database, hints, clock),
+        worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
+        transcripts=TranscriptWriter(database, objects, hints),
+    )
+    app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
+    yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)
+    await session.close()

@@ -1,0 +1,69 @@
+"""The Management API keeps to its own description, whatever is sent to it."""
+
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.core.result import Ok
+
+from ocmt.services.management import Management
+from tests.identity.browser import Browser
+from tests.services.conftest import House
+
+pytestmark = pytest.mark.anyio
+
+
+def cases() -> st.SearchStrategy[Any]:
+    """Good and bad requests to all routes. Their description needs no room to be open."""
+    nobody: Any = None
+    described = Management(identity=nobody, vault=nobody, ledger=nobody, limits=nobody).app().openapi()
+    schema = schemathesis.openapi.from_dict(described)
+    operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
+    assert len(operations) >= 10
+    return st.one_of(
+        *(operation.as_strategy(generation_mode=mode) for operation in operations for mode in GenerationMode)
+    )
+
+
+def test_no_route_promises_an_answer_that_it_never_gives(house: House) -> None:
+    for path, operations in house.api.openapi()["paths"].items():
+        for method, operation in operations.items():
+            assert "422" not in operation["responses"], f"{method} {path}"
+            assert "application/problem+json" in operation["responses"]["4XX"]["content"], f"{method} {path}"
+
+
+@settings(
+    max_examples=80,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.filter_too_much,
+        HealthCheck.data_too_large,
+    ],
+)
+@given(case=cases())
+async def test_whatever_is_sent_the_answer_is_one_of_the_described(house: House, case: Any) -> None:
+    await check(await house.sign_in(f"{uuid4()}@example.org"), case.operation.definition.raw, case)
+
+
+async def check(browser: Browser, described: dict[str, Any], case: Any) -> None:
+    path = case.formatted_path
+    if case.query:
+        path += "?" + "&".join(
+            f"{quote(str(name))}={quote(str(value))}" for name, value in case.query.items()
+        )
+    body = case.body if isinstance(case.body, dict | list | str | int | float | bool | None) else None
+    answer = await browser.call(case.method, path, body)
+    where = f"{case.method} {path} {body!r}: {answer.status} {answer.body!r}"
+    assert answer.status < 500, where
+    if answer.status >= 400:
+        assert answer.headers["content-type"] == "application/problem+json", where
+    else:
+        assert str(answer.status) in described["responses"], where

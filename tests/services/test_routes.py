@@ -1,0 +1,211 @@
+"""What holds for every route: who may come in, whose things are whose, how errors look."""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import pytest
+from starlette.routing import Route
+from starlette.types import Message
+
+from ocmt.errors import Unavailable
+from ocmt.platform.database import Database
+from tests.identity.browser import Answer, Browser
+from tests.services.conftest import House
+
+pytestmark = pytest.mark.anyio
+
+ENTRANCE = {"/api/v1/auth/magic-link", "/api/v1/auth/magic-link/verify"}
+BODIES = {
+    "/api/v1/auth/magic-link": {"email": "anna@example.org"},
+    "/api/v1/auth/magic-link/verify": {"token": "x"},
+    "/api/v1/admin/users": {"email": "carla@example.org"},
+    "/api/v1/vault/items/{name}": {"value": "sk-ant-1234"},
+    "/agent": {"egress": True},
+    "/agent/conversations/{conversation_id}": {"title": "mine"},
+    "/agent/conversations/{conversation_id}/turns": {"text": "hello"},
+}
+
+
+def routes(house: House) -> Iterator[tuple[str, str]]:
+    """(method, path template) of every route for people."""
+    for path, operations in house.api.openapi()["paths"].items():
+        for method in operations:
+            yield method.upper(), path
+    for route in house.agents.routes:
+        if isinstance(route, Route):
+            for method in sorted((route.methods or set()) - {"HEAD"}):
+                yield method, route.path
+
+
+async def knock(browser: Browser, method: str, template: str, names: dict[str, str]) -> Answer:
+    """One request to a route, with a body as it should be."""
+    path = re.sub(r"{(\w+)}", lambda match: names.get(match[1], str(uuid4())), template)
+    body = BODIES.get(template, {}) if method in ("POST", "PUT", "PATCH") else None
+    return await browser.call(method, path, body, headers={"idempotency-key": "k"})
+
+
+def assert_problem(answer: Answer, *, status: int, where: str) -> None:
+    assert answer.status == status, f"{where}: {answer.status} {answer.body!r}"
+    assert answer.headers["content-type"] == "application/problem+json", where
+    problem = answer.json()
+    assert {"type", "title", "status", "detail", "code", "retryable"} <= problem.keys(), where
+    assert problem["status"] == status
+
+
+async def test_nobody_gets_anywhere_without_signing_in(house: House) -> None:
+    walked = 0
+    for method, template in routes(house):
+        if template not in ENTRANCE:
+            answer = await knock(Browser(house.app), method, template, {})
+            assert_problem(answer, status=401, where=f"{method} {template}")
+            walked += 1
+    assert walked >= 20
+
+
+async def test_another_users_things_do_not_exist(house: House, database: Database) -> None:
+    anna = await house.sign_in("anna@example.org")
+    bert = await house.sign_in("bert@example.org")
+    conversation = (await anna.call("POST", "/agent/conversations", {})).json()["id"]
+    turns = f"/agent/conversations/{conversation}/turns"
+    turn = (await anna.call("POST", turns, {"text": "secret"}, headers={"idempotency-key": "k"})).json()["id"]
+    session = (await anna.call("GET", "/api/v1/sessions")).json()["items"][0]["id"]
+    names = {"conversation_id": conversation, "turn_id": turn, "session_id": session}
+    walked = []
+    for method, template in routes(house):
+        if set(re.findall(r"{(\w+)}", template)) & names.keys():
+            answer = await knock(bert, method, template, names)
+            assert_problem(answer, status=404, where=f"{method} {template}")
+            walked.append(template)
+    assert len(walked) >= 8
+    assert (await anna.call("GET", turns)).json()["items"][0]["text"] == "secret", "it is all still there"
+    assert (await anna.call("GET", "/api/v1/me")).status == 200
+
+
+async def test_what_one_puts_into_the_vault_nobody_else_finds(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    bert = await house.sign_in("bert@example.org")
+    item = "/api/v1/vault/items/anthropic_api_key"
+    assert (await anna.call("PUT", item, {"value": "sk-ant-secret-1234"})).status == 204
+    assert (await bert.call("GET", "/api/v1/vault/items")).json() == {"items": []}
+    assert (await bert.call("DELETE", item)).status == 204, "what he does not have is gone"
+    listed = await anna.call("GET", "/api/v1/vault/items")
+    assert [found["name"] for found in listed.json()["items"]] == ["anthropic_api_key"]
+    assert b"sk-ant-secret" not in listed.body
+
+
+async def test_only_administrators_administer(house: House) -> None:
+    await house.sign_in("anna@example.org")
+    bert = await house.sign_in("bert@example.org")
+    for method in ("GET", "POST"):
+        answer = await bert.call(method, "/api/v1/admin/users", {"email": "carla@example.org"})
+        assert_problem(answer, status=403, where=method)
+
+
+async def test_a_write_from_another_sites_page_is_refused_everywhere(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    anna.origin = "https://evil.example"
+    for method, template in routes(house):
+        if method != "GET":
+            answer = await knock(anna, method, template, {})
+            assert_problem(answer, status=403, where=f"{method} {template}")
+
+
+async def test_nonsense_is_a_problem_in_words_and_never_a_crash(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    for method, template in routes(house):
+        wrong: list[object] = [[], "x", {"unknown": 1}, {"text": 7, "email": [], "token": {}, "value": None}]
+        for body in wrong:
+            if method in ("POST", "PUT", "PATCH") and template in BODIES:
+                path = re.sub(r"{(\w+)}", "nonsense", template)
+                answer = await anna.call(method, path, body, headers={"idempotency-key": "k"})
+                assert answer.status in (400, 404), f"{method} {path} {body}: {answer.body!r}"
+                assert_problem(answer, status=answer.status, where=f"{method} {path}")
+    for path in ("/agent/nothing", "/api/v1/nothing", "/api/nothing", "/agent/conversations/x/turns"):
+        assert_problem(await anna.call("GET", path), status=404, where=path)
+    assert_problem(await anna.call("DELETE", "/api/v1/me"), status=405, where="DELETE /api/v1/me")
+
+
+async def test_what_is_too_large_is_refused_in_plain_words(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    conversation = (await anna.call("POST", "/agent/conversations", {})).json()["id"]
+    turns = f"/agent/conversations/{conversation}/turns"
+    key = {"idempotency-key": "k"}
+    message = await anna.call("POST", turns, {"text": "x" * 1024 * 1024}, headers=key)
+    assert_problem(message, status=413, where="a message of 1 MB")
+    assert "1024 KB; at most 256 KB" in message.json()["detail"]
+    body = await anna.call("POST", turns, {"text": "x" * 3 * 1024 * 1024}, headers=key)
+    assert_problem(body, status=413, where="a body of 3 MB")
+    assert "at most 2 MB" in body.json()["detail"]
+    assert (await anna.call("GET", turns)).json()["items"] == []
+
+
+async def test_the_agents_door_wants_an_agents_token(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    answer = await anna.call("POST", "/broker/anthropic/v1/messages", {"model": "x"})
+    assert answer.status == 401
+
+
+class PatientBrowser(Browser):
+    """Stays until it has the whole answer, which files are sent for."""
+
+    async def _exchange(self, scope: dict[str, Any], payload: bytes) -> list[Message]:
+        whole = asyncio.Event()
+        sent: list[Message] = []
+        asked = False
+
+        async def receive() -> Message:
+            nonlocal asked
+            if asked:
+                await whole.wait()
+                return {"type": "http.disconnect"}
+            asked = True
+            return {"type": "http.request", "body": payload, "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                whole.set()
+
+        await self.app(scope, receive, send)
+        return sent
+
+
+async def test_the_user_interface_answers_for_its_own_addresses(house: House) -> None:
+    visitor = PatientBrowser(house.app)
+    for path in ("/", "/sign-in", "/chat/0193"):
+        page = await visitor.call("GET", path)
+        assert (page.status, page.headers["cache-control"]) == (200, "no-cache"), path
+        assert b"<title>OCMT" in page.body
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        assert page.headers["referrer-policy"] == "no-referrer"
+    asset = await visitor.call("GET", "/assets/app-1a2b3c.js")
+    assert "immutable" in asset.headers["cache-control"]
+    assert (await visitor.call("GET", "/assets/app-old.js")).status == 404
+    for path in ("/../secret", "/assets/../../secret", "/%2e%2e/secret"):
+        assert b"secret" not in (await visitor.call("GET", path)).body
+
+
+async def test_probes_answer_and_metrics_stay_inside(
+    house: House, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Browser(house.app)
+    assert (await machine.call("GET", "/healthz")).json() == {"status": "alive"}
+    assert (await machine.call("GET", "/readyz")).json() == {"status": "ready"}
+    metrics = await machine.call("GET", "/metrics")
+    assert b"ocmt_" in metrics.body
+    for forwarded in ({"x-forwarded-for": "203.0.113.5"}, {"forwarded": "for=203.0.113.5"}):
+        answer = await machine.call("GET", "/metrics", headers=forwarded)
+        assert_problem(answer, status=404, where="forwarded")
+
+    def gone() -> NoReturn:
+        raise Unavailable("The database does not answer just now.")
+
+    monkeypatch.setattr(database, "connection", gone)
+    assert (await machine.call("GET", "/readyz")).status == 503
+    assert (await machine.call("GET", "/healthz")).status == 200
