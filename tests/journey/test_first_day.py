@@ -6,7 +6,6 @@ agent serve the whole story, told in order.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
@@ -21,21 +20,8 @@ SLEEPY = {"OCMT_AGENT_PAUSE_AFTER": "2s", "OCMT_AGENT_STOP_AFTER": "1h", "OCMT_L
 
 
 @pytest.fixture(scope="module")
-async def installation(anyio_backend: str, data: Path) -> AsyncIterator[Installation]:
-    async with Installation(data, SLEEPY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def anna(installation: Installation) -> AsyncIterator[Person]:
-    async with Person(installation.url) as person:
-        await person.sign_in(installation.link)
-        yield person
-
-
-@pytest.fixture(scope="module")
-async def conversation(anna: Person) -> str:
-    return await anna.conversation()
+def environment() -> dict[str, str]:
+    return SLEEPY
 
 
 def answer_of(events: list[StreamEvent]) -> str:

@@ -5,7 +5,6 @@ Slow for the same reason as the first day: three real starts of OpenClaw. The pr
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -26,22 +25,8 @@ async def anthropic(anyio_backend: str) -> AsyncIterator[FakeAnthropic]:
 
 
 @pytest.fixture(scope="module")
-async def installation(data: Path, anthropic: FakeAnthropic) -> AsyncIterator[Installation]:
-    settings = {"ANTHROPIC_API_KEY": KEY, "OCMT_ANTHROPIC_URL": anthropic.url}
-    async with Installation(data, settings) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def anna(installation: Installation) -> AsyncIterator[Person]:
-    async with Person(installation.url) as person:
-        await person.sign_in(installation.link)
-        yield person
-
-
-@pytest.fixture(scope="module")
-async def conversation(anna: Person) -> str:
-    return await anna.conversation()
+def environment(anthropic: FakeAnthropic) -> dict[str, str]:
+    return {"ANTHROPIC_API_KEY": KEY, "OCMT_ANTHROPIC_URL": anthropic.url}
 
 
 def gateway(installation: Installation) -> psutil.Process:
