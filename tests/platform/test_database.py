@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -84,6 +86,26 @@ async def test_a_server_that_does_not_answer_is_unavailable(database: Database) 
             await connection.fetchval("select pg_sleep(60)", timeout=0.1)
     async with database.connection() as connection:
         assert await connection.fetchval("select 1") == 1
+
+
+async def test_a_server_that_has_frozen_is_unavailable_and_its_connection_replaced(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ACQUIRE_SECONDS", 0.2)
+    database = await Database.open(dsn, pool_size=1)
+    frozen = 0
+    try:
+        async with database.connection() as connection:
+            frozen = await connection.fetchval("select pg_backend_pid()")
+        os.kill(frozen, signal.SIGSTOP)
+        with pytest.raises(Unavailable):
+            async with database.connection() as connection:
+                await connection.fetchval("select 1", timeout=0.1)
+        async with database.connection() as connection:
+            assert await connection.fetchval("select pg_backend_pid()") != frozen
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+        await database.close()
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

@@ -101,7 +101,14 @@ class Database:
                 raise _unavailable(error) from error
             raise
         finally:
+            await self._give_back(connection)
+
+    async def _give_back(self, connection: PoolConnectionProxy[asyncpg.Record]) -> None:
+        """Whatever was to be done has ended by now: a connection that does not come back is replaced."""
+        try:
             await self._pool.release(connection)
+        except (*_UNREACHABLE, asyncpg.InterfaceError) as error:
+            log.warning("database_connection_dropped", error=type(error).__name__)
 
     async def close(self) -> None:
         """Wait up to 5 s for what is under way, then cut it off."""
