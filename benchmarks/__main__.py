@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import tempfile
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--starts", type=int, default=3, help="rounds of the platform's start")
     parser.add_argument("--wakes", type=int, default=5, help="rounds of waking from stopped")
-    parser.add_argument("--turns", type=int, default=50, help="turns of each side")
+    parser.add_argument("--turns", type=int, default=40, help="turns of each side")
     parser.add_argument("--pauses", type=int, default=8, help="rounds of waking from a pause")
     parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
     parser.add_argument("--dry", action="store_true", help="do not write results.json")
@@ -51,6 +52,10 @@ def main() -> None:
 
 
 async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Result]:
+    # As Ctrl-C does: whatever was started is ended.
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     settings = load_settings()
     async with FakeAnthropic(keys={KEY}) as anthropic:
         anthropic.otherwise = model = StopwatchModel()
