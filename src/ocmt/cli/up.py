@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
@@ -17,6 +20,7 @@ from ocmt.platform.reachable import ReachablePaths
 from ocmt.settings import Settings, load_settings
 
 BACKLOG = 1024
+MOST_FILES = 65536
 LINK_LIFETIME = timedelta(hours=12)
 """Of the link that is printed at the start: whoever reads this terminal administers the machine anyway."""
 
@@ -37,6 +41,8 @@ def up(
     settings = load_settings(data_dir=data, port=port, host=host, runtime=runtime, demo_model=demo_model)
     listener = _listen(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
+    namesake = _keep_namesake(settings)
+    _allow_many_files()
 
     # Before any thread exists: as root this moves the process into a mount namespace of its own.
     paths = ReachablePaths()
@@ -44,7 +50,8 @@ def up(
 
     import uvloop  # late, as everything that `ocmt up --help` can do without
 
-    uvloop.run(_run(settings, listener, paths))
+    with namesake:
+        uvloop.run(_run(settings, listener, paths))
 
 
 async def _run(settings: Settings, listener: socket.socket, paths: ReachablePaths) -> None:
@@ -91,3 +98,37 @@ def _listen(settings: Settings) -> socket.socket:
         raise SetupProblem(f"Can not listen on {where}: {os.strerror(error.errno or 0)}.") from error
     listener.setblocking(False)
     return listener
+
+
+def _keep_namesake(settings: Settings) -> AbstractContextManager[object]:
+    """Hold our port on ::1, answering nobody: browsers look for `localhost` there first.
+
+    Any other user of this machine could listen there, and be handed sign-in links and cookies that are ours.
+    Raises SetupProblem where somebody does already.
+    """
+    if ":" in settings.host or urlsplit(settings.url).hostname != "localhost":
+        return nullcontext()
+    try:
+        held = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError:
+        return nullcontext()  # this kernel knows no ::1
+    try:
+        held.bind(("::1", settings.port))
+    except OSError as error:
+        held.close()
+        if error.errno != errno.EADDRINUSE:
+            return nullcontext()  # this machine has no ::1, and so nobody on it
+        raise SetupProblem(
+            f"Port {settings.port} is in use on ::1, where browsers look for localhost first. Stop what "
+            "listens there, choose another with --port, or set OCMT_PUBLIC_URL to "
+            f"http://127.0.0.1:{settings.port}."
+        ) from error
+    return held
+
+
+def _allow_many_files() -> None:
+    """An agent may hold some hundred connections: the usual 1024 files would be used up by a few agents."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
