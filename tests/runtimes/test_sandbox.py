@@ -15,8 +15,10 @@ import pytest
 import uvloop
 
 from ocmt.errors import NotYet, Unavailable
+from ocmt.runtimes import sandbox
 from ocmt.runtimes.base import CanPause
 from ocmt.runtimes.bubblewrap import View
+from ocmt.runtimes.cgroups import Group
 from ocmt.runtimes.processes import descendants
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools
@@ -403,6 +405,21 @@ class TestPausing:
         processes = started()
         await runtime.stop(spec.user_id, {}, grace=5)
         assert not alive(processes)
+
+    async def test_an_agent_that_does_not_hold_still_goes_on(
+        self, runtime: SandboxRuntime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def for_ever(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(sandbox, "PAUSE_TIMEOUT", 0.05)
+        monkeypatch.setattr(Group, "freeze", for_ever)
+        monkeypatch.setattr(sandbox, "stop_tree", for_ever)
+        spec = a_spec()
+        await runtime.start(spec, {})
+        with pytest.raises(Unavailable):
+            await runtime.pause(spec.user_id, {})
+        assert await inside(runtime, spec.user_id, "answer = 1") == 1
 
     async def test_nobody_to_pause(self, runtime: SandboxRuntime) -> None:
         with pytest.raises(Unavailable):

@@ -65,7 +65,8 @@ def descendants(pid: int) -> set[int]:
 async def stop_tree(pid: int, clock: Clock) -> None:
     """SIGSTOP everything below a process; repeated until a whole round finds nothing new and nothing running.
 
-    An orphan stays below: inside a process namespace it goes to the namespace's own process 1.
+    An orphan stays below: inside a process namespace it goes to the namespace's own process 1. Takes for ever
+    where processes keep ahead of it by forking: the caller has to limit the time.
     """
     stopped: set[int] = set()
     while True:
@@ -91,9 +92,10 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _is_held(pid: int) -> bool:
-    """Stopped, or past running anyway."""
+    """Stopped, or past running anyway; or deep in the kernel, with its stop waiting for it at the way out: who
+    waits there for a child that is about to become another program does so as long as that one is held."""
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return state in b"TtZX"
+    return state in b"TtZXD"

@@ -49,6 +49,8 @@ from ocmt.runtimes.tools import Tools
 
 CLOSE_GRACE = 5.0
 REMOVE_ATTEMPTS = 50
+PAUSE_TIMEOUT = 3.0
+"""Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
 
 
 def _as_it_is(path: Path) -> Path:
@@ -305,18 +307,26 @@ class SandboxRuntime:
     # CanPause
 
     async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
-        """See CanPause. Raises: Unavailable where there is no agent to pause."""
+        """See CanPause. Raises: Unavailable where there is no agent to pause, or it does not hold still."""
         async with self._lock(user_id):
             agent = self._agents.get(user_id)
             if agent is None or agent.phase == "exited":
                 raise Unavailable("The agent is not running.")
             agent.paused = True
-            group = self._group(user_id)
-            if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
-                await group.freeze(self._clock)
-            else:
-                await stop_tree(agent.process, self._clock)
+            try:
+                async with asyncio.timeout(PAUSE_TIMEOUT):
+                    await self._hold(agent)
+            except TimeoutError as error:
+                await self._go_on(agent)
+                raise Unavailable("The agent cannot be held still.") from error
             return self._state(agent)
+
+    async def _hold(self, agent: Supervised) -> None:
+        group = self._group(agent.user_id)
+        if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
+            await group.freeze(self._clock)
+        else:
+            await stop_tree(agent.process, self._clock)
 
     async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
         """See CanPause. Raises: Unavailable where there is no agent."""
