@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 from uuid import uuid4
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
+from ocmt.runtimes import egress
 from ocmt.runtimes.egress import CONNECTIONS, EgressProxy, Refusal, is_public, parse_request
 
 pytestmark = pytest.mark.anyio
@@ -171,3 +174,47 @@ async def test_connections_are_bounded_and_end_with_the_agent(server: int) -> No
     for reader, writer in open_ones:
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_names_that_nobody_answers_for_keep_only_so_many_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(egress, "RESOLVE_TIMEOUT", 0.1)
+    answer = asyncio.Event()
+    asked = 0
+
+    async def resolve(host: str, port: int) -> Sequence[str]:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        return ["127.0.0.1"]
+
+    async with Asking(anything_goes=False) as proxy:
+        proxy.proxy = EgressProxy(structlog.get_logger("tests"), resolve=resolve)
+        names = asyncio.Semaphore(egress.NAMES_AT_ONCE)
+        attempts = [proxy.proxy.connect(f"{number}.example", 443, names) for number in range(20)]
+        refusals = await asyncio.gather(*attempts, return_exceptions=True)
+        assert [str(refusal) for refusal in refusals] == [
+            f"{n}.example cannot be resolved" for n in range(20)
+        ]
+        assert asked == egress.NAMES_AT_ONCE
+        answer.set()
+        with pytest.raises(Refusal, match="not on the public internet"):
+            await proxy.proxy.connect("later.example", 443, names)
+
+
+async def test_names_are_not_looked_up_in_the_platforms_own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(None, None, None, None, (threading.current_thread().name, 0))] * 2
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    assert await egress.resolve_by_system("a.example", 443) == ["egress name"]
+
+
+async def test_refusals_do_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "REFUSALS_LOGGED", 3)
+    with capture_logs() as lines:
+        async with Asking(anything_goes=False) as proxy:
+            for _ in range(6):
+                await proxy.ask("CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
+    assert [line["event"] for line in lines] == ["egress_refused"] * 3

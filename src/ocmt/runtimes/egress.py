@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
@@ -30,7 +31,11 @@ HEAD_TIMEOUT = 10.0
 RESOLVE_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 10.0
 IDLE_TIMEOUT = 300.0
+NAMES_AT_ONCE = 4
+"""Of one agent. Each takes a thread until the name's own server, which may be the agent's, has answered."""
 ATTEMPTS = 4
+REFUSALS_LOGGED = 100
+"""Of one run of an agent: it could fill the log as fast as it likes."""
 CHUNK = 64 * 1024
 REFUSED_PORTS = {25}
 """Mail between servers: nobody wants an agent to send spam from this machine."""
@@ -77,9 +82,33 @@ def is_public(address: Address) -> bool:
 
 
 async def resolve_by_system(host: str, port: int) -> list[str]:
-    """The system's own name service."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    """The system's own name service, in a thread of its own.
+
+    The loop's few threads are for the names that the platform needs: an agent could keep all of them waiting.
+    """
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def settle(addresses: list[str] | None, error: Exception | None) -> None:
+        if found.done():
+            return
+        if error is not None:
+            found.set_exception(error)
+        else:
+            found.set_result(addresses or [])
+
+    def look() -> None:
+        addresses, fault = None, None
+        try:
+            answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            addresses = list(dict.fromkeys(str(address[0]) for *_, address in answers))
+        except (OSError, ValueError) as error:
+            fault = error
+        with contextlib.suppress(RuntimeError):  # the loop is gone by now
+            loop.call_soon_threadsafe(settle, addresses, fault)
+
+    threading.Thread(target=look, name="egress name", daemon=True).start()
+    return await found
 
 
 @dataclass(frozen=True)
@@ -143,13 +172,16 @@ class EgressProxy:
         await serving.open(listener)
         return serving
 
-    async def connect(self, host: str, port: int) -> socket.socket:
-        """A connection to the first address of that name that is public and answers. Raises: Refusal."""
+    async def connect(self, host: str, port: int, names: asyncio.Semaphore) -> socket.socket:
+        """A connection to the first address of that name that is public and answers. Raises: Refusal.
+
+        `names` bounds how many names the asking agent looks up at once.
+        """
         if port in REFUSED_PORTS:
             raise Refusal("403 Forbidden", f"port {port} is not allowed")
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT):
-                addresses = [ip_address(text) for text in await self._resolve(host, port)]
+                addresses = [ip_address(text) for text in await self._look_up(host, port, names)]
         except (OSError, ValueError, TimeoutError) as error:
             raise Refusal("502 Bad Gateway", f"{host} cannot be resolved") from error
         public = [address for address in addresses if self._allowed(address)]
@@ -160,6 +192,19 @@ class EgressProxy:
             if connection is not None:
                 return self._not_to_ourselves(connection, host)
         raise Refusal("504 Gateway Timeout", f"{host} does not answer")
+
+    async def _look_up(self, host: str, port: int, names: asyncio.Semaphore) -> Sequence[str]:
+        await names.acquire()
+        looking = asyncio.ensure_future(self._resolve(host, port))
+
+        def looked(done: asyncio.Future[Sequence[str]]) -> None:
+            # Not when we stop waiting for it: its thread goes on.
+            names.release()
+            if not done.cancelled():
+                done.exception()
+
+        looking.add_done_callback(looked)
+        return await asyncio.shield(looking)
 
     def _not_to_ourselves(self, connection: socket.socket, host: str) -> socket.socket:
         """A public address may be this machine's own: then both ends of the connection have it."""
@@ -193,6 +238,8 @@ class _Serving:
         self._proxy = proxy
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
+        self._names = asyncio.Semaphore(NAMES_AT_ONCE)
+        self._refusals = 0
 
     async def open(self, listener: socket.socket) -> None:
         self._server = await asyncio.start_server(self._accept, sock=listener, limit=HEAD_BYTES)
@@ -217,7 +264,9 @@ class _Serving:
         try:
             await self._carry_out(reader, writer)
         except Refusal as refusal:
-            self._log.info("egress_refused", status=refusal.status, reason=refusal.words)
+            self._refusals += 1
+            if self._refusals <= REFUSALS_LOGGED:
+                self._log.info("egress_refused", status=refusal.status, reason=refusal.words)
             body = f"OCMT's proxy: {refusal.words}.\n".encode()
             head = f"HTTP/1.1 {refusal.status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
             writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
@@ -232,7 +281,7 @@ class _Serving:
 
     async def _carry_out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = parse_request(await _head(reader))
-        connection = await self._proxy.connect(request.host, request.port)
+        connection = await self._proxy.connect(request.host, request.port, self._names)
         there, to_there = await asyncio.open_connection(sock=connection)
         try:
             if request.is_tunnel:

@@ -7,6 +7,7 @@ waits in the pipe (and the agent with it); what is too old is dropped, and what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -63,12 +64,9 @@ class Output:
 
     def _write(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-TAIL_BYTES:]
-        if self._size + len(data) > FILE_BYTES:
-            self._file.close()
-            self._path.replace(self._path.with_suffix(".log.1"))
-            self._file = self._path.open("ab", buffering=0)
-            self._size = 0
         try:
+            if self._size + len(data) > FILE_BYTES:
+                self._begin_anew()
             self._file.write(data)
         except OSError as error:
             if not self._dropping:
@@ -77,6 +75,14 @@ class Output:
         else:
             self._dropping = False
             self._size += len(data)
+
+    def _begin_anew(self) -> None:
+        """The old file is closed only when there is a new one. Raises OSError; may then be tried again."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.replace(self._path.with_suffix(".log.1"))
+        fresh = self._path.open("ab", buffering=0)
+        self._file.close()
+        self._file, self._size = fresh, 0
 
     def drain(self) -> None:
         """Take what is in the pipe now, at most a pipe's worth, so that the last words are not missed."""

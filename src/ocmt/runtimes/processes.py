@@ -92,8 +92,11 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _is_held(pid: int) -> bool:
-    """Stopped, or past running anyway; or deep in the kernel, with its stop waiting for it at the way out: who
-    waits there for a child that is about to become another program does so as long as that one is held."""
+    """Stopped, or past running anyway.
+
+    Or deep in the kernel, with its stop waiting at the way out: who waits there for a child that is about to
+    become another program does so for as long as that one is held.
+    """
     try:
         state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
