@@ -34,7 +34,7 @@ check:
 test: check
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python scripts/npm.py --prefix ui test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:
 	@$(SETUP) --group dev

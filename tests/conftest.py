@@ -34,6 +34,16 @@ hypothesis.settings.load_profile("ocmt")
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: `make test` runs two files at a time, and the last ones should be short."""
+
+    def rank(item: pytest.Item) -> int:
+        marked = [item.get_closest_marker(name) is not None for name in ("browser", "journey")]
+        return marked.index(True) if any(marked) else len(marked)
+
+    items.sort(key=rank)
+
+
 def open_temporary_folder() -> Path:
     """A new folder below which the server's user may pass (pytest's own are closed to others), and in memory
     where there is room: a disk that others use as well makes a database's files slow."""
