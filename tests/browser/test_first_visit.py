@@ -112,7 +112,7 @@ async def test_a_click_shows_at_once_that_the_agent_wakes_and_then_how_far_it_is
     await anna.button("Agent: Waking").click()
     panel = anna.page.get_by_role("dialog", name="Your agent")
     steps = panel.get_by_role("list", name="Steps of waking").get_by_role("listitem")
-    await expect(steps).to_have_count(5)
+    await expect(steps).to_have_count(3)
     await expect(steps.filter(has_text="Starting OpenClaw")).to_be_visible()
     await expect(panel.locator("[aria-current=step]")).to_have_count(1)
     await anna.page.keyboard.press("Escape")
