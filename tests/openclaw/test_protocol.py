@@ -158,6 +158,13 @@ def test_what_is_no_frame_is_an_error_of_the_protocol(data: str | bytes) -> None
         protocol.read_frame(data)
 
 
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_a_frame_of_too_many_parts_is_not_read(as_bytes: bool) -> None:
+    frame = '{"type": "event", "event": "chat", "payload": {"a": [' + ",".join(["[]"] * 600_000) + "]}}"
+    with pytest.raises(ProtocolError, match="too many parts"):
+        protocol.read_frame(frame.encode() if as_bytes else frame)
+
+
 def test_a_request_goes_out_as_one_object() -> None:
     frame = json.loads(protocol.request_frame("1", "chat.send", {"message": "Grüße\n"}))
     assert frame == {"type": "req", "id": "1", "method": "chat.send", "params": {"message": "Grüße\n"}}

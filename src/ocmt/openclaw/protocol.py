@@ -17,6 +17,8 @@ PROTOCOL_VERSION = 4
 SCOPES = ("operator.read", "operator.write", "operator.admin", "operator.approvals")
 MAX_TEXT = 4 * 1024 * 1024
 """Characters of one text that we take from a gateway; what is longer is cut."""
+MAX_CONTAINERS = 500_000
+"""Lists and objects of one frame: empty ones by the million take seconds, in which nobody is served."""
 MAX_NAME = 200
 MAX_REMARK = 2_000
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -145,6 +147,9 @@ def connect_params(token: str, *, version: str) -> dict[str, Any]:
 
 def read_frame(data: str | bytes) -> Response | Event | None:
     """What arrived; None for a kind of frame that this version does not know. Raises ProtocolError."""
+    whole = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
+    if whole.count(b"[") + whole.count(b"{") > MAX_CONTAINERS:
+        raise ProtocolError("made of too many parts")
     try:
         frame = json.loads(data)
     except (ValueError, RecursionError) as error:
