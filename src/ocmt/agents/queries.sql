@@ -26,7 +26,9 @@ order by reason, reference
 limit 50;
 
 -- name: find_broker_token_owner$
-select user_id from agents where broker_token_hash = :token_hash;
+-- A suspended user's agent gets nothing more from the model.
+select a.user_id from agents a join users u on u.id = a.user_id
+where a.broker_token_hash = :token_hash and u.status = 'active';
 
 -- name: set_broker_token$
 update agents set broker_token_hash = :token_hash

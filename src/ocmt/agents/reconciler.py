@@ -56,6 +56,8 @@ class Reconciler:
         taking = self._taking.get(user_id)
         if taking is None:
             taking = self._taking[user_id] = asyncio.create_task(self._take(user_id))
+            # Whoever waits hears of its failure; that nobody may wait any more is no reason to complain.
+            taking.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(taking)
 
     async def run(self) -> None:

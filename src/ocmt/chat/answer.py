@@ -30,7 +30,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
-from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus, storable
+from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
@@ -201,7 +201,7 @@ class Answerer:
         except (GatewayError, Unavailable) as error:
             raise _GatewayLost(str(error)) from error
         if outcome.status == "finished":
-            raise _Ended(TurnStatus.COMPLETED, answer=storable(outcome.text or ""))
+            raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
         if outcome.status == "stopped":
             raise _Ended(TurnStatus.STOPPED)
         if outcome.status == "failed":
@@ -244,9 +244,7 @@ class Answerer:
                 return sent.run_id
             except GatewayError as error:
                 if not error.retryable:
-                    fault = Fault(
-                        "agent_refused", f"OpenClaw refused this message: {storable(error.message)}", True
-                    )
+                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
                     raise _Ended(TurnStatus.FAILED, fault=fault) from error
                 await self._clock.sleep(BUSY_DELAY)
                 await driver.awake()
@@ -299,18 +297,18 @@ class Answerer:
             case Delta():
                 anew = event.replace or run.behind
                 run.behind = False
-                await writer.put_delta(storable(event.message if anew else event.text), replace=anew)
+                await writer.put_delta(event.message if anew else event.text, replace=anew)
             case Tool():
                 writer.put(
                     EventType.TOOL,
-                    call_id=storable(event.call_id),
-                    name=storable(event.name),
+                    call_id=event.call_id,
+                    name=event.name,
                     phase=event.phase,
-                    summary=storable(event.summary),
+                    summary=event.summary,
                     failed=event.failed,
                 )
             case Final():
-                raise _Ended(TurnStatus.COMPLETED, answer=storable(event.text))
+                raise _Ended(TurnStatus.COMPLETED, answer=event.text)
             case Aborted():
                 if run.stop.is_set():
                     raise _Ended(TurnStatus.STOPPED)
@@ -320,7 +318,7 @@ class Answerer:
                 raise _Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
             case Status():
                 if event.text:
-                    writer.put(EventType.PROGRESS, step="note", text=storable(event.text))
+                    writer.put(EventType.PROGRESS, step="note", text=event.text)
 
     async def _stop_when_asked(self, gateway: GatewayClient, run: Run, run_id: str) -> None:
         await run.stop.wait()
@@ -329,9 +327,7 @@ class Answerer:
     async def _why(self, turn: Turn, words: str) -> Fault:
         """The broker knows better than OpenClaw why a model call failed."""
         fault = await self._explain(turn.user_id, turn.id)
-        return fault or Fault(
-            "agent_error", f"Your agent could not answer: {storable(words)}", retryable=True
-        )
+        return fault or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
 
     async def _finish(
         self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: _Ended

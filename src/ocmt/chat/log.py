@@ -110,8 +110,12 @@ class TurnWriter:
     ) -> None:
         """Stop flushing; write what is left unless writing has failed."""
         assert self._flushing is not None
-        self._flushing.cancel()
-        await asyncio.wait([self._flushing])
+        try:
+            async with self._writing:
+                pass  # a batch under way is written first
+        finally:
+            self._flushing.cancel()
+            await asyncio.wait([self._flushing])
         if self._failure is None:
             await self._flush()
         elif error is None:
@@ -158,7 +162,7 @@ class TurnWriter:
                 await self._filled.wait()
                 self._filled.clear()
                 try:
-                    await asyncio.shield(self._flush())
+                    await self._flush()
                     failures = 0
                     await self._clock.sleep(BATCH_INTERVAL)
                 except Unavailable as error:

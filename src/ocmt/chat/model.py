@@ -163,11 +163,6 @@ def check_idempotency_key(key: str | None) -> str:
     return key
 
 
-def storable(text: str) -> str:
-    """What an agent says, without what no database takes: zero bytes and halves of characters."""
-    return text.replace("\x00", "").encode("utf-8", errors="replace").decode()
-
-
 def transcript_key(user_id: UUID, conversation_id: UUID) -> str:
     """Where in the object store a conversation's transcript is."""
     return f"users/{user_id}/sessions/{conversation_id}.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -171,6 +171,7 @@ def _conversation_cursor(text: str | None) -> tuple[datetime, UUID] | None:
         return None
     try:
         updated_at, conversation_id = json.loads(base64.urlsafe_b64decode(text))
-        return datetime.fromisoformat(updated_at), UUID(conversation_id)
-    except (ValueError, TypeError, AttributeError, binascii.Error):
+        moment = datetime.fromisoformat(updated_at).astimezone(UTC)
+        return moment, UUID(conversation_id)
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise InvalidInput("This cursor is not one that we gave out.") from None

@@ -246,8 +246,8 @@ def accepted_event(turn: Turn) -> Event:
 
 def _title(title: str) -> str:
     title = " ".join(title.split())
-    if not title or len(title) > 200:
-        raise InvalidInput("A title has between 1 and 200 characters.")
+    if not title or len(title) > 200 or not title.isprintable():
+        raise InvalidInput("A title has between 1 and 200 printable characters.")
     return title
 
 

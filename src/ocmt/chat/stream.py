@@ -24,6 +24,8 @@ from ocmt.platform.http import principal
 
 logger = structlog.get_logger(__name__)
 
+MAX_STREAMS = 20
+"""Of one user in this process: windows, not programs."""
 PING_INTERVAL = 15.0
 """Seconds; keeps proxies from closing a quiet stream, and finds browsers that are gone."""
 LIFETIME = 300.0
