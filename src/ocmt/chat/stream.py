@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from uuid import UUID
 
 import structlog
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from ocmt.chat import log
 from ocmt.chat.model import Event
 from ocmt.chat.service import Chat
-from ocmt.errors import InvalidInput, NotFound, OcmtError
+from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import principal
@@ -42,15 +43,29 @@ class EventStream:
         self._database = database
         self._hints = hints
         self._clock = clock
+        self._open: Counter[UUID] = Counter()
         self.closing = asyncio.Event()
         """Set when the process ends: the streams end, and browsers connect to the next one."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one stream. Raises NotFound, InvalidInput before it begins."""
+        """Serve one stream. Raises NotFound, InvalidInput, LimitReached before it begins."""
         request = Request(scope, receive)
         user_id = principal(request).user_id
         conversation = await self._chat.conversation(user_id, _uuid(request.path_params["conversation_id"]))
         after = _after(request)
+        if self._open[user_id] >= MAX_STREAMS:
+            raise LimitReached(f"You have {MAX_STREAMS} windows open on your conversations. Close some.")
+        self._open[user_id] += 1
+        try:
+            await self._serve(user_id, conversation.id, after, receive, send)
+        finally:
+            self._open[user_id] -= 1
+            if not self._open[user_id]:
+                del self._open[user_id]
+
+    async def _serve(
+        self, user_id: UUID, conversation_id: UUID, after: int, receive: Receive, send: Send
+    ) -> None:
         await send(
             {
                 "type": "http.response.start",
@@ -62,7 +77,7 @@ class EventStream:
                 ],
             }
         )
-        following = asyncio.create_task(self._follow(user_id, conversation.id, after, send))
+        following = asyncio.create_task(self._follow(user_id, conversation_id, after, send))
         leaving = asyncio.create_task(_disconnected(receive))
         closing = asyncio.create_task(self.closing.wait())
         tasks = {following, leaving, closing}
@@ -78,7 +93,7 @@ class EventStream:
             except OcmtError as error:
                 # The answer has begun: all that can be done is to end it, and the browser comes back.
                 logger.warning(
-                    "event stream broken off", conversation_id=str(conversation.id), error=str(error)
+                    "event stream broken off", conversation_id=str(conversation_id), error=str(error)
                 )
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})

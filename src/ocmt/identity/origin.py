@@ -57,6 +57,11 @@ class PublicAddress:
         )
 
     @property
+    def hosts(self) -> frozenset[str]:
+        """What the Host header says in requests to our own address."""
+        return frozenset(urlsplit(origin).netloc for origin in self.origins)
+
+    @property
     def cookie(self) -> str:
         """The session cookie's name. `__Host-` binds it to https, this host and / (RFC 6265bis 4.1.3.2)."""
         return "__Host-ocmt" if self.secure else "ocmt"

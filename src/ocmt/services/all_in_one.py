@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.identity.middleware import Authentication
 from ocmt.platform.database import Database
-from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders
+from ocmt.platform.http import HttpProtocol, RequestLimits, RequestLog, SecurityHeaders
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.services.probes import Probes
@@ -21,6 +21,7 @@ from ocmt.services.static_ui import CONTENT_SECURITY_POLICY, StaticUi, find_ui
 
 MAX_BODY = 2 * 1024 * 1024
 """Bytes of a request's body, outside the broker: too long a message still gets in, to be refused in words."""
+MAX_API_BODY = 64 * 1024
 LAST_REQUESTS = 2
 """Seconds that requests under way are given when the process ends."""
 
@@ -29,21 +30,22 @@ def all_in_one_app(
     management: Management, orchestrator: Orchestrator, database: Database, *, url: str, ui_dir: Path | None
 ) -> ASGIApp:
     """The whole application behind one port; `url` is its public address."""
-    api, agents = management.app(), orchestrator.app()
+    agents = orchestrator.app()
     ui = StaticUi(find_ui(ui_dir))
-    probes = Probes(database)
+    probes = Probes(database, hosts=management.identity.address.hosts)
 
-    async def services(scope: Scope, receive: Receive, send: Send) -> None:
-        service = api if scope["path"].startswith("/api/") else agents
-        await service(scope, receive, send)
-
-    signed_in = RequestLimits(Authentication(services, management.identity), max_body=MAX_BODY)
+    identity = management.identity
+    signed_in = RequestLimits(Authentication(agents, identity), max_body=MAX_BODY)
+    # The entrance is open to everybody: what is read before anybody is known must be cheap.
+    api = RequestLimits(Authentication(management.app(), identity), max_body=MAX_API_BODY)
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in probes.paths:
             await probes(scope, receive, send)
-        elif path == "/agent" or path.startswith(("/agent/", "/api/")):
+        elif path.startswith("/api/"):
+            await api(scope, receive, send)
+        elif path == "/agent" or path.startswith("/agent/"):
             await signed_in(scope, receive, send)
         else:
             await ui(scope, receive, send)
@@ -75,7 +77,7 @@ async def serve(
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

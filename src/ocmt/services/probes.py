@@ -22,8 +22,10 @@ class Probes:
 
     paths = frozenset({"/healthz", "/readyz", "/metrics"})
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, hosts: frozenset[str]) -> None:
+        """`hosts`: the names of our own, as the Host header has them."""
         self._database = database
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -33,7 +35,7 @@ class Probes:
             case "/readyz":
                 response = await self._ready()
             case _:
-                response = _metrics(Request(scope))
+                response = self._metrics(Request(scope))
         await response(scope, receive, send)
 
     async def _ready(self) -> Response:
@@ -44,10 +46,12 @@ class Probes:
             return JSONResponse({"status": "the database does not answer"}, 503)
         return JSONResponse({"status": "ready"})
 
-
-def _metrics(request: Request) -> Response:
-    """Internal: to a proxy's clients, and to other machines, it does not exist."""
-    local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
-    if not local or "x-forwarded-for" in request.headers or "forwarded" in request.headers:
-        return problem(NotFound("There is no such page."))
-    return Response(telemetry.metrics(), media_type="text/plain; version=0.0.4")
+    def _metrics(self, request: Request) -> Response:
+        """Internal: to a proxy's clients, to other machines, and to pages that another name led here (DNS
+        rebinding), it does not exist.
+        """
+        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        own = request.headers.get("host") in self._hosts
+        if not local or not own or "x-forwarded-for" in request.headers or "forwarded" in request.headers:
+            return problem(NotFound("There is no such page."))
+        return Response(telemetry.metrics(), media_type="text/plain; version=0.0.4")

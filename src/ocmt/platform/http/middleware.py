@@ -24,6 +24,7 @@ class SecurityHeaders:
     def __init__(self, app: ASGIApp, *, content_security_policy: str, https: bool = False) -> None:
         self._app = app
         headers = {
+            "cache-control": "no-store",
             "content-security-policy": content_security_policy,
             "x-content-type-options": "nosniff",
             "x-frame-options": "DENY",
