@@ -234,3 +234,15 @@ async def test_agents_rows_are_each_users_own(database: Database, clock: Virtual
     await agents.set_egress(anna, True)
     assert (await agents.find(bert)).egress is False
     assert (await agents.find(bert)).slot != (await agents.find(anna)).slot
+
+
+async def test_a_lease_is_kept_while_somebody_works_with_the_agent(
+    replica: Replica, anna: UUID, clock: VirtualClock
+) -> None:
+    driver = await replica.driver(anna)
+    async with replica.running(), time_flies(clock):
+        with driver.in_use():
+            await asyncio.sleep(0.2)  # many looks, in virtual time
+            assert await replica.driver(anna) is driver
+            assert not driver.retired
+        await until(lambda: driver.retired)

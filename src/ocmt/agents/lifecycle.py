@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -65,15 +65,26 @@ class Driver:
         self._frozen = False
         self._leave_until = clock.now()
         self._closed = False
+        self._users = 0
 
     @property
     def asleep(self) -> bool:
-        """Whether nothing of it runs here, so that its lease can be given back."""
+        """Whether nothing of it runs here and nobody works with it, so that its lease can be given back."""
         return (
-            self._gateway is None
+            self._users == 0
+            and self._gateway is None
             and not self._lock.locked()
             and (self._waking is None or self._waking.done())
         )
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keeps the lease, awake or not: what a turn writes of a failed wake is written under it, too."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
 
     @property
     def retired(self) -> bool:

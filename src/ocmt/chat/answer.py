@@ -102,14 +102,16 @@ class Answerer:
     async def answer(self, driver: Driver, run: Run) -> None:
         """Answer a turn to its end, through up to MAX_ATTEMPTS deaths of the gateway. Raises LeaseLost."""
         lease_token = driver.lease.token
-        async with event_log.TurnWriter(self._database, self._clock, run.turn, lease_token) as writer:
-            run.writer = writer
-            try:
-                ended = await self._through_crashes(driver, run, writer)
-                run.writer = None  # nothing comes behind the end
-                await self._finish(run.turn, writer, lease_token, ended)
-            finally:
-                run.writer = None
+        writing = event_log.TurnWriter(self._database, self._clock, run.turn, lease_token)
+        with driver.in_use():
+            async with writing as writer:
+                run.writer = writer
+                try:
+                    ended = await self._through_crashes(driver, run, writer)
+                    run.writer = None  # nothing comes behind the end
+                    await self._finish(run.turn, writer, lease_token, ended)
+                finally:
+                    run.writer = None
 
     async def _through_crashes(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> _Ended:
         for _ in range(MAX_ATTEMPTS):
