@@ -146,7 +146,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         wake_timeout=settings.wake_timeout,
     )
     agents = Agents(database, clock, runtime=settings.runtime)
-    chat = Chat(database, clock, agents, platform.objects)
+    chat = Chat(database, clock, platform.objects)
     ledger = Ledger(database, clock)
     vault = Vault(database, platform.secrets)
 

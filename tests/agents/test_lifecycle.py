@@ -60,7 +60,7 @@ async def build(
 
 
 async def accept_message(database: Database, clock: VirtualClock, user_id: UUID) -> None:
-    chat = Chat(database, clock, Agents(database, clock, runtime="fake"), MemoryObjects())
+    chat = Chat(database, clock, MemoryObjects())
     conversation = await chat.create_conversation(user_id)
     await chat.post(user_id, conversation.id, "hello", key="k1")
 

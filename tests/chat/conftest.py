@@ -138,7 +138,7 @@ def build_office(
         objects = MemoryObjects()
         return Office(
             replica,
-            Chat(database, clock, replica.agents, objects),
+            Chat(database, clock, objects),
             TurnWorker(database, clock, hints, replica.reconciler, answerer),
             objects,
             fault,

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def turn(database: Database, clock: VirtualClock, anna: UUID) -> Turn:
-    chat = Chat(database, clock, Agents(database, clock, runtime="fake"), MemoryObjects())
+    """A turn of a user whose agent nobody drives yet: its lease token is 0."""
+    await Agents(database, clock, runtime="fake").find(anna)
+    chat = Chat(database, clock, MemoryObjects())
     return await chat.post(anna, (await chat.create_conversation(anna)).id, "hello", key="k")
 
 
@@ -226,7 +228,7 @@ async def test_replaying_from_any_point_gives_the_same_conversation(
     batches: list[list[tuple[EventType, dict[str, object]]]],
     page: int,
 ) -> None:
-    chat = Chat(database, clock, Agents(database, clock, runtime="fake"), MemoryObjects())
+    chat = Chat(database, clock, MemoryObjects())
     turn = await chat.post(anna, (await chat.create_conversation(anna)).id, "hello", key="k")
     said = [[Event(kind, turn.id, data) for kind, data in batch] for batch in batches]
     said.append([Event(EventType.COMPLETED, turn.id, {"message": "done"})])

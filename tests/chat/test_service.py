@@ -5,7 +5,6 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from ocmt.agents.service import Agents
 from ocmt.chat import log
 from ocmt.chat.model import MAX_OPEN_TURNS, Event, EventType, TurnStatus
 from ocmt.chat.service import Chat
@@ -20,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def chat(database: Database, clock: VirtualClock) -> Chat:
-    return Chat(database, clock, Agents(database, clock, runtime="sandbox"), MemoryObjects())
+    return Chat(database, clock, MemoryObjects())
 
 
 @pytest.fixture

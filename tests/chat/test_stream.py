@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 import pytest
 from starlette.types import Message
 
-from ocmt.agents.service import Agents
 from ocmt.chat import log
 from ocmt.chat.model import Event, EventType, Turn
 from ocmt.chat.service import Chat
@@ -62,7 +61,7 @@ class Browser:
 
 @pytest.fixture
 def chat(database: Database, clock: VirtualClock) -> Chat:
-    return Chat(database, clock, Agents(database, clock, runtime="fake"), MemoryObjects())
+    return Chat(database, clock, MemoryObjects())
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ async def house(
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
     objects = MemoryObjects()
-    chat = Chat(database, clock, replica.agents, objects)
+    chat = Chat(database, clock, objects)
     ledger = Ledger(database, clock)
     vault = Vault(database, MemorySecrets())
     session = client_session()

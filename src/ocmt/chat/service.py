@@ -14,7 +14,6 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from ocmt.agents.service import Agents
 from ocmt.chat import log
 from ocmt.chat.model import (
     MAX_OPEN_TURNS,
@@ -58,11 +57,10 @@ class TurnPage:
 class Chat:
     """Conversations and turns of all users; every call takes the user's id and sees only theirs."""
 
-    def __init__(self, database: Database, clock: Clock, agents: Agents, objects: Objects) -> None:
+    def __init__(self, database: Database, clock: Clock, objects: Objects) -> None:
         """`objects`: where the transcripts are, which go with their conversations."""
         self._database = database
         self._clock = clock
-        self._agents = agents
         self._objects = objects
 
     async def create_conversation(self, user_id: UUID, title: str | None = None) -> Conversation:
@@ -124,7 +122,6 @@ class Chat:
         """
         text = check_message(text)
         key = check_idempotency_key(key)
-        await self._agents.find(user_id)
         now = self._clock.now()
         async with self._database.transaction() as connection:
             await self._locked(connection, user_id, conversation_id)

