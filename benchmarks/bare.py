@@ -97,6 +97,12 @@ class BareGateway:
             self._dial, token=self._token, clock=SystemClock(), timeout=TIMEOUT
         )
 
+    @property
+    def pid(self) -> int:
+        """Of the running gateway."""
+        assert self._process is not None
+        return self._process.pid
+
     async def ask(self, session: str, text: str) -> Answered:
         """Send a message and follow its answer to the end."""
         assert self._client is not None

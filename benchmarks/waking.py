@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from dataclasses import dataclass
 from statistics import median
 from uuid import uuid4
 
@@ -19,26 +21,38 @@ PROGRESS_TARGET = 200.0
 PEER = "the bare gateway: spawn → hello → chat.send → first delta"
 
 
+@dataclass(frozen=True)
+class Start:
+    """One start from nothing, by either side."""
+
+    first: float
+    """Seconds from the message (or the spawn) to the first piece of the answer."""
+    processor: float
+    """Seconds of processor time that OpenClaw and its helpers used: what others do hardly changes it."""
+    progress: float = 0.0
+    """Seconds to the first line of progress."""
+
+
 async def measure(
     installation: Installation, person: Person, timekeeper: Timekeeper, bare: BareGateway, rounds: int
 ) -> list[Result]:
     """Turn and turn about, after one start of each that fills the state folders and compile caches."""
-    await _wake(person, timekeeper)
+    await _wake(installation, person, timekeeper)
     await _start(bare)
-    ours: list[float] = []
-    theirs: list[float] = []
-    progress: list[float] = []
+    woken: list[Start] = []
+    started: list[Start] = []
     left: list[float] = []
     left_memory: list[float] = []
     for number in range(rounds):
-        first, shown = await _wake(person, timekeeper)
-        ours.append(first)
-        progress.append(1000 * shown)
+        woken.append(await _wake(installation, person, timekeeper))
         asleep = _agent_processes(installation)
         left.append(len(asleep))
         left_memory.append(memory_of(asleep).pss)
-        theirs.append(await _start(bare))
-        print(f"  wake {number + 1}: {first:.2f} s, bare {theirs[-1]:.2f} s, progress {progress[-1]:.0f} ms")
+        started.append(await _start(bare))
+        print(f"  wake {number + 1}: {woken[-1].first:.2f} s, bare {started[-1].first:.2f} s")
+    ours = [start.first for start in woken]
+    theirs = [start.first for start in started]
+    progress = [1000 * start.progress for start in woken]
     ratio = median(ours) / median(theirs)
     return [
         Result(
@@ -49,7 +63,12 @@ async def measure(
             met=ratio <= RATIO_TARGET,
             peer=PEER,
             peer_samples=theirs,
-            more={"samples": _rounded(ours), "peer_samples": _rounded(theirs)},
+            more={
+                "samples": _rounded(ours),
+                "peer_samples": _rounded(theirs),
+                "processor_seconds": round(median(start.processor for start in woken), 2),
+                "peer_processor_seconds": round(median(start.processor for start in started), 2),
+            },
         ),
         Result(
             "first_progress",
@@ -63,23 +82,35 @@ async def measure(
     ]
 
 
-async def _wake(person: Person, timekeeper: Timekeeper) -> tuple[float, float]:
-    """Seconds to the first piece of the answer and to the first line of progress; stopped again after it."""
+async def _wake(installation: Installation, person: Person, timekeeper: Timekeeper) -> Start:
+    """Wake the agent by a message; it is stopped again afterwards."""
     timed = await timekeeper.ask()
     assert timed.progress is not None, "the agent was not stopped"
+    processor = _processor_seconds(_agent_processes(installation))
     await person.call("POST", "/agent/hibernate")
     await person.wait_for_state("stopped")
-    return timed.first, timed.progress
+    return Start(timed.first, processor, timed.progress)
 
 
-async def _start(bare: BareGateway) -> float:
+async def _start(bare: BareGateway) -> Start:
     """The same with the bare gateway."""
     began = time.monotonic()
     await bare.start()
     to_hello = time.monotonic() - began
     answered = await bare.ask(str(uuid4()), MESSAGE)
+    gateway = psutil.Process(bare.pid)
+    processor = _processor_seconds([gateway, *gateway.children(recursive=True)])
     await bare.stop()
-    return to_hello + answered.first
+    return Start(to_hello + answered.first, processor)
+
+
+def _processor_seconds(processes: list[psutil.Process]) -> float:
+    """What they have used, and those of their children that have ended."""
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:4])
+    return total
 
 
 def _agent_processes(installation: Installation) -> list[psutil.Process]:
