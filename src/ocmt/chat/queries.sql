@@ -25,9 +25,8 @@ delete from conversations where user_id = :user_id and id = :id returning id;
 -- Serialises the writers of one conversation, and proves whose it is.
 select id, title from conversations where user_id = :user_id and id = :id for update;
 
--- name: touch_conversation!
-update conversations set updated_at = :now, title = coalesce(title, :title)
-where user_id = :user_id and id = :id;
+-- name: name_conversation!
+update conversations set title = :title where user_id = :user_id and id = :id and title is null;
 
 -- name: find_turn_by_key^
 select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
@@ -39,16 +38,16 @@ select id, conversation_id, user_id, text, status, attempt, run_id, stop_request
        created_at, started_at, finished_at
 from turns where user_id = :user_id and id = :id;
 
--- name: count_open_turns$
-select count(*) from turns where user_id = :user_id and status in ('accepted', 'running');
-
 -- name: count_open_turns_in$
 select count(*) from turns
 where user_id = :user_id and conversation_id = :id and status in ('accepted', 'running');
 
 -- name: create_turn^
+-- Nothing where the key is known already, or where as many turns are open as may be.
 insert into turns (id, conversation_id, user_id, idempotency_key, text, created_at)
-values (:id, :conversation_id, :user_id, :idempotency_key, :text, :now)
+select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :now::timestamptz
+where (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
+on conflict (conversation_id, idempotency_key) do nothing
 returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at;
 

@@ -124,18 +124,7 @@ class Chat:
         key = check_idempotency_key(key)
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            await self._locked(connection, user_id, conversation_id)
-            known = await queries.find_turn_by_key(
-                connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
-            )
-            if known is not None:
-                if known["text"] != text:
-                    raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
-                return _turn(known)
-            if await queries.count_open_turns(connection, user_id=user_id) >= MAX_OPEN_TURNS:
-                raise LimitReached(
-                    f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
-                )
+            conversation = await self._locked(connection, user_id, conversation_id)
             row = await queries.create_turn(
                 connection,
                 id=uuid7(),
@@ -144,11 +133,15 @@ class Chat:
                 idempotency_key=key,
                 text=text,
                 now=now,
+                most=MAX_OPEN_TURNS,
             )
+            if row is None:
+                return await self._known_turn(connection, user_id, conversation_id, key=key, text=text)
             turn = _turn(row)
-            await queries.touch_conversation(
-                connection, user_id=user_id, id=conversation_id, now=now, title=title_of(text)
-            )
+            if conversation["title"] is None:
+                await queries.name_conversation(
+                    connection, user_id=user_id, id=conversation_id, title=title_of(text)
+                )
             await self._accepted(connection, turn)
         return turn
 
@@ -221,8 +214,23 @@ class Chat:
             rows = await every(queries.find_running_turns(connection, user_id=user_id))
         return [RunningTurn(**row) for row in rows]
 
-    async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> None:
-        _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
+    async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> Any:
+        return _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
+
+    async def _known_turn(
+        self, connection: Connection, user_id: UUID, conversation_id: UUID, *, key: str, text: str
+    ) -> Turn:
+        """The turn that was accepted with this key before; without one, too many are open."""
+        known = await queries.find_turn_by_key(
+            connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
+        )
+        if known is None:
+            raise LimitReached(
+                f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
+            )
+        if known["text"] != text:
+            raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
+        return _turn(known)
 
     async def _accepted(self, connection: Connection, turn: Turn) -> None:
         await log.append(
