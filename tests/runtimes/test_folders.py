@@ -73,6 +73,17 @@ def test_a_new_uid_takes_its_files_along_but_not_what_links_point_to(tmp_path: P
     assert precious.stat().st_uid == 0
 
 
+def test_a_configuration_is_written_anew_only_when_it_changed(tmp_path: Path) -> None:
+    folder = AgentFolder(tmp_path / "agent", uid=None)
+    config = folder.root / "config" / "openclaw.json"
+    folder.prepare("{}", compile_cache=None)
+    first = config.stat().st_ino
+    folder.prepare("{}", compile_cache=None)
+    assert config.stat().st_ino == first
+    folder.prepare('{"a": 1}', compile_cache=None)
+    assert (config.read_text(), config.stat().st_ino != first) == ('{"a": 1}', True)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "agents").write_text("a file in the way")
     with pytest.raises(SetupProblem, match="agents"):

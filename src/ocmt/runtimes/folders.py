@@ -94,6 +94,8 @@ class AgentFolder:
     def _write_config(self, config: str) -> None:
         """Complete or not at all, for the agent alone; the folder is the platform's, so no link can wait."""
         with _opened(self.root / "config") as folder:
+            if self._has_config(folder, config):
+                return  # OpenClaw takes a file that was written anew for a change
             temporary = f".openclaw.json.{secrets.token_hex(4)}"
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
@@ -101,6 +103,17 @@ class AgentFolder:
                 if self.uid is not None:
                     os.fchown(file.fileno(), self.uid, self.uid)
             os.rename(temporary, "openclaw.json", src_dir_fd=folder, dst_dir_fd=folder)
+
+    def _has_config(self, folder: int, config: str) -> bool:
+        """Whether the agent's configuration is just this already."""
+        try:
+            number = os.open("openclaw.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        except FileNotFoundError:
+            return False
+        with os.fdopen(number, "rb") as file:
+            wanted = config.encode()
+            owned = self.uid is None or os.fstat(number).st_uid == self.uid
+            return owned and file.read(len(wanted) + 1) == wanted
 
 
 @contextmanager
