@@ -7,10 +7,15 @@ import json
 from ocmt.openclaw.config import gateway_environment, render_config
 
 
-def test_no_secret_stands_in_the_file() -> None:
+def test_no_secret_stands_in_the_file_nor_becomes_a_part_of_it() -> None:
+    """`"${NAME}"` would: then each start, with new tokens, is to OpenClaw one with a new configuration."""
     config = json.loads(render_config(model="claude-sonnet-4-6"))
-    assert config["gateway"]["auth"] == {"mode": "token", "token": "${OPENCLAW_GATEWAY_TOKEN}"}
-    assert config["models"]["providers"]["anthropic"]["apiKey"] == "${ANTHROPIC_API_KEY}"
+    token, key = (
+        {"source": "env", "provider": "default", "id": name}
+        for name in ("OPENCLAW_GATEWAY_TOKEN", "ANTHROPIC_API_KEY")
+    )
+    assert config["gateway"]["auth"] == {"mode": "token", "token": token}
+    assert config["models"]["providers"]["anthropic"]["apiKey"] == key
     environment = gateway_environment(gateway_token="g", broker_token="b")
     assert (environment["OPENCLAW_GATEWAY_TOKEN"], environment["ANTHROPIC_API_KEY"]) == ("g", "b")
 

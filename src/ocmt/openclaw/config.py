@@ -36,13 +36,17 @@ def render_config(
             "mode": "local",
             "port": gateway_port,
             "bind": "loopback",
-            "auth": {"mode": "token", "token": "${OPENCLAW_GATEWAY_TOKEN}"},
+            "auth": {"mode": "token", "token": _from_environment("OPENCLAW_GATEWAY_TOKEN")},
             "controlUi": {"enabled": False},
             "terminal": {"enabled": False},
         },
         "models": {
             "providers": {
-                "anthropic": {"baseUrl": broker_url, "apiKey": "${ANTHROPIC_API_KEY}", "models": []}
+                "anthropic": {
+                    "baseUrl": broker_url,
+                    "apiKey": _from_environment("ANTHROPIC_API_KEY"),
+                    "models": [],
+                }
             },
             "catalogRefresh": {"enabled": False},
         },
@@ -65,6 +69,13 @@ def render_config(
     if egress:
         config["proxy"] = {"proxyUrl": egress_proxy}
     return json.dumps(config, indent=2)
+
+
+def _from_environment(name: str) -> dict[str, str]:
+    """A reference to a secret, whose value is no part of the configuration. With `${NAME}` it would be: at
+    each new token OpenClaw checks and migrates all of its state again, which takes 3 seconds.
+    """
+    return {"source": "env", "provider": "default", "id": name}
 
 
 def gateway_environment(
