@@ -381,6 +381,27 @@ async def test_asked_to_sleep_it_stops_at_once(replica: Replica, anna: UUID) -> 
     assert (await replica.agents.find(anna)).state is State.STOPPED
 
 
+async def test_one_that_takes_no_work_after_its_pause_is_started_anew(
+    replica: Replica,
+    anna: UUID,
+    clock: VirtualClock,
+    gateways: Gateways,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ocmt.agents.suspension.ANSWER_TIMEOUT", 0.1)
+    driver = await replica.driver(anna)
+    await driver.awake()
+    await clock.advance(5 * MINUTE)
+    await driver.tick()
+    gateways.of(anna).unanswered.add("gateway.suspend.resume")
+    before = await driver.awake()
+    await asyncio.wait_for(before.wait_closed(), 10)
+    async with time_flies(clock):
+        assert await driver.awake() is not before
+    assert replica.starts() == 2
+    assert (await replica.agents.find(anna)).state is State.AWAKE
+
+
 async def test_asked_to_wake_from_a_pause_it_does(replica: Replica, anna: UUID, clock: VirtualClock) -> None:
     driver = await replica.driver(anna)
     await driver.awake()

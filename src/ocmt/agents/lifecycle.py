@@ -19,12 +19,12 @@ import structlog
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed, failed_by, wait_for_hello
-from ocmt.agents.suspension import may_be_frozen, take_work, take_work_or_close
+from ocmt.agents.suspension import may_be_frozen, take_work_or_close
 from ocmt.errors import LeaseLost, OcmtError
 from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause, RuntimeState
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,8 @@ class Driver:
         self._waking: asyncio.Task[GatewayClient] | None = None
         self._reports: set[Report] = set()
         self._progress: tuple[str, str] | None = None
-        self._frozen = False
+        self._frozen: RuntimeState | None = None
+        self._taking_work: asyncio.Task[None] | None = None
         self._leave_until = clock.now()
         self._closed = False
         self._users = 0
@@ -100,7 +101,7 @@ class Driver:
             raise LeaseLost(NOT_HERE)
         gateway = self._gateway
         # While it goes to sleep the lock is held; then the slow way finds out what became of it.
-        if gateway is not None and not gateway.closed and not self._frozen and not self._lock.locked():
+        if gateway is not None and not gateway.closed and self._frozen is None and not self._lock.locked():
             return gateway
         if self._waking is None or self._waking.done():
             self._progress = None
@@ -174,13 +175,12 @@ class Driver:
     async def _wake(self) -> GatewayClient:
         async with self._hand():
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
-            agent = await self._agents.find(self.user_id)
-            if agent.state is State.PAUSED:
-                resumed = await self._resume(agent)
+            if self._frozen is not None:
+                resumed = await self._resume(self._frozen)
                 if resumed is not None:
                     return resumed
-                agent = await self._agents.find(self.user_id)
-            elif self._broken(agent):
+            agent = await self._agents.find(self.user_id)
+            if self._broken(agent):
                 agent = await self._lost(agent)
             elif agent.state is State.AWAKE:
                 # It was about to sleep when it was needed, and stayed awake.
@@ -188,20 +188,23 @@ class Driver:
                 return self._gateway
             return await self._start_until(agent, deadline)
 
-    async def _resume(self, agent: Agent) -> GatewayClient | None:
-        """From the pause; None where it did not survive it."""
+    async def _resume(self, state: RuntimeState) -> GatewayClient | None:
+        """From the pause; None where it did not survive it. `state`: the runtime's, when it was paused."""
         gateway = self._gateway
         if gateway is None or gateway.closed or not isinstance(self._runtime, CanPause):
-            await self._lost(agent)
+            await self._lost(await self._agents.find(self.user_id))
             return None
         try:
-            await self._runtime.resume(self.user_id, agent.runtime_state)
-            self._frozen = False
-            await take_work(gateway, self.user_id)
-        except (OcmtError, GatewayError) as error:
+            # First of all, and the row after it: somebody waits for every millisecond of this.
+            await self._runtime.resume(self.user_id, state)
+        except OcmtError as error:
             log.warning("agent did not survive its pause", user_id=str(self.user_id), error=str(error))
-            await self._lost(agent)
+            await self._lost(await self._agents.find(self.user_id))
             return None
+        self._frozen = None
+        # Not waited for: the gateway takes requests in their order, so a message may follow at once.
+        self._taking_work = asyncio.create_task(take_work_or_close(gateway, self.user_id))
+        agent = await self._agents.find(self.user_id)
         await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
         return gateway
 
@@ -338,13 +341,13 @@ class Driver:
             if not await self._may_sleep(self._gateway, commit):
                 return
             assert isinstance(self._runtime, CanPause)
-            self._frozen = True
+            self._frozen = agent.runtime_state
             try:
-                await self._runtime.pause(self.user_id, agent.runtime_state)
+                await self._runtime.pause(self.user_id, self._frozen)
             except OcmtError as error:
                 log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
                 self._leave_until = self._clock.now() + self._policy.busy_retry
-                await self._resume(replace(agent, state=State.PAUSED))
+                await self._resume(self._frozen)
 
     async def _stop(self, *, idle_for: timedelta | None) -> None:
         async with self._hand():
@@ -382,7 +385,7 @@ class Driver:
                 await take_work_or_close(gateway, self.user_id)
         return committed
 
-    async def _end(self, runtime_state: dict[str, object], *, grace: float) -> None:
+    async def _end(self, runtime_state: RuntimeState, *, grace: float) -> None:
         if self._gateway is not None:
             gateway, self._gateway = self._gateway, None
             with contextlib.suppress(TimeoutError):
@@ -391,7 +394,7 @@ class Driver:
             # A frozen agent can not shut down in order. One that is gone already has nothing to resume.
             with contextlib.suppress(OcmtError):
                 await self._runtime.resume(self.user_id, runtime_state)
-        self._frozen = False
+        self._frozen = None
         await self._runtime.stop(self.user_id, runtime_state, grace=grace)
 
     @contextlib.asynccontextmanager

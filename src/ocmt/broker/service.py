@@ -145,8 +145,7 @@ class Broker:
 
     async def _call(self, user_id: UUID, scope: Scope, receive: Receive, body: bytes, reply: Reply) -> None:
         request = read_request(body)
-        choice = await self._choose(user_id)
-        turns = await self._running_turns(user_id)
+        choice, turns = await asyncio.gather(self._choose(user_id), self._running_turns(user_id))
         turn = turn_of(turns, session_key=request.session_key, words=request.words)
         try:
             call_id = await self._ledger.open_call(

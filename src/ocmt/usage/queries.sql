@@ -5,12 +5,6 @@ select pg_advisory_xact_lock(hashtextextended('model_calls ' || cast(:user_id as
 -- name: count_calls_in_turn$
 select count(*) from model_calls
 where user_id = :user_id and turn_id = :turn_id
-  and (cast(:since as timestamptz) is null or started_at >= :since)
-  and (error_code is null or error_code <> all (cast(:refusals as text[])));
-
--- name: count_calls_outside_turns$
-select count(*) from model_calls
-where user_id = :user_id and turn_id is null and started_at > :since
   and (error_code is null or error_code <> all (cast(:refusals as text[])));
 
 -- name: sum_tokens$
@@ -19,6 +13,17 @@ where user_id = :user_id and turn_id is null and started_at > :since
 select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens / 10), 0)::bigint
 from model_calls
 where user_id = :user_id and started_at >= :since and (key_source = 'demo') = :demo;
+
+-- name: used_before^
+-- What a further call is measured by, in one statement: the agent waits for it. `calls`: since counted_from of
+-- that turn (turn_id null: of all outside turns). `tokens`: as sum_tokens.
+select (select count(*) from model_calls
+        where user_id = :user_id and turn_id is not distinct from :turn_id
+          and (cast(:counted_from as timestamptz) is null or started_at >= :counted_from)
+          and (error_code is null or error_code <> all (cast(:refusals as text[])))) as calls,
+       (select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens / 10), 0)::bigint
+        from model_calls
+        where user_id = :user_id and started_at >= :midnight and (key_source = 'demo') = :demo) as tokens;
 
 -- name: open_call!
 insert into model_calls (id, user_id, turn_id, provider, model, key_source, started_at, input_tokens)

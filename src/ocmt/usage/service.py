@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Connection, Database
+from ocmt.platform.database import Database
 from ocmt.platform.queries import load_queries
 from ocmt.usage.model import (
     CLIENT_GONE,
@@ -47,12 +47,16 @@ class Ledger:
         """
         async with self._database.transaction() as connection:
             await queries.lock_calls_of_user(connection, user_id=call.user_id)
-            fault = refusal(
-                calls=await self._calls(connection, call),
-                tokens=await self._tokens(connection, call.user_id, demo=call.key_source == "demo"),
-                limits=limits,
-                in_turn=call.turn_id is not None,
+            used = await queries.used_before(
+                connection,
+                user_id=call.user_id,
+                turn_id=call.turn_id,
+                counted_from=call.counted_from if call.turn_id else self._clock.now() - UNATTRIBUTED_WINDOW,
+                refusals=_REFUSALS,
+                midnight=self._midnight(),
+                demo=call.key_source == "demo",
             )
+            fault = refusal(**used, limits=limits, in_turn=call.turn_id is not None)
             call_id: UUID = uuid7()
             if fault is None:
                 await queries.open_call(
@@ -108,14 +112,17 @@ class Ledger:
         """How many model calls were made for a turn, finished or not."""
         async with self._database.connection() as connection:
             count: int = await queries.count_calls_in_turn(
-                connection, user_id=user_id, turn_id=turn_id, since=None, refusals=_REFUSALS
+                connection, user_id=user_id, turn_id=turn_id, refusals=_REFUSALS
             )
         return count
 
     async def tokens_today(self, user_id: UUID) -> int:
         """Tokens that count against today's (UTC) limit, the estimates of running calls included."""
         async with self._database.connection() as connection:
-            return await self._tokens(connection, user_id, demo=False)
+            total: int = await queries.sum_tokens(
+                connection, user_id=user_id, since=self._midnight(), demo=False
+            )
+        return total
 
     async def turn_usage(self, user_id: UUID, turn_id: UUID) -> Usage:
         """What a turn used so far; zeros for a turn without calls."""
@@ -151,29 +158,6 @@ class Ledger:
                 refusals=_REFUSALS,
             )
         return PeriodUsage(**row)
-
-    async def _calls(self, connection: Connection, call: NewCall) -> int:
-        count: int
-        if call.turn_id is None:
-            count = await queries.count_calls_outside_turns(
-                connection,
-                user_id=call.user_id,
-                since=self._clock.now() - UNATTRIBUTED_WINDOW,
-                refusals=_REFUSALS,
-            )
-        else:
-            count = await queries.count_calls_in_turn(
-                connection,
-                user_id=call.user_id,
-                turn_id=call.turn_id,
-                since=call.counted_from,
-                refusals=_REFUSALS,
-            )
-        return count
-
-    async def _tokens(self, connection: Connection, user_id: UUID, *, demo: bool) -> int:
-        total: int = await queries.sum_tokens(connection, user_id=user_id, since=self._midnight(), demo=demo)
-        return total
 
     def _midnight(self) -> datetime:
         return self._clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
