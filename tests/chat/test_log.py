@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ocmt.agents.service import Agents
 from ocmt.chat import log
-from ocmt.chat.log import BATCH_INTERVAL, MAX_BUFFERED, MAX_FAILURES, RETRY_INTERVAL, TurnWriter
+from ocmt.chat.log import BATCH_INTERVAL, GATHER, MAX_BUFFERED, MAX_FAILURES, RETRY_INTERVAL, TurnWriter
 from ocmt.chat.model import Event, EventType, Turn, merge_deltas
 from ocmt.chat.service import Chat
 from ocmt.errors import LeaseLost, Unavailable
@@ -77,8 +77,9 @@ async def test_the_first_event_is_written_at_once_and_the_rest_in_batches(
         for piece in "bcd":
             await writer.put_delta(piece)
         assert await texts(database, turn) == ["a"]
-        await clock.wait_for_sleepers()
-        await clock.advance(BATCH_INTERVAL)
+        for wait in (BATCH_INTERVAL - GATHER, GATHER):
+            await clock.wait_for_sleepers()
+            await clock.advance(wait)
 
         async def all_is_written() -> bool:
             return await texts(database, turn) == ["a", "bcd"]

@@ -43,13 +43,16 @@ select count(*) from turns
 where user_id = :user_id and conversation_id = :id and status in ('accepted', 'running');
 
 -- name: create_turn^
--- Nothing where the key is known already, or where as many turns are open as may be.
+-- Nothing where the key is known already, or where as many turns are open as may be. Hints the workers.
+with made as (
 insert into turns (id, conversation_id, user_id, idempotency_key, text, created_at)
 select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :now::timestamptz
 where (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
 on conflict (conversation_id, idempotency_key) do nothing
 returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
-          created_at, started_at, finished_at;
+          created_at, started_at, finished_at
+)
+select made.* from made, pg_notify('turns', :user_id::text);
 
 -- name: list_turns
 -- Newest first; the caller turns them round.

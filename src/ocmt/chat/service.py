@@ -37,7 +37,7 @@ from ocmt.platform.queries import every, load_queries
 queries = load_queries(__package__)
 
 TURNS_CHANNEL = "turns"
-"""LISTEN channel: there is something to do for the worker; the payload is the user id."""
+"""LISTEN channel (in queries.sql, too): the worker has something to do; the payload is the user id."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,7 @@ class Chat:
                 raise Conflict("Only a message that failed or was stopped can be tried again.")
             turn = _turn(row)
             await self._accepted(connection, turn)
+            await notify(connection, TURNS_CHANNEL, str(user_id))
         return turn
 
     async def stop(self, user_id: UUID, turn_id: UUID) -> Turn:
@@ -241,7 +242,6 @@ class Chat:
             events=[accepted_event(turn)],
             lease_token=None,
         )
-        await notify(connection, TURNS_CHANNEL, str(turn.user_id))
 
 
 def accepted_event(turn: Turn) -> Event:

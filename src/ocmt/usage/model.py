@@ -114,8 +114,8 @@ class PeriodUsage:
     tokens: int
 
 
-def refusal(*, calls: int, tokens: int, limits: Limits, in_turn: bool) -> Fault | None:
-    """The limit that forbids one more call after so many calls and tokens, or None."""
+def refusal(*, calls: int, tokens: int, limits: Limits, in_turn: bool) -> Fault:
+    """The limit that forbids one more call after so many calls and tokens; `open_call` keeps the same."""
     if calls >= limits.turn_calls:
         if in_turn:
             return Fault(
@@ -126,9 +126,7 @@ def refusal(*, calls: int, tokens: int, limits: Limits, in_turn: bool) -> Fault 
             "hourly_call_limit",
             f"The agent made {calls} model calls on its own within an hour, which is the limit.",
         )
-    if tokens >= limits.daily_tokens:
-        return Fault(
-            "daily_token_limit",
-            f"Today's limit of {limits.daily_tokens:,} tokens is used up. It starts anew at 00:00 UTC.",
-        )
-    return None
+    return Fault(
+        "daily_token_limit",
+        f"Today's limit of {limits.daily_tokens:,} tokens is used up. It starts anew at 00:00 UTC.",
+    )

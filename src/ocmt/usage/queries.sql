@@ -14,20 +14,24 @@ select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_re
 from model_calls
 where user_id = :user_id and started_at >= :since and (key_source = 'demo') = :demo;
 
--- name: used_before^
--- What a further call is measured by, in one statement: the agent waits for it. `calls`: since counted_from of
--- that turn (turn_id null: of all outside turns). `tokens`: as sum_tokens.
+-- name: open_call^
+-- Opens a call where the limits allow it (then `opened`), in one statement: the agent waits for it. `calls`: those
+-- before it since counted_from in that turn (turn_id null: outside all turns). `tokens`: as sum_tokens.
+with used as (
 select (select count(*) from model_calls
         where user_id = :user_id and turn_id is not distinct from :turn_id
           and (cast(:counted_from as timestamptz) is null or started_at >= :counted_from)
           and (error_code is null or error_code <> all (cast(:refusals as text[])))) as calls,
        (select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens / 10), 0)::bigint
         from model_calls
-        where user_id = :user_id and started_at >= :midnight and (key_source = 'demo') = :demo) as tokens;
-
--- name: open_call!
+        where user_id = :user_id and started_at >= :midnight and (key_source = 'demo') = :demo) as tokens
+), opened as (
 insert into model_calls (id, user_id, turn_id, provider, model, key_source, started_at, input_tokens)
-values (:id, :user_id, :turn_id, :provider, :model, :key_source, :started_at, :estimated_tokens);
+select :id, :user_id, :turn_id, :provider, :model, :key_source, cast(:started_at as timestamptz), :estimated_tokens
+from used where used.calls < :turn_calls and used.tokens < :daily_tokens
+returning id
+)
+select used.calls, used.tokens, exists (select from opened) as opened from used;
 
 -- name: record_refusal!
 -- Once per turn and limit: an agent that keeps asking must not fill the ledger.

@@ -47,30 +47,29 @@ class Ledger:
         """
         async with self._database.transaction() as connection:
             await queries.lock_calls_of_user(connection, user_id=call.user_id)
-            used = await queries.used_before(
+            call_id: UUID = uuid7()
+            used = await queries.open_call(
                 connection,
+                id=call_id,
                 user_id=call.user_id,
                 turn_id=call.turn_id,
+                provider=call.provider,
+                model=call.model,
+                key_source=call.key_source,
+                started_at=self._clock.now(),
+                estimated_tokens=call.estimated_tokens,
                 counted_from=call.counted_from if call.turn_id else self._clock.now() - UNATTRIBUTED_WINDOW,
                 refusals=_REFUSALS,
                 midnight=self._midnight(),
                 demo=call.key_source == "demo",
+                turn_calls=limits.turn_calls,
+                daily_tokens=limits.daily_tokens,
             )
-            fault = refusal(**used, limits=limits, in_turn=call.turn_id is not None)
-            call_id: UUID = uuid7()
-            if fault is None:
-                await queries.open_call(
-                    connection,
-                    id=call_id,
-                    user_id=call.user_id,
-                    turn_id=call.turn_id,
-                    provider=call.provider,
-                    model=call.model,
-                    key_source=call.key_source,
-                    started_at=self._clock.now(),
-                    estimated_tokens=call.estimated_tokens,
-                )
+            if used["opened"]:
                 return call_id
+            fault = refusal(
+                calls=used["calls"], tokens=used["tokens"], limits=limits, in_turn=call.turn_id is not None
+            )
             await queries.record_refusal(
                 connection,
                 id=call_id,
