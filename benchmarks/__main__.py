@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=3, help="rounds of the platform's start")
     parser.add_argument("--wakes", type=int, default=5, help="rounds of waking from stopped")
     parser.add_argument("--turns", type=int, default=40, help="turns of each side")
-    parser.add_argument("--pauses", type=int, default=8, help="rounds of waking from a pause")
+    parser.add_argument("--pauses", type=int, default=20, help="rounds of waking from a pause")
     parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
     parser.add_argument("--dry", action="store_true", help="do not write results.json")
     options = parser.parse_args()

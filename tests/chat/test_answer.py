@@ -128,6 +128,17 @@ async def test_an_answer_can_be_stopped_in_the_middle(office: Office, anna: UUID
     assert any(method == "chat.abort" for method, _ in gateways.of(anna).received)
 
 
+async def test_an_agent_that_never_stops_talking_is_stopped(
+    office: Office, anna: UUID, gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocmt.chat.answer.MAX_ANSWER", 100)
+    gateways.of(anna).script(Say("x" * 60), Say("y" * 60), Hold())
+    turn = await office.ended(await office.post(anna, "talk"))
+    assert turn.error is not None
+    assert (turn.status, turn.error["code"]) == (TurnStatus.FAILED, "answer_too_long")
+    assert any(method == "chat.abort" for method, _ in gateways.of(anna).received)
+
+
 async def test_an_agent_that_works_too_long_is_stopped(
     build_office: BuildOffice, anna: UUID, gateways: Gateways
 ) -> None:

@@ -1,21 +1,10 @@
-"""Control groups: what is found on different machines, and the older way to freeze."""
+"""Control groups: what is found on different machines."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from pathlib import Path
 
-import pytest
-
-from ocmt.platform.clock import SystemClock
-from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.cgroups import find_hierarchy
-from ocmt.runtimes.tools import Tools
-
-from .conftest import Counter, a_spec, inside, make_runtime
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has control groups")
 
 
 def a_group(folder: Path) -> Path:
@@ -27,15 +16,14 @@ def a_group(folder: Path) -> Path:
 
 def test_version_1_controllers_each_have_a_mount(tmp_path: Path) -> None:
     mounts = []
-    for name in ("memory", "cpu", "pids", "freezer"):
+    for name in ("memory", "cpu", "pids"):
         a_group(tmp_path / name / "ocmt-x")
         mounts.append(f"cgroup {tmp_path / name} cgroup rw,relatime,{name} 0 0")
     hierarchy = find_hierarchy("ocmt-x", mounts="\n".join(mounts))
     assert hierarchy.missing == ()
-    assert hierarchy.can_freeze
 
     joined = hierarchy.group("a").create(memory_bytes=1024, cpus=1.5, pids=7)
-    assert len(joined) == 4
+    assert len(joined) == 3
     values = {name: (tmp_path / name / "ocmt-x" / "a") for name in ("memory", "cpu", "pids")}
     assert (values["memory"] / "memory.limit_in_bytes").read_text() == "1024"
     assert (values["cpu"] / "cpu.cfs_quota_us").read_text() == "150000"
@@ -60,34 +48,7 @@ def test_version_2_has_one_mount_and_hands_controllers_down(tmp_path: Path) -> N
 
 def test_what_is_not_there_is_said() -> None:
     hierarchy = find_hierarchy("ocmt-x", mounts="proc /proc proc rw 0 0")
-    assert not hierarchy.can_freeze
     assert len(hierarchy.missing) == 3
     assert hierarchy.group("a").create(memory_bytes=1, cpus=1, pids=1) == []
     assert hierarchy.group("a").remove()
     assert not hierarchy.group("a").kill()
-
-
-@as_root
-@pytest.mark.anyio
-@pytest.mark.sandbox
-async def test_the_freezer_of_version_1(folder: Path, tools: Tools, broker: Counter, view: View) -> None:
-    runtime = make_runtime(folder, tools, broker, view)
-    await runtime.probe()
-    assert runtime._hierarchy is not None
-    if "freezer" not in runtime._hierarchy.controllers:
-        pytest.skip("this machine has no version 1 freezer")
-    runtime._hierarchy = dataclasses.replace(runtime._hierarchy, unified=None)
-    spec = a_spec()
-    await runtime.start(spec, {})
-    await inside(runtime, spec.user_id, "answer = 1")
-    group = runtime._hierarchy.group(str(spec.user_id))
-    state = runtime._hierarchy.controllers["freezer"][1] / str(spec.user_id) / "freezer.state"
-    await group.freeze(SystemClock())
-    assert state.read_text().strip() == "FROZEN"
-    await runtime.pause(spec.user_id, {})
-    await runtime.resume(spec.user_id, {})
-    assert state.read_text().strip() == "THAWED"
-    assert await inside(runtime, spec.user_id, "answer = 2") == 2
-    await runtime.pause(spec.user_id, {})
-    await runtime.close()
-    assert not state.exists()

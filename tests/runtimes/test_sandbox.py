@@ -18,7 +18,6 @@ from ocmt.errors import NotYet, Unavailable
 from ocmt.runtimes import sandbox
 from ocmt.runtimes.base import CanPause
 from ocmt.runtimes.bubblewrap import View
-from ocmt.runtimes.cgroups import Group
 from ocmt.runtimes.processes import descendants
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools
@@ -413,7 +412,6 @@ class TestPausing:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(sandbox, "PAUSE_TIMEOUT", 0.05)
-        monkeypatch.setattr(Group, "freeze", for_ever)
         monkeypatch.setattr(sandbox, "stop_tree", for_ever)
         spec = a_spec()
         await runtime.start(spec, {})

@@ -46,8 +46,13 @@ Explain = Callable[[UUID, UUID], Awaitable[Fault | None]]
 BUSY_RETRIES = 20
 """How often a gateway is asked again that answers "not now" to a message (it may just be waking)."""
 BUSY_DELAY = 0.25
+MAX_ANSWER = 8 * 1024 * 1024
+"""Characters of one attempt: what an agent has to say is not trusted, and all of it is kept."""
 
 INTERNAL = Fault("internal", "Something went wrong on our side while your agent worked.", retryable=True)
+TOO_LONG = Fault(
+    "answer_too_long", "Your agent's answer grew beyond all measure, so it was stopped.", retryable=True
+)
 CRASHED = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", retryable=True)
 
 
@@ -74,6 +79,7 @@ class Run:
         self.writer: event_log.TurnWriter | None = None
         self.recovering = turn.status is TurnStatus.RUNNING
         self.behind = False
+        self.said = 0
         """Whether the run said what we did not hear: then its next piece is taken with all before it."""
         if turn.stop_requested:
             self.stop.set()
@@ -289,16 +295,22 @@ class Answerer:
                     raise _GatewayLost(str(error)) from error
                 writer.check()
                 if event.run_id == run_id:
-                    await self._take(event, run, writer)
+                    await self._take(gateway, event, run, writer)
         finally:
             stopper.cancel()
             await asyncio.wait([stopper])
 
-    async def _take(self, event: RunEvent, run: Run, writer: event_log.TurnWriter) -> None:
+    async def _take(
+        self, gateway: GatewayClient, event: RunEvent, run: Run, writer: event_log.TurnWriter
+    ) -> None:
         match event:
             case Delta():
                 anew = event.replace or run.behind
                 run.behind = False
+                run.said += len(event.message if anew else event.text)
+                if run.said > MAX_ANSWER:
+                    await _abort(gateway, run.turn, event.run_id)
+                    raise _Ended(TurnStatus.FAILED, fault=TOO_LONG)
                 await writer.put_delta(event.message if anew else event.text, replace=anew)
             case Tool():
                 writer.put(

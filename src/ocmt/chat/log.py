@@ -35,7 +35,8 @@ RETRY_INTERVAL = 1.0
 MAX_FAILURES = 60
 """How often in a row a database that does not answer is tried again, before the turn is left to be found."""
 MAX_BUFFERED = 2_000
-"""Events that may wait for the database before the stream from the gateway is slowed down."""
+MAX_BUFFERED_TEXT = 4 * 1024 * 1024
+"""Events, and characters of them, that may wait for the database; then the gateway's stream is slowed down."""
 
 
 async def append(
@@ -97,6 +98,7 @@ class TurnWriter:
         self._turn = turn
         self._lease_token = lease_token
         self._buffer: list[Event] = []
+        self._buffered_text = 0
         self._writing = asyncio.Lock()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -135,10 +137,11 @@ class TurnWriter:
 
         Waits while too much is buffered. Raises LeaseLost.
         """
-        if len(self._buffer) >= MAX_BUFFERED:
+        if len(self._buffer) >= MAX_BUFFERED or self._buffered_text >= MAX_BUFFERED_TEXT:
             self._drained.clear()
             await self._drained.wait()
         self.check()
+        self._buffered_text += len(text)
         self.put(EventType.DELTA, text=text, **({"replace": True} if replace else {}))
 
     def check(self) -> None:
@@ -157,6 +160,7 @@ class TurnWriter:
             count = len(self._buffer)
             yield merge_deltas(self._buffer[:count])
             del self._buffer[:count]
+            self._buffered_text = 0  # at most a batch too little: what came meanwhile is counted anew
             self._drained.set()
 
     async def _flush_for_ever(self) -> None:

@@ -1,8 +1,9 @@
-"""Hard limits and the atomic pause for agents, by control groups, where the platform runs as root.
+"""Hard limits for agents, by control groups, where the platform runs as root.
 
 Version 1 and version 2 both occur, also side by side. Version 1 groups lie below the platform's own group (so
 that a limit around the platform holds for its agents too), version 2 groups below the root, because a version
-2 group with processes of its own cannot hand controllers down. Nothing here waits but `freeze`.
+2 group with processes of its own cannot hand controllers down. Their freezers are not used: what they let go
+on was slower afterwards than what SIGSTOP had held (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from ocmt.platform.clock import Clock
 
 LIMITS = ("memory", "cpu", "pids")
 _CPU_PERIOD = 100_000
@@ -28,11 +27,6 @@ class Hierarchy:
     unified: Path | None = None
     missing: tuple[str, ...] = ()
     """Limits that this machine does not offer to us, each with the reason."""
-
-    @property
-    def can_freeze(self) -> bool:
-        """Whether agents can be paused atomically."""
-        return self.unified is not None or "freezer" in self.controllers
 
     def group(self, name: str) -> Group:
         """The group of one agent; nothing is made yet."""
@@ -67,7 +61,7 @@ def find_hierarchy(installation: str, *, mounts: str | None = None) -> Hierarchy
     for line in table.splitlines():
         _, point, kind, options, *_ = line.split()
         if kind == "cgroup":
-            for name in {*LIMITS, "freezer"} & set(options.split(",")):
+            for name in {*LIMITS} & set(options.split(",")):
                 below = Path(point) / own.get(name, "").lstrip("/")
                 home = (below if below.is_dir() else Path(point)) / installation
                 if _make(home):
@@ -149,25 +143,6 @@ class Group:
         file, value = ("memory.swap.max", size) if version == 2 else ("memory.memsw.limit_in_bytes", 2 * size)
         if version and (folder / self.name / file).exists():
             (folder / self.name / file).write_text(str(value))
-
-    async def freeze(self, clock: Clock) -> None:
-        """Hold every process of the group still; returns once the kernel says that they are."""
-        if self._unified:
-            (self._unified / "cgroup.freeze").write_text("1")
-            while "frozen 1" not in (self._unified / "cgroup.events").read_text():
-                await clock.sleep(0.0005)
-        else:
-            state = self._hierarchy.controllers["freezer"][1] / self.name / "freezer.state"
-            while state.read_text().strip() != "FROZEN":
-                state.write_text("FROZEN")
-                await clock.sleep(0.0005)
-
-    def thaw(self) -> None:
-        """Let them go on."""
-        if self._unified:
-            (self._unified / "cgroup.freeze").write_text("0")
-        elif "freezer" in self._hierarchy.controllers:
-            (self._hierarchy.controllers["freezer"][1] / self.name / "freezer.state").write_text("THAWED")
 
     def kill(self) -> bool:
         """SIGKILL to every process of the group; False where this kernel cannot (before 5.14)."""

@@ -58,9 +58,8 @@ def _as_it_is(path: Path) -> Path:
 
 
 def _end_leftover(group: Group) -> None:
-    """Agents of a platform that was killed are ending already, except those that version 1 has frozen."""
+    """Agents of a platform that was killed are ending already."""
     with contextlib.suppress(OSError):  # gone meanwhile
-        group.thaw()
         group.kill()
     for _ in range(REMOVE_ATTEMPTS):
         if group.remove():
@@ -281,7 +280,7 @@ class SandboxRuntime:
         async with self._lock(user_id):
             agent = self._agents.get(user_id)
             if agent is not None:
-                await self._go_on(agent)
+                self._go_on(agent)
                 await agent.end(grace)
                 await self._leave(user_id)
                 self._agents.pop(user_id, None)
@@ -315,18 +314,11 @@ class SandboxRuntime:
             agent.paused = True
             try:
                 async with asyncio.timeout(PAUSE_TIMEOUT):
-                    await self._hold(agent)
+                    await stop_tree(agent.process, self._clock)
             except TimeoutError as error:
-                await self._go_on(agent)
+                self._go_on(agent)
                 raise Unavailable("The agent cannot be held still.") from error
             return self._state(agent)
-
-    async def _hold(self, agent: Supervised) -> None:
-        group = self._group(agent.user_id)
-        if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
-            await group.freeze(self._clock)
-        else:
-            await stop_tree(agent.process, self._clock)
 
     async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
         """See CanPause. Raises: Unavailable where there is no agent."""
@@ -334,15 +326,10 @@ class SandboxRuntime:
             agent = self._agents.get(user_id)
             if agent is None or agent.phase == "exited":
                 raise Unavailable("The agent is not running.")
-            await self._go_on(agent)
+            self._go_on(agent)
             return self._state(agent)
 
-    async def _go_on(self, agent: Supervised) -> None:
-        if not agent.paused:
-            return
-        group = self._group(agent.user_id)
-        if group is not None and self._hierarchy is not None and self._hierarchy.can_freeze:
-            group.thaw()
-        else:
+    def _go_on(self, agent: Supervised) -> None:
+        if agent.paused:
             continue_tree(agent.process)
-        agent.paused = False
+            agent.paused = False
