@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -16,6 +17,7 @@ from uuid import UUID
 import aiohttp
 import structlog
 
+from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
@@ -143,8 +145,10 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     policy = Policy(
         pause_after=settings.agent_pause_after,
         stop_after=settings.agent_stop_after,
+        memory_bytes=settings.agent_memory,
         wake_timeout=settings.wake_timeout,
     )
+    admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     ledger = Ledger(database, clock)
@@ -184,6 +188,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             spec_of=spec_of,
             clock=clock,
             policy=policy,
+            admission=admission,
             starts=starts,
         )
 
@@ -200,7 +205,8 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
                 gateway_token=gateway_token, broker_token=broker_token, egress=agent.egress
             ),
             egress=agent.egress,
-            memory_bytes=settings.agent_memory,
+            memory_bytes=agent.plan.memory_bytes or settings.agent_memory,
+            **{name: value for name in ("cpus", "pids") if (value := getattr(agent.plan, name)) is not None},
         )
 
     # A start is bound by the processor: more at once than there are cores only makes all of them late.
@@ -212,7 +218,9 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         key="user_id",
         owner=owner,
     )
-    reconciler = Reconciler(agents, leases, driver_for, platform.hints, clock)
+    reconciler = Reconciler(
+        agents, leases, driver_for, platform.hints, clock, admission, alone=platform.alone
+    )
 
     async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
         return asdict(await ledger.turn_usage(user_id, turn_id))
@@ -243,6 +251,15 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
     )
     return management, orchestrator
+
+
+def _memory_for_agents(least: int) -> int:
+    """Three quarters of the memory that this machine, or the group around us, has; one agent's at least."""
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # there is none of that kind, or no limit (`max`)
+            sizes.append(int(Path(limit).read_text()))
+    return max(least, min(sizes) * 3 // 4)
 
 
 def prepare_folder(folder: Path) -> Path:

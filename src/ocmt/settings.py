@@ -69,7 +69,9 @@ class Settings(BaseSettings):
     agent_pause_after: Duration = timedelta(minutes=5)
     agent_stop_after: Duration = timedelta(minutes=30)
     agent_memory: int = 2 * 1024**3
-    """Bytes of memory that one agent may use, where the runtime can limit it."""
+    """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
+    agents_memory: int | None = Field(default=None, gt=0)
+    """Bytes for all awake agents of this machine together; default three quarters of its memory."""
     wake_timeout: Duration = timedelta(seconds=120)
     turn_timeout: Duration = timedelta(minutes=15)
     credentials: Literal["broker", "inject"] = "broker"

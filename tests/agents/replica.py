@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
@@ -84,11 +85,13 @@ class Replica:
         policy: Policy | None = None,
         agents: Agents | None = None,
         owner: str = "a",
+        capacity: int = 1024**4,
     ) -> Replica:
         agents = agents or Agents(database, clock, runtime=runtime.name)
         policy = policy or Policy()
         leases = Leases(database, table="agents", key="user_id", owner=owner)
         starts = asyncio.Semaphore(2)
+        admission = Admission(capacity, clock)
 
         def driver_for(lease: Lease) -> Driver:
             return Driver(
@@ -98,10 +101,11 @@ class Replica:
                 spec_of=gateways.spec_of,
                 clock=clock,
                 policy=policy,
+                admission=admission,
                 starts=starts,
             )
 
-        reconciler = Reconciler(agents, leases, driver_for, hints, clock)
+        reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission)
         return cls(clock, database, hints, runtime, agents, leases, policy, reconciler)
 
     async def driver(self, user_id: UUID) -> Driver:

@@ -12,19 +12,21 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
 from uuid import UUID
 
 import structlog
 
+from ocmt.agents.admission import Admission
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed, failed_by, wait_for_hello
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
-from ocmt.errors import LeaseLost, OcmtError
+from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause, RuntimeState
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause, EndsWithLease, RuntimeState
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class Driver:
         spec_of: SpecOf,
         clock: Clock,
         policy: Policy,
+        admission: Admission,
         starts: asyncio.Semaphore,
     ) -> None:
         self.user_id: UUID = lease.key
@@ -56,6 +59,7 @@ class Driver:
         self._spec_of = spec_of
         self._clock = clock
         self._policy = policy
+        self._admission = admission
         self._starts = starts
         self._lock = asyncio.Lock()
         self._gateway: GatewayClient | None = None
@@ -65,6 +69,7 @@ class Driver:
         self._frozen: RuntimeState | None = None
         self._taking_work: asyncio.Task[None] | None = None
         self._leave_until = clock.now()
+        self._lease_until = clock.monotonic()
         self._closed = False
         self._users = 0
 
@@ -155,6 +160,14 @@ class Driver:
                 with contextlib.suppress(LeaseLost):
                     await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state={}))
 
+    async def renew(self, until: float) -> None:
+        """The lease is ours until then (monotonic seconds; for ever: inf); so long may the agent run."""
+        self._lease_until = until
+        if until < inf and isinstance(self._runtime, EndsWithLease):
+            # One that does not listen ends with its lease, as it should.
+            with contextlib.suppress(Unavailable):
+                await self._runtime.renew(self.user_id, seconds=max(0.0, until - self._clock.monotonic()))
+
     def retire(self) -> None:
         """The lease goes back: whoever still holds this driver asks the reconciler for a new one."""
         self._closed = True
@@ -173,6 +186,13 @@ class Driver:
     # Waking
 
     async def _wake(self) -> GatewayClient:
+        try:
+            return await self._awake_by_all_means()
+        finally:
+            if self._gateway is None:
+                self._admission.leave(self.user_id)
+
+    async def _awake_by_all_means(self) -> GatewayClient:
         async with self._hand():
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
             if self._frozen is not None:
@@ -240,6 +260,7 @@ class Driver:
         await self._clock.sleep(wait)
 
     async def _start(self, agent: Agent, deadline: float, *, repair: bool) -> GatewayClient:
+        await self._find_room(agent, deadline)
         if self._starts.locked():
             self._tell("queue", "Waiting for other agents to start")
         async with self._starts:
@@ -250,6 +271,7 @@ class Driver:
             spec = replace(self._spec_of(agent, broker_token, gateway_token), repair=repair)
             try:
                 runtime_state = await self._runtime.start(spec, agent.runtime_state)
+                await self.renew(self._lease_until)
                 gateway = await wait_for_hello(
                     self._runtime,
                     self.user_id,
@@ -260,7 +282,7 @@ class Driver:
                     show=self._show,
                 )
             except (StartFailed, OcmtError, GatewayError) as error:
-                await self._runtime.stop(self.user_id, agent.runtime_state, grace=1)
+                await self._end(agent.runtime_state, grace=1)
                 if isinstance(error, StartFailed | LeaseLost):
                     raise
                 raise failed_by(error) from error
@@ -270,6 +292,20 @@ class Driver:
             )
             self._tell("ready", START_STEPS["ready"])
             return gateway
+
+    async def _find_room(self, agent: Agent, deadline: float) -> None:
+        def show(place: int) -> None:
+            self._tell("room", f"Waiting for room on this machine: number {place} in line")
+
+        try:
+            await self._admission.enter(
+                self.user_id,
+                agent.plan.memory_bytes or self._policy.memory_bytes,
+                timeout=max(1.0, deadline - self._clock.monotonic()),
+                show=show,
+            )
+        except OcmtError as error:
+            raise AgentFailed(error.message, retry_after=error.retry_after) from error
 
     # Watching
 
@@ -324,20 +360,26 @@ class Driver:
     async def _rest(self, agent: Agent) -> None:
         can_pause = isinstance(self._runtime, CanPause)
         now = self._clock.now()
-        step = rest(agent, now, self._policy, can_pause=can_pause)
+        policy = self._policy.of(agent.plan)
+        step = rest(agent, now, policy, can_pause=can_pause)
         if step is Rest.STAY or now < self._leave_until:
             return
         if step is Rest.PAUSE:
-            await self._pause()
+            await self._pause(policy.pause_after)
         else:
-            await self._stop(idle_for=self._policy.stop_after)
+            await self._stop(idle_for=policy.stop_after)
 
-    async def _pause(self) -> None:
+    async def make_room(self) -> bool:
+        """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
+        await self._stop(idle_for=self._policy.evict_after)
+        return self._gateway is None
+
+    async def _pause(self, idle_for: timedelta) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state is not State.AWAKE or self._gateway is None:
                 return
-            commit = self._agents.apply_pause(agent, self.lease, idle_for=self._policy.pause_after)
+            commit = self._agents.apply_pause(agent, self.lease, idle_for=idle_for)
             if not await self._may_sleep(self._gateway, commit):
                 return
             assert isinstance(self._runtime, CanPause)
@@ -396,6 +438,7 @@ class Driver:
                 await self._runtime.resume(self.user_id, runtime_state)
         self._frozen = None
         await self._runtime.stop(self.user_id, runtime_state, grace=grace)
+        self._admission.leave(self.user_id)
 
     @contextlib.asynccontextmanager
     async def _hand(self) -> AsyncIterator[None]:

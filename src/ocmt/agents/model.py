@@ -7,7 +7,7 @@ Nothing here waits, reads a clock or touches the database; `lifecycle` makes hap
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -88,6 +88,18 @@ class Hold:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What an agent may use and when it sleeps; None: as the installation's settings say."""
+
+    name: str = "free"
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    pause_after: timedelta | None = None
+    stop_after: timedelta | None = None
+
+
+@dataclass(frozen=True)
 class Agent:
     """One agent's row."""
 
@@ -108,6 +120,7 @@ class Agent:
     restart_asked: bool
     image: str | None
     lease_token: int
+    plan: Plan = Plan()
     holds: Sequence[Hold] = field(default=())
 
 
@@ -117,6 +130,8 @@ class Policy:
 
     pause_after: timedelta = timedelta(minutes=5)
     stop_after: timedelta = timedelta(minutes=30)
+    memory_bytes: int = 2 * 1024**3
+    """What an agent may use whose plan does not say."""
     wake_timeout: timedelta = timedelta(seconds=120)
     max_failures: int = 5
     """Consecutive failures after which only a person's request starts it again."""
@@ -124,6 +139,16 @@ class Policy:
     """Awake for that long, earlier failures are forgotten."""
     busy_retry: timedelta = timedelta(seconds=15)
     """How long to leave a gateway in peace that answered `busy` to the question whether it may sleep."""
+    evict_after: timedelta = timedelta(seconds=30)
+    """How long an agent must have been idle to be stopped for another that finds no room."""
+
+    def of(self, plan: Plan) -> Policy:
+        """The policy for an agent of that plan."""
+        return replace(
+            self,
+            pause_after=plan.pause_after or self.pause_after,
+            stop_after=plan.stop_after or self.stop_after,
+        )
 
 
 class Rest(StrEnum):

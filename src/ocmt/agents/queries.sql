@@ -5,8 +5,9 @@ on conflict (user_id) do nothing;
 
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
-       retry_at, error, next_wake_at, restart_asked, image, lease_token
-from agents where user_id = :user_id;
+       retry_at, error, next_wake_at, restart_asked, image, lease_token,
+       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after
+from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
 -- For operators: every agent with its user's address.
@@ -116,3 +117,26 @@ limit :limit;
 -- name: expire_leases!
 -- Only where this process knows that no other can be alive: the embedded database admits one at a time.
 update agents set lease_owner = null, lease_expires_at = now();
+
+-- name: list_plans
+select name, memory_bytes, cpus, pids, pause_after, stop_after from plans order by name;
+
+-- name: put_plan!
+insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after)
+values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after)
+on conflict (name) do update
+set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids,
+    pause_after = excluded.pause_after, stop_after = excluded.stop_after;
+
+-- name: assign_plan$
+update agents a set plan = p.name from plans p
+where a.user_id = :user_id and p.name = :plan
+returning a.user_id;
+
+-- name: find_idlest_agents
+select a.user_id from agents a
+where a.user_id = any(:user_ids::uuid[]) and a.state in ('awake', 'paused')
+  and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
+  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > now())
+order by a.last_active_at
+limit 100;

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from math import inf
 from uuid import UUID
 
 import structlog
 
+from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
-from ocmt.errors import LeaseLost, OcmtError
+from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Hints
 from ocmt.platform.leases import Lease, Leases
@@ -25,6 +27,8 @@ DriverFor = Callable[[Lease], Driver]
 
 HEARTBEAT_INTERVAL = 4.0
 """Seconds; a third of the leases' duration at most."""
+LEASE_MARGIN = 2.0
+"""Seconds before a lease's end at which its agent is gone: another replica may take it right then."""
 LOOK_INTERVAL = 1.0
 SHUTDOWN_GRACE = 5.0
 
@@ -33,17 +37,29 @@ class Reconciler:
     """All agents that this process drives."""
 
     def __init__(
-        self, agents: Agents, leases: Leases, driver_for: DriverFor, hints: Hints, clock: Clock
+        self,
+        agents: Agents,
+        leases: Leases,
+        driver_for: DriverFor,
+        hints: Hints,
+        clock: Clock,
+        admission: Admission,
+        *,
+        alone: bool = False,
     ) -> None:
+        """`alone`: no other replica can exist, so agents need not end where this one is held up."""
         self._agents = agents
         self._leases = leases
         self._driver_for = driver_for
         self._hints = hints
         self._clock = clock
+        self._admission = admission
+        self._lease_seconds = inf if alone else leases.duration.total_seconds() - LEASE_MARGIN
         self._drivers: dict[UUID, Driver] = {}
         self._taking: dict[UUID, asyncio.Task[Driver | None]] = {}
         self._jobs: dict[UUID, asyncio.Task[None]] = {}
         self._endings: dict[UUID, asyncio.Task[None]] = {}
+        self._making_room: asyncio.Task[None] | None = None
         self._closing = False
 
     async def drive(self, user_id: UUID) -> Driver | None:
@@ -72,6 +88,8 @@ class Reconciler:
         for job in self._jobs.values():
             job.cancel()
         under_way = [*self._jobs.values(), *self._taking.values(), *self._endings.values()]
+        if self._making_room is not None:
+            under_way.append(self._making_room)
         if under_way:
             await asyncio.wait(under_way)
         await asyncio.gather(*(self._close(driver) for driver in tuple(self._drivers.values())))
@@ -81,10 +99,12 @@ class Reconciler:
             if user_id in self._endings:
                 await asyncio.wait([self._endings[user_id]])
             await self._agents.find(user_id)
+            asked = self._clock.monotonic()
             lease = await self._leases.take(user_id)
             if lease is None:
                 return None
             driver = self._driver_for(lease)
+            await driver.renew(asked + self._lease_seconds)
             await driver.adopt()
             self._drivers[user_id] = driver
             return driver
@@ -94,15 +114,20 @@ class Reconciler:
     async def _heartbeats(self) -> None:
         while True:
             await self._clock.sleep(HEARTBEAT_INTERVAL)
+            asked = self._clock.monotonic()
+            drivers = dict(self._drivers)
             try:
-                lost = await self._leases.heartbeat(list(self._drivers))
+                lost = await self._leases.heartbeat(list(drivers))
             except OcmtError as error:
                 log.warning("heartbeat failed", error=str(error))
                 continue
-            for user_id in lost:
-                driver = self._drivers.get(user_id)
-                if driver is not None:
+            for user_id, driver in drivers.items():
+                if self._drivers.get(user_id) is not driver:
+                    continue
+                if user_id in lost:
                     self._abandon(driver)
+                else:
+                    await driver.renew(asked + self._lease_seconds)
 
     async def _looks(self) -> None:
         with self._hints.subscribe(CHANNEL) as hinted:
@@ -112,6 +137,8 @@ class Reconciler:
                         self._start_job(user_id, self._wake(user_id))
                     for user_id, driver in tuple(self._drivers.items()):
                         self._start_job(user_id, self._look_after(driver))
+                    if self._admission.shortage and (self._making_room is None or self._making_room.done()):
+                        self._making_room = asyncio.create_task(self._make_room(), name="make room")
                 except OcmtError as error:
                     log.warning("could not look after the agents", error=str(error))
                 await hinted.wait(LOOK_INTERVAL)
@@ -124,6 +151,20 @@ class Reconciler:
         task = asyncio.create_task(job)
         self._jobs[user_id] = task
         task.add_done_callback(lambda _: self._jobs.pop(user_id, None))
+
+    async def _make_room(self) -> None:
+        """Stop who has been idle for the longest time, one by one, until the next in line fits in."""
+        for user_id in await self._agents.idlest(list(self._drivers)):
+            driver = self._drivers.get(user_id)
+            if not self._admission.shortage:
+                return
+            if driver is None or driver.asleep:
+                continue
+            try:
+                if await driver.make_room():
+                    log.info("agent stopped to make room", user_id=str(user_id))
+            except (LeaseLost, Unavailable) as error:
+                log.info("agent not stopped to make room", user_id=str(user_id), reason=error.message)
 
     async def _wake(self, user_id: UUID) -> None:
         try:

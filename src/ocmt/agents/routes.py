@@ -94,6 +94,7 @@ def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], polic
         "egress": agent.egress,
         "error": agent.error,
         "retry_at": agent.retry_at.isoformat() if agent.retry_at else None,
-        "pause_after_seconds": policy.pause_after.total_seconds(),
-        "stop_after_seconds": policy.stop_after.total_seconds(),
+        "plan": agent.plan.name,
+        "pause_after_seconds": policy.of(agent.plan).pause_after.total_seconds(),
+        "stop_after_seconds": policy.of(agent.plan).stop_after.total_seconds(),
     }

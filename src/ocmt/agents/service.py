@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ocmt.agents.model import Agent, Event, Hold, State, after
+from ocmt.agents.model import Agent, Event, Hold, Plan, State, after
 from ocmt.errors import Conflict, LeaseLost
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
@@ -221,6 +222,12 @@ class Agents:
 
     # What the reconciler looks for
 
+    async def idlest(self, user_ids: Sequence[UUID]) -> list[UUID]:
+        """Those of them that nothing keeps awake, the one that has been idle for the longest time first."""
+        async with self._database.connection() as connection:
+            rows = await every(queries.find_idlest_agents(connection, user_ids=list(user_ids)))
+        return [row["user_id"] for row in rows]
+
     async def due(self, *, limit: int = 100) -> list[UUID]:
         """Agents that somebody must take care of and nobody does."""
         async with self._database.connection() as connection:
@@ -265,5 +272,13 @@ def _agent(row: Any, holds: Any) -> Agent:
         restart_asked=row["restart_asked"],
         image=row["image"],
         lease_token=row["lease_token"],
+        plan=Plan(
+            row["plan"],
+            memory_bytes=row["memory_bytes"],
+            cpus=row["cpus"],
+            pids=row["pids"],
+            pause_after=row["pause_after"],
+            stop_after=row["stop_after"],
+        ),
         holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"]) for hold in holds),
     )

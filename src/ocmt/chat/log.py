@@ -36,7 +36,7 @@ MAX_FAILURES = 60
 """How often in a row a database that does not answer is tried again, before the turn is left to be found."""
 MAX_BUFFERED = 2_000
 MAX_BUFFERED_TEXT = 4 * 1024 * 1024
-"""Events, and characters of them, that may wait for the database; then the gateway's stream is slowed down."""
+"""Events, and characters of them, that may wait for the database before the gateway's stream is slowed."""
 
 
 async def append(

@@ -43,7 +43,7 @@ class Leases:
             raise ValueError("table and key must be plain names")
         self._database = database
         self._owner = owner
-        self._duration = duration
+        self.duration = duration
         self._tokens: dict[UUID, int] = {}
         # Checked names only, never a user's words.
         self._take = f"""
@@ -72,7 +72,7 @@ class Leases:
         """The lease on that row: with the token that it has if it is ours and alive, with the next one if it
         was free or had expired. None: another owner holds it, or there is no such row."""
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(self._take, key, self._owner, self._duration)
+            row = await connection.fetchrow(self._take, key, self._owner, self.duration)
         if row is None:
             self._tokens.pop(key, None)
             return None
@@ -87,7 +87,7 @@ class Leases:
         if held:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(
-                    self._heartbeat, list(held), list(held.values()), self._owner, self._duration
+                    self._heartbeat, list(held), list(held.values()), self._owner, self.duration
                 )
             lost |= held.keys() - {row[0] for row in rows}
         for key in lost:

@@ -115,6 +115,21 @@ class AgentRuntime(Protocol):
 
 
 @runtime_checkable
+class EndsWithLease(Protocol):
+    """Runtimes whose agents end by themselves where the lease of their driver is not renewed in time.
+
+    So that there is never a second gateway on one workspace: also where the driver's process is held up, its
+    agent has ended before another replica may start it.
+    """
+
+    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+        """It may run for `seconds` from now; a paused one begins to count when it goes on, none is fine.
+
+        Raises: Unavailable where it does not listen.
+        """
+
+
+@runtime_checkable
 class CanPause(Protocol):
     """Runtimes that can hold an agent still, memory kept, and let it go on within milliseconds."""
 

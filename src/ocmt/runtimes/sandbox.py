@@ -303,6 +303,14 @@ class SandboxRuntime:
         if self._hierarchy:
             self._hierarchy.remove()
 
+    # EndsWithLease
+
+    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+        """See EndsWithLease."""
+        agent = self._agents.get(user_id)
+        if agent is not None:
+            agent.renew(seconds)
+
     # CanPause
 
     async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
@@ -331,5 +339,7 @@ class SandboxRuntime:
 
     def _go_on(self, agent: Supervised) -> None:
         if agent.paused:
+            with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
+                agent.tell_lease()
             continue_tree(agent.process)
             agent.paused = False

@@ -95,6 +95,7 @@ class Supervised:
         self._next_dial = 0
         self._spawned = asyncio.Event()
         self._failure: str | None = None
+        self._lease_until: float | None = None
 
     async def start(
         self, spawn: Callable[[], tuple[subprocess.Popen[bytes], socket.socket, int]], logs: Path
@@ -239,6 +240,18 @@ class Supervised:
             waiting.add_done_callback(_close_unwanted)
             raise NotYet("The agent did not answer.", retry_after=RETRY_DIAL)
         return waiting.result()
+
+    def renew(self, seconds: float) -> None:
+        """See EndsWithLease. A paused agent cannot read: it is told when it goes on."""
+        self._lease_until = self._clock.monotonic() + seconds
+        if not self.paused and self.phase != "exited":
+            self._channel.send({"op": "lease", "seconds": seconds})
+
+    def tell_lease(self) -> None:
+        """Before it goes on after a pause: what is left of its lease. Raises Unavailable."""
+        if self._lease_until is not None and self.phase != "exited":
+            left = max(0.0, self._lease_until - self._clock.monotonic())
+            self._channel.send({"op": "lease", "seconds": left})
 
     async def end(self, grace: float) -> None:
         """Ask it to end, wait at most `grace` seconds, kill; returns when no process is left."""

@@ -7,9 +7,11 @@ that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not bein
 goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
 
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port}}
-· {"op": "dial", "id"} · {"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "hardened"} ·
-{"event": "listener", "name"} + fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected",
-"id"} + fd · {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
+· {"op": "dial", "id"} · {"op": "stop", "grace"} · {"op": "lease", "seconds"}: the gateway may run for so long
+from now; without a further one it is killed then, because another machine may be about to start this agent.
+Supervisor → platform: {"event": "hello", "hardened"} · {"event": "listener", "name"} + fd ·
+{"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd ·
+{"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
 """
 
 from __future__ import annotations
@@ -68,6 +70,7 @@ class Supervisor:
         self._next_attempt = 0.0
         self._connecting: dict[int, tuple[int, float, socket.socket]] = {}
         self._kill_at: float | None = None
+        self._lease_until: float | None = None
 
     def run(self) -> int:
         """Returns the gateway's exit code, 128 + N if signal N ended it."""
@@ -88,6 +91,14 @@ class Supervisor:
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._signal(signal.SIGKILL)
                 self._kill_at = None
+            # After the message that may be there: a supervisor that was paused finds a new lease waiting.
+            if (
+                self._lease_until is not None
+                and time.monotonic() >= self._lease_until
+                and not self._has_word()
+            ):
+                self._signal(signal.SIGKILL)
+                self._lease_until = None
 
     def _timeout(self) -> float | None:
         """Milliseconds until there is something to do without being asked."""
@@ -96,8 +107,9 @@ class Supervisor:
             waits.append(POLL_SECONDS)
         if self._watches_for_listening():
             waits.append(LOOK_SECONDS)
-        if self._kill_at is not None:
-            waits.append(max(0.0, self._kill_at - time.monotonic()))
+        for end in (self._kill_at, self._lease_until):
+            if end is not None:
+                waits.append(max(0.0, end - time.monotonic()))
         return 1000 * min(waits) + 1 if waits else None
 
     def _watches_for_listening(self) -> bool:
@@ -131,7 +143,13 @@ class Supervisor:
             self._dials[message["id"]] = time.monotonic() + DIAL_SECONDS
         elif message["op"] == "stop":
             self._stop(float(message["grace"]))
+        elif message["op"] == "lease":
+            self._lease_until = time.monotonic() + float(message["seconds"])
         return True
+
+    def _has_word(self) -> bool:
+        """Whether the platform has said something that is not read yet."""
+        return bool(select.select([self._control], [], [], 0)[0])
 
     def _start(self, message: dict[str, object]) -> None:
         listen, command, environment = message["listen"], message["command"], message["environment"]

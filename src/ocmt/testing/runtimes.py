@@ -92,6 +92,7 @@ class _Echo(asyncio.Protocol):
 @dataclass
 class _Agent:
     listens_at: float
+    lease_until: float = float("inf")
     paused: bool = False
     exit_code: int | None = None
     log: str = "fake gateway: started\n"
@@ -188,6 +189,18 @@ class FakeRuntime:
         self.calls.append(("resume", user_id))
         self._running(user_id).paused = False
         return {"fake": str(user_id)}
+
+    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+        """See EndsWithLease. Nobody watches here: `lapse` is for tests to call."""
+        agent = self._agents.get(user_id)
+        if agent is not None:
+            agent.lease_until = self._clock.monotonic() + seconds
+
+    async def lapse(self) -> None:
+        """For tests: end those whose lease has not been renewed in time."""
+        for user_id, agent in list(self._agents.items()):
+            if agent.exit_code is None and self._clock.monotonic() >= agent.lease_until:
+                await self.crash(user_id, 137)
 
     def _running(self, user_id: UUID) -> _Agent:
         agent = self._agents.get(user_id)

@@ -1,0 +1,100 @@
+"""One replica as a process of its own, to be killed and held up: agents and turns, no pages, no broker.
+
+`python -m tests.chaos.replica DSN SOCKET OWNER`. All intervals are a tenth of the real ones, so that a minute
+of this is as ten of the real thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import timedelta
+from uuid import UUID
+
+from ocmt.agents import reconciler as reconciling
+from ocmt.agents.admission import Admission
+from ocmt.agents.lifecycle import Driver
+from ocmt.agents.model import Agent, Policy
+from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.service import Agents
+from ocmt.chat import worker as working
+from ocmt.chat.answer import Answerer
+from ocmt.chat.model import Fault
+from ocmt.chat.worker import TurnWorker
+from ocmt.openclaw import client as gateway_client
+from ocmt.platform import telemetry
+from ocmt.platform.clock import SystemClock
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.leases import Lease, Leases
+from ocmt.runtimes.base import AgentSpec
+from tests.chaos.world import WorldRuntime
+
+LEASE = timedelta(seconds=1.5)
+POLICY = Policy(
+    pause_after=timedelta(seconds=0.8),
+    stop_after=timedelta(seconds=3),
+    wake_timeout=timedelta(seconds=12),
+    max_failures=1_000,
+    busy_retry=timedelta(seconds=1),
+)
+
+
+def hurry() -> None:
+    """A tenth of every interval."""
+    reconciling.HEARTBEAT_INTERVAL = 0.4
+    reconciling.LEASE_MARGIN = 0.2
+    reconciling.LOOK_INTERVAL = 0.2
+    working.POLL_INTERVAL = 0.3
+    gateway_client.RESUME_PATIENCE = 10.0
+    gateway_client.RESUME_INTERVAL = 0.1
+    gateway_client.LOST_CHECK_DELAY = 0.1
+
+
+async def run(dsn: str, path: str, owner: str) -> None:
+    """Until killed."""
+    clock = SystemClock()
+    database = await Database.open(dsn, pool_size=5)
+    hints = Hints(dsn, clock)
+    await hints.start()
+    runtime = await WorldRuntime.connect(path)
+    agents = Agents(database, clock, runtime=runtime.name)
+    leases = Leases(database, table="agents", key="user_id", owner=owner, duration=LEASE)
+    admission = Admission(1024**5, clock)
+    starts = asyncio.Semaphore(20)
+
+    def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
+        environment = {"OPENCLAW_GATEWAY_TOKEN": gateway_token, "ANTHROPIC_API_KEY": broker_token}
+        return AgentSpec(agent.user_id, agent.slot, config="{}", environment=environment)
+
+    def driver_for(lease: Lease) -> Driver:
+        return Driver(
+            lease,
+            agents=agents,
+            runtime=runtime,
+            spec_of=spec_of,
+            clock=clock,
+            policy=POLICY,
+            admission=admission,
+            starts=starts,
+        )
+
+    async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
+        return None
+
+    async def explain(user_id: UUID, turn_id: UUID) -> Fault | None:
+        return None
+
+    reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission)
+    answerer = Answerer(
+        database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=timedelta(seconds=60)
+    )
+    worker = TurnWorker(database, clock, hints, reconciler, answerer)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(reconciler.run())
+        tasks.create_task(worker.run())
+
+
+if __name__ == "__main__":
+    telemetry.configure_logging("console", "warning")
+    hurry()
+    asyncio.run(run(*sys.argv[1:]))
