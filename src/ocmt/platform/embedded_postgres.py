@@ -158,7 +158,7 @@ class EmbeddedPostgres:
         dsn = f"postgresql://{_USER}:{password}@/{_DATABASE}?host={quote(str(sockets), safe='')}"
         await self._ensure_database(dsn)
         self._watch = asyncio.create_task(self._keep_running(spawn), name="database")
-        self._log.info("database_ready", folder=str(self._folder), version=major)
+        self._log.debug("database_ready", folder=str(self._folder), version=major)
         return dsn
 
     async def _keep_running(self, spawn: Callable[[], subprocess.Popen[bytes]]) -> None:
