@@ -6,7 +6,7 @@ export PYTHON
 SETUP = scripts/bootstrap
 BIN = .venv/bin
 
-.PHONY: help setup run test check bench docs clean
+.PHONY: help setup run test check bench chaos docs clean
 
 help:
 	@echo "make run     set up, then start everything on this machine"
@@ -14,6 +14,7 @@ help:
 	@echo "make test    every check: format, lint, types, imports, unit, integration, browser"
 	@echo "make check   the quick ones of them"
 	@echo "make bench   measure, beside peers, into benchmarks/results.json"
+	@echo "make chaos   kill and hold up replicas, agents and the database, seed after seed, for ten minutes at most"
 	@echo "make docs    the documentation, into docs/_build/html"
 	@echo "make clean   remove what was made in this clone"
 
@@ -39,6 +40,13 @@ test: check
 bench:
 	@$(SETUP) --group dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+SEEDS ?= 1 2 3 4 5 6 7 8 9 10
+chaos:
+	@$(SETUP) --group dev
+	@for seed in $(SEEDS); do \
+	  OCMT_CHAOS_SEED=$$seed $(BIN)/pytest tests/chaos -q -s --no-header || exit 1; \
+	done
 
 docs:
 	@$(SETUP) --group dev --group docs

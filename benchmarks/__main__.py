@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from benchmarks import results, starting, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
+from ocmt.runtimes.paging import room_in_swap
 from ocmt.runtimes.tools import find_tools
 from ocmt.settings import load_settings
 from ocmt.testing.anthropic import FakeAnthropic
@@ -22,8 +24,10 @@ from ocmt.testing.installation import Installation, Person
 KEY = "sk-ant-test-of-the-benchmarks"
 PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
-ROOMS = ("wakes", "turns", "pauses")
+ROOMS = ("wakes", "turns", "pauses", "swap")
 """What can be left out; the platform must start in any case."""
+SWAP = 1_500_000_000
+"""Bytes of free swap, and root: without them the last room is left out."""
 QUIET = 5.0
 """Percent of all processors that others may use."""
 
@@ -35,6 +39,7 @@ def main() -> None:
     parser.add_argument("--wakes", type=int, default=5, help="rounds of waking from stopped")
     parser.add_argument("--turns", type=int, default=40, help="turns of each side")
     parser.add_argument("--pauses", type=int, default=20, help="rounds of waking from a pause")
+    parser.add_argument("--swaps", type=int, default=6, help="rounds of waking from swap")
     parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
     parser.add_argument("--dry", action="store_true", help="do not write results.json")
     options = parser.parse_args()
@@ -64,6 +69,7 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
             "OCMT_ANTHROPIC_URL": anthropic.url,
             "OCMT_AGENT_PAUSE_AFTER": PAUSE_AFTER,
             "OCMT_AGENT_STOP_AFTER": "1h",
+            "OCMT_AGENT_PAGE_OUT_AFTER": "8s",
             "OCMT_DAILY_TOKEN_LIMIT": "1000000000",
         }
         installation = Installation(folder / "platform", environment)
@@ -87,6 +93,10 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
                         measured.append(await turns.measure_overhead(timekeeper, bare, model, options.turns))
                     if "pauses" in options.only:
                         measured.append(await turns.measure_pause(person, timekeeper, options.pauses))
+                    if "swap" in options.only and os.geteuid() == 0 and room_in_swap() > SWAP:
+                        measured += await turns.measure_paged_out(
+                            installation, person, timekeeper, options.swaps
+                        )
         finally:
             await installation.stop()
     return measured

@@ -11,11 +11,18 @@ from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import MESSAGE, Timed, Timekeeper
 from benchmarks.results import Result
-from ocmt.testing.installation import Person
+from benchmarks.starting import memory_of
+from benchmarks.waking import agent_processes
+from ocmt.runtimes.paging import swapped
+from ocmt.testing.installation import Installation, Person
 
 OVERHEAD_TARGET = 25.0
 PAUSE_TARGET = 50.0
 PAUSE = 5.0
+PAGED_MEMORY_TARGET = 64.0
+PAGED_FIRST_TARGET = 1.0
+PAGED_WITHIN = 60.0
+PAGED_SETTLE = 3.0
 WARM_UP = 5
 SETTLE = 0.3
 """Seconds between two turns: what a gateway does after one must not slow down the other side's next."""
@@ -87,3 +94,38 @@ async def measure_pause(person: Person, timekeeper: Timekeeper, rounds: int) -> 
             "peer_to_started": round(median(1000 * timed.started for timed in awake), 1),
         },
     )
+
+
+async def measure_paged_out(
+    installation: Installation, person: Person, timekeeper: Timekeeper, rounds: int
+) -> list[Result]:
+    """What a paused agent still holds once its memory was put out, and how long its first answer takes."""
+    held: list[float] = []
+    first: list[float] = []
+    for _ in range(rounds):
+        await timekeeper.ask()
+        await person.wait_for_state("paused")
+        before = memory_of(agent_processes(installation)).pss
+        async with asyncio.timeout(PAGED_WITHIN):
+            now, earlier = 0, 0
+            while now < before * 1e6 / 3 or now > earlier:  # until it no longer grows
+                await asyncio.sleep(PAGED_SETTLE)
+                now, earlier = swapped(process.pid for process in agent_processes(installation)), now
+        held.append(memory_of(agent_processes(installation)).pss)
+        first.append((await timekeeper.ask()).first)
+    return [
+        Result(
+            "paged_out_agent_memory",
+            "MB",
+            held,
+            target=f"≤ {PAGED_MEMORY_TARGET:g} MB",
+            met=median(held) <= PAGED_MEMORY_TARGET,
+        ),
+        Result(
+            "wake_from_swap",
+            "s",
+            first,
+            target=f"p50 ≤ {PAGED_FIRST_TARGET:g} s to the first piece",
+            met=median(first) <= PAGED_FIRST_TARGET,
+        ),
+    ]

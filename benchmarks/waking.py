@@ -45,7 +45,7 @@ async def measure(
     left_memory: list[float] = []
     for number in range(rounds):
         woken.append(await _wake(installation, person, timekeeper))
-        asleep = _agent_processes(installation)
+        asleep = agent_processes(installation)
         left.append(len(asleep))
         left_memory.append(memory_of(asleep).pss)
         started.append(await _start(bare))
@@ -77,7 +77,7 @@ async def measure(
             target=f"≤ {PROGRESS_TARGET:g} ms",
             met=max(progress) <= PROGRESS_TARGET,
         ),
-        Result("sleeping_agent_processes", "processes", left, target="none", met=not any(left)),
+        Result("sleepingagent_processes", "processes", left, target="none", met=not any(left)),
         Result("sleeping_agent_memory", "MB", left_memory, target="none", met=not any(left_memory)),
     ]
 
@@ -86,7 +86,7 @@ async def _wake(installation: Installation, person: Person, timekeeper: Timekeep
     """Wake the agent by a message; it is stopped again afterwards."""
     timed = await timekeeper.ask()
     assert timed.progress is not None, "the agent was not stopped"
-    processor = _processor_seconds(_agent_processes(installation))
+    processor = _processor_seconds(agent_processes(installation))
     await person.call("POST", "/agent/hibernate")
     await person.wait_for_state("stopped")
     return Start(timed.first, processor, timed.progress)
@@ -113,8 +113,8 @@ def _processor_seconds(processes: list[psutil.Process]) -> float:
     return total
 
 
-def _agent_processes(installation: Installation) -> list[psutil.Process]:
-    """What runs below the platform beside PostgreSQL."""
+def agent_processes(installation: Installation) -> list[psutil.Process]:
+    """What runs below the platform beside PostgreSQL: the agents' sandboxes."""
     below = psutil.Process(installation.pid).children(recursive=True)
     return [process for process in below if process.is_running() and process.name() != "postgres"]
 

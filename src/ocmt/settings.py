@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     runtime: Literal["sandbox", "docker", "process"] = "sandbox"
     agent_pause_after: Duration = timedelta(minutes=5)
     agent_stop_after: Duration = timedelta(minutes=30)
+    agent_page_out_after: Duration = timedelta(seconds=60)
+    """Paused for so long an agent's memory goes to swap, where this machine has some and we are root."""
     agent_memory: int = 2 * 1024**3
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
     agents_memory: int | None = Field(default=None, gt=0)

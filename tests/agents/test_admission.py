@@ -67,6 +67,19 @@ async def test_an_agent_that_is_inside_needs_no_second_place() -> None:
     assert admission.used == 2
 
 
+async def test_one_that_has_shrunk_makes_room_and_grows_again_only_where_there_is_some() -> None:
+    admission = Admission(4, VirtualClock())
+    await ask(admission, A, 4)
+    admission.shrink(A, 1)
+    await ask(admission, B, 2)
+    growing = ask(admission, A, 4)
+    await settle()
+    assert (growing.done(), admission.shortage) == (False, 2)
+    admission.leave(B)
+    await growing
+    assert admission.used == 4
+
+
 async def test_who_waits_too_long_is_told_so_and_the_line_moves_up() -> None:
     clock = VirtualClock()
     admission = Admission(2, clock)

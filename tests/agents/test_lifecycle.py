@@ -118,7 +118,7 @@ async def test_a_wake_that_takes_too_long_ends_with_words_and_leaves_no_sandbox(
     driver = await replica.driver(anna)
     began = clock.monotonic()
     async with time_flies(clock):
-        with pytest.raises(AgentFailed, match="within 10 seconds"):
+        with pytest.raises(AgentFailed, match=r"within \d+ seconds"):
             await driver.awake()
     assert clock.monotonic() - began < 15
     assert (await runtime.observe(anna, {})).phase == "absent"

@@ -123,3 +123,31 @@ async def test_nobody_who_is_at_work_makes_room(
                 await (await crowded.driver(users[2])).awake()
         states = [(await crowded.agents.find(user)).state for user in users]
         assert states[:2] == [State.AWAKE, State.AWAKE]
+
+
+async def test_an_agent_that_stays_paused_gives_its_memory_back_and_takes_it_again(
+    crowded: Replica, database: Database, clock: VirtualClock
+) -> None:
+    users = [await make_user(database, f"{name}@example.org") for name in ("anna", "ben", "cleo")]
+    drivers = [await crowded.driver(user) for user in users]
+    first = await drivers[0].awake()
+    await drivers[1].awake()
+    await clock.advance(5 * MINUTE)
+    await drivers[0].tick()
+    await drivers[0].tick()
+    assert ("page_out", users[0]) not in crowded.runtime.calls, "not at once: it may be needed in a moment"
+    await clock.advance(MINUTE)
+    await drivers[0].tick()
+    await drivers[0].tick()
+    assert crowded.runtime.calls.count(("page_out", users[0])) == 1
+    assert drivers[0].paged_out
+    assert await drivers[0].awake() is first
+    assert not drivers[0].paged_out
+
+    await clock.advance(5 * MINUTE)
+    await drivers[0].tick()
+    await clock.advance(MINUTE)
+    await drivers[0].tick()
+    async with crowded.running(), time_flies(clock):
+        await drivers[2].awake()
+        assert (await crowded.agents.find(users[0])).state is State.PAUSED, "there was room beside it"

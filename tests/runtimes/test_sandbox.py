@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from ocmt.errors import NotYet, Unavailable
-from ocmt.runtimes import sandbox
+from ocmt.runtimes import paging, sandbox
 from ocmt.runtimes.base import CanPause
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.processes import descendants
@@ -418,6 +418,18 @@ class TestPausing:
         with pytest.raises(Unavailable):
             await runtime.pause(spec.user_id, {})
         assert await inside(runtime, spec.user_id, "answer = 1") == 1
+
+    async def test_one_that_was_paged_out_goes_on(self, runtime: SandboxRuntime) -> None:
+        if os.geteuid() != 0 or paging.room_in_swap() == 0:
+            pytest.skip("paging out takes root and a machine with free swap")
+        spec = a_spec(memory_bytes=512 * 1024**2)
+        await runtime.start(spec, {})
+        await inside(runtime, spec.user_id, "answer = 1")
+        assert not await runtime.page_out(spec.user_id, {}), "only a paused one"
+        await runtime.pause(spec.user_id, {})
+        assert await runtime.page_out(spec.user_id, {})
+        await runtime.resume(spec.user_id, {})
+        assert await inside(runtime, spec.user_id, "answer = 2") == 2
 
     async def test_nobody_to_pause(self, runtime: SandboxRuntime) -> None:
         with pytest.raises(Unavailable):

@@ -53,12 +53,13 @@ class Admission:
         return max(0, self.used + self._line[0].size - self.capacity) if self._line else 0
 
     async def enter(self, user_id: UUID, size: int, *, timeout: float, show: ShowPlace) -> None:
-        """Wait for room for that agent. One that is inside already stays there.
+        """Wait for room for that agent, or for what it lacks where it is inside already.
 
         Raises: Unavailable after `timeout` seconds, LimitReached where too many wait, SetupProblem where the
         machine could not hold even this one alone.
         """
-        if user_id in self._inside:
+        size -= self._inside.get(user_id, 0)
+        if size <= 0:
             return
         if size > self.capacity:
             raise SetupProblem(
@@ -66,7 +67,7 @@ class Admission:
                 "raise OCMT_AGENTS_MEMORY, or give the agent a smaller plan."
             )
         if not self._line and self.used + size <= self.capacity:
-            self._inside[user_id] = size
+            self._let_in(user_id, size)
             return
         if len(self._line) >= MAX_WAITING:
             raise LimitReached(
@@ -83,6 +84,12 @@ class Admission:
                 self._line.remove(waiting)
                 self._move_up()
 
+    def shrink(self, user_id: UUID, size: int) -> None:
+        """It holds no more than `size` bytes now: the rest is free for others, until it enters again."""
+        if self._inside.get(user_id, 0) > size:
+            self._inside[user_id] = size
+            self._move_up()
+
     def leave(self, user_id: UUID) -> None:
         """Its memory is free again. Leaving twice does nothing."""
         if self._inside.pop(user_id, None) is not None:
@@ -95,7 +102,7 @@ class Admission:
             await asyncio.wait((entering, timer), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if waiting.admitted.is_set():
-                self.leave(waiting.user_id)
+                self.shrink(waiting.user_id, self._inside.get(waiting.user_id, 0) - waiting.size)
             raise
         finally:
             entering.cancel()
@@ -110,10 +117,13 @@ class Admission:
         """Let in from the front. The small do not pass the large, which would else wait for ever."""
         while self._line and self.used + self._line[0].size <= self.capacity:
             first = self._line.popleft()
-            self._inside[first.user_id] = first.size
+            self._let_in(first.user_id, first.size)
             first.admitted.set()
         for place, waiting in enumerate(self._line, start=1):
             waiting.show(place)
+
+    def _let_in(self, user_id: UUID, size: int) -> None:
+        self._inside[user_id] = self._inside.get(user_id, 0) + size
 
 
 def _gigabytes(size: int) -> str:

@@ -26,7 +26,15 @@ from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.openclaw.client import GatewayClient, GatewayError
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import START_STEPS, AgentRuntime, AgentSpec, CanPause, EndsWithLease, RuntimeState
+from ocmt.runtimes.base import (
+    START_STEPS,
+    AgentRuntime,
+    AgentSpec,
+    CanPageOut,
+    CanPause,
+    EndsWithLease,
+    RuntimeState,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -67,6 +75,8 @@ class Driver:
         self._reports: set[Report] = set()
         self._progress: tuple[str, str] | None = None
         self._frozen: RuntimeState | None = None
+        self.paged_out = False
+        self._page_out_from = clock.now()
         self._taking_work: asyncio.Task[None] | None = None
         self._leave_until = clock.now()
         self._lease_until = clock.monotonic()
@@ -196,6 +206,8 @@ class Driver:
         async with self._hand():
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
             if self._frozen is not None:
+                if self.paged_out:
+                    await self._find_room(await self._agents.find(self.user_id), deadline)
                 resumed = await self._resume(self._frozen)
                 if resumed is not None:
                     return resumed
@@ -222,6 +234,7 @@ class Driver:
             await self._lost(await self._agents.find(self.user_id))
             return None
         self._frozen = None
+        self.paged_out = False
         # Not waited for: the gateway takes requests in their order, so a message may follow at once.
         self._taking_work = asyncio.create_task(take_work_or_close(gateway, self.user_id))
         agent = await self._agents.find(self.user_id)
@@ -361,6 +374,8 @@ class Driver:
         can_pause = isinstance(self._runtime, CanPause)
         now = self._clock.now()
         policy = self._policy.of(agent.plan)
+        if agent.state is State.PAUSED and now - agent.since >= policy.page_out_after:
+            await self._page_out()
         step = rest(agent, now, policy, can_pause=can_pause)
         if step is Rest.STAY or now < self._leave_until:
             return
@@ -368,6 +383,18 @@ class Driver:
             await self._pause(policy.pause_after)
         else:
             await self._stop(idle_for=policy.stop_after)
+
+    async def _page_out(self) -> None:
+        """Without the lock: who needs it meanwhile does not wait."""
+        frozen = self._frozen
+        if frozen is None or self.paged_out or not isinstance(self._runtime, CanPageOut):
+            return
+        if self._clock.now() < self._page_out_from:
+            return
+        self._page_out_from = self._clock.now() + self._policy.page_out_after
+        if await self._runtime.page_out(self.user_id, frozen) and self._frozen is frozen:
+            self.paged_out = True
+            self._admission.shrink(self.user_id, self._policy.paged_out_bytes)
 
     async def make_room(self) -> bool:
         """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
@@ -437,6 +464,7 @@ class Driver:
             with contextlib.suppress(OcmtError):
                 await self._runtime.resume(self.user_id, runtime_state)
         self._frozen = None
+        self.paged_out = False
         await self._runtime.stop(self.user_id, runtime_state, grace=grace)
         self._admission.leave(self.user_id)
 

@@ -139,6 +139,10 @@ class Policy:
     """Awake for that long, earlier failures are forgotten."""
     busy_retry: timedelta = timedelta(seconds=15)
     """How long to leave a gateway in peace that answered `busy` to the question whether it may sleep."""
+    page_out_after: timedelta = timedelta(seconds=60)
+    """Paused for so long its memory is freed, where the runtime can; then a wake takes half a second more."""
+    paged_out_bytes: int = 64 * 1024**2
+    """What a paged-out agent still holds."""
     evict_after: timedelta = timedelta(seconds=30)
     """How long an agent must have been idle to be stopped for another that finds no room."""
 

@@ -158,7 +158,7 @@ class Reconciler:
             driver = self._drivers.get(user_id)
             if not self._admission.shortage:
                 return
-            if driver is None or driver.asleep:
+            if driver is None or driver.asleep or driver.paged_out:
                 continue
             try:
                 if await driver.make_room():

@@ -25,6 +25,7 @@ from cyclopts import Parameter
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
 from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
+from ocmt.runtimes.paging import room_in_swap
 from ocmt.runtimes.tools import find_tools
 from ocmt.services.static_ui import find_ui
 from ocmt.settings import Settings, load_settings
@@ -85,6 +86,7 @@ def examine(settings: Settings) -> list[Check]:
         ("database", _database),
         ("data folder", _data_folder),
         ("memory", _memory),
+        ("swap", _swap),
         ("pages", _pages),
         ("port", _port),
         ("model", _model),
@@ -207,6 +209,20 @@ def _memory(_settings: Settings) -> Check:
         None if free >= AGENT_MEMORY else "An agent that is awake takes 1 to 1.5 GB: free some, or add swap."
     )
     return Check("memory", advice is None, f"{free / 1e9:.1f} GB available, swap included", advice)
+
+
+def _swap(_settings: Settings) -> Check:
+    if os.geteuid() != 0:
+        return Check("swap", True, "not used: only root can page paused agents out")
+    room = room_in_swap()
+    if room:
+        return Check("swap", True, f"{room / 1e9:.1f} GB for paused agents, which then keep 64 MB of memory")
+    return Check(
+        "swap",
+        True,
+        "none, so a paused agent keeps its 1 GB. For many paused agents: fallocate -l 16G /swapfile && "
+        "chmod 600 /swapfile && mkswap /swapfile && swapon /swapfile",
+    )
 
 
 def _pages(settings: Settings) -> Check:

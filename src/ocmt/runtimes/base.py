@@ -130,6 +130,17 @@ class EndsWithLease(Protocol):
 
 
 @runtime_checkable
+class CanPageOut(Protocol):
+    """Runtimes that can free the memory of a paused agent and have it back within a second."""
+
+    async def page_out(self, user_id: UUID, state: RuntimeState) -> bool:
+        """Free what a paused agent holds; returns whether that was done, as it is not on every machine.
+
+        Takes up to 3 s, in which it can be resumed all the same.
+        """
+
+
+@runtime_checkable
 class CanPause(Protocol):
     """Runtimes that can hold an agent still, memory kept, and let it go on within milliseconds."""
 

@@ -24,6 +24,7 @@ import structlog
 
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.runtimes import paging
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import (
     DOOR_PORTS,
@@ -42,7 +43,7 @@ from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
-from ocmt.runtimes.processes import continue_tree, stop_tree
+from ocmt.runtimes.processes import continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
 from ocmt.runtimes.supervised import Door, Order, Supervised
 from ocmt.runtimes.tools import Tools
@@ -260,8 +261,7 @@ class SandboxRuntime:
             return Observation("absent")
         if agent.phase == "exited":
             return Observation("exited", exit_code=agent.exit_code, log_tail=agent.failure())
-        group = self._group(user_id)
-        memory = group.memory() if group else None
+        memory = self._memory_of(agent)
         if agent.paused:
             return Observation("paused", memory_bytes=memory)
         return Observation(
@@ -337,9 +337,36 @@ class SandboxRuntime:
             self._go_on(agent)
             return self._state(agent)
 
+    # CanPageOut
+
+    async def page_out(self, user_id: UUID, state: RuntimeState) -> bool:
+        """See CanPageOut. Takes root, and as much free swap as one agent may have memory."""
+        agent = self._agents.get(user_id)
+        if agent is None or not agent.paused or not self._root:
+            return False
+        if paging.room_in_swap() < (self._memory_of(agent) or AgentSpec.memory_bytes):
+            return False
+        pids = descendants(agent.process)
+        agent.paged_out = True
+        try:
+            await asyncio.to_thread(paging.page_out, pids, wanted=lambda: agent.paused)
+        except OSError as error:
+            self._log.warning("agent_not_paged_out", user_id=str(user_id), error=str(error))
+            return False
+        return agent.paused
+
+    def _memory_of(self, agent: Supervised) -> int | None:
+        group = self._group(agent.user_id)
+        return group.memory() if group else None
+
     def _go_on(self, agent: Supervised) -> None:
         if agent.paused:
             with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
                 agent.tell_lease()
             continue_tree(agent.process)
             agent.paused = False
+        if agent.paged_out:
+            agent.paged_out = False
+            agent.called_back = asyncio.create_task(
+                asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
+            )

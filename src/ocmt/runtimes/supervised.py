@@ -84,6 +84,8 @@ class Supervised:
         self.step = "sandbox"
         self.exit_code: int | None = None
         self.paused = False
+        self.paged_out = False
+        self.called_back: asyncio.Task[None] | None = None
         self.hardened = False
         self._order = order
         self._doors = doors

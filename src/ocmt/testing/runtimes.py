@@ -112,7 +112,7 @@ class FakeRuntime:
         self._boot_seconds = boot_seconds
         self._agents: dict[UUID, _Agent] = {}
         self._gateways: dict[UUID, GatewayDouble] = {}
-        self.calls: list[tuple[Literal["start", "stop", "pause", "resume"], UUID]] = []
+        self.calls: list[tuple[Literal["start", "stop", "pause", "resume", "page_out"], UUID]] = []
 
     async def crash(self, user_id: UUID, exit_code: int, log: str = "fake gateway: crashed\n") -> None:
         """For tests: the agent ends by itself."""
@@ -189,6 +189,11 @@ class FakeRuntime:
         self.calls.append(("resume", user_id))
         self._running(user_id).paused = False
         return {"fake": str(user_id)}
+
+    async def page_out(self, user_id: UUID, state: RuntimeState) -> bool:
+        """See CanPageOut."""
+        self.calls.append(("page_out", user_id))
+        return self._running(user_id).paused
 
     async def renew(self, user_id: UUID, *, seconds: float) -> None:
         """See EndsWithLease. Nobody watches here: `lapse` is for tests to call."""
