@@ -18,6 +18,34 @@ export interface Hold {
   reason: string;
   reference: string;
   until: string | null;
+  /** The reason in words. */
+  text: string;
+}
+
+export interface Job {
+  id: string;
+  name: string;
+  /** `at`, `every`, `cron`; anything else happens at no known time. */
+  kind: string;
+  /** A time, a number of seconds, or a cron expression. */
+  timing: string;
+  enabled: boolean;
+  next_run_at: string | null;
+  running_since: string | null;
+  last_run_at: string | null;
+  last_status: string | null;
+  last_error: string | null;
+  /** Whether the last run began late because the agent slept; then `late_for` is when it was due. */
+  late: boolean;
+  late_for: string | null;
+}
+
+export interface Schedule {
+  jobs: Job[];
+  next_run_at: string | null;
+  left_out: number;
+  read_at: string | null;
+  heartbeat: { on: boolean; turns_per_day: number };
 }
 
 export interface Agent {

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 
 from ocmt.agents.lifecycle import Driver
+from ocmt.agents.model import Policy
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.errors import LeaseLost, OcmtError
@@ -33,13 +35,21 @@ class Reconciler:
     """All agents that this process drives."""
 
     def __init__(
-        self, agents: Agents, leases: Leases, driver_for: DriverFor, hints: Hints, clock: Clock
+        self,
+        agents: Agents,
+        leases: Leases,
+        driver_for: DriverFor,
+        hints: Hints,
+        clock: Clock,
+        *,
+        wake_ahead: timedelta = Policy.wake_ahead,
     ) -> None:
         self._agents = agents
         self._leases = leases
         self._driver_for = driver_for
         self._hints = hints
         self._clock = clock
+        self._wake_ahead = wake_ahead
         self._drivers: dict[UUID, Driver] = {}
         self._taking: dict[UUID, asyncio.Task[Driver | None]] = {}
         self._jobs: dict[UUID, asyncio.Task[None]] = {}
@@ -108,7 +118,7 @@ class Reconciler:
         with self._hints.subscribe(CHANNEL) as hinted:
             while True:
                 try:
-                    for user_id in await self._agents.due():
+                    for user_id in await self._agents.due(wake_ahead=self._wake_ahead):
                         self._start_job(user_id, self._wake(user_id))
                     for user_id, driver in tuple(self._drivers.items()):
                         self._start_job(user_id, self._look_after(driver))
@@ -132,6 +142,8 @@ class Reconciler:
                 agent = await self._agents.find(user_id)
                 if agent.desired == "awake":
                     await driver.awake()
+                else:
+                    await driver.tick()
         except (AgentFailed, LeaseLost) as error:
             log.info("agent not woken", user_id=str(user_id), reason=error.message)
         except Exception:
