@@ -144,6 +144,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         pause_after=settings.agent_pause_after,
         stop_after=settings.agent_stop_after,
         wake_timeout=settings.wake_timeout,
+        wake_ahead=settings.agent_wake_ahead,
     )
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
@@ -212,7 +213,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         key="user_id",
         owner=owner,
     )
-    reconciler = Reconciler(agents, leases, driver_for, platform.hints, clock)
+    reconciler = Reconciler(agents, leases, driver_for, platform.hints, clock, wake_ahead=policy.wake_ahead)
 
     async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
         return asdict(await ledger.turn_usage(user_id, turn_id))

@@ -101,7 +101,7 @@ class Replica:
                 starts=starts,
             )
 
-        reconciler = Reconciler(agents, leases, driver_for, hints, clock)
+        reconciler = Reconciler(agents, leases, driver_for, hints, clock, wake_ahead=policy.wake_ahead)
         return cls(clock, database, hints, runtime, agents, leases, policy, reconciler)
 
     async def driver(self, user_id: UUID) -> Driver:

@@ -304,5 +304,3 @@ async def test_a_turn_by_schedule_is_not_its_users_activity(
         await ran(job)
         await reach(replica, anna, State.PAUSED, State.STOPPED)
     assert (await replica.agents.find(anna)).last_active_at == active
-
-

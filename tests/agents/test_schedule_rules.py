@@ -7,7 +7,16 @@ from uuid import uuid4
 import pytest
 
 from ocmt.agents.model import Agent, Policy, Rest, State
-from ocmt.agents.schedule import LEAST_SLEEP, describe, is_due, keeps_awake, plan, same, short_rest
+from ocmt.agents.schedule import (
+    LEAST_SLEEP,
+    PAUSED_AHEAD,
+    describe,
+    is_due,
+    keeps_awake,
+    plan,
+    same,
+    short_rest,
+)
 from ocmt.openclaw.schedule import Job, Schedule
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -44,7 +53,8 @@ def agent(state: State, next_wake_at: datetime | None, *, idle: timedelta = HOUR
     ("state", "wait", "due"),
     [
         (State.PAUSED, timedelta(0), True),
-        (State.PAUSED, SECOND, False),
+        (State.PAUSED, PAUSED_AHEAD, True),
+        (State.PAUSED, 2 * PAUSED_AHEAD, False),
         (State.PAUSED, -HOUR, True),
         (State.STOPPED, POLICY.wake_ahead, True),
         (State.STOPPED, POLICY.wake_ahead + SECOND, False),
@@ -157,7 +167,7 @@ def test_two_plans_that_say_the_same_are_the_same() -> None:
 
 
 def test_a_heartbeat_is_shown_with_its_cost_and_not_as_a_job() -> None:
-    beat = replace(JOB, id="2", name="Heartbeat (main)", timing="1800")
+    beat = replace(JOB, id="2", name="Heartbeat (main)", timing="1800", key="heartbeat:main")
     kept = plan(Schedule(jobs=(JOB, beat)), None, awake_since=NOW, now=NOW).schedule
     told = describe(agent(State.STOPPED, None), kept)
     assert [job["name"] for job in told["jobs"]] == ["report"]

@@ -11,6 +11,7 @@ import pytest
 
 from ocmt.errors import NotYet, Unavailable
 from ocmt.openclaw import client as client_module
+from ocmt.openclaw import streams as streams_module
 from ocmt.openclaw.client import Final, GatewayClient, GatewayError
 from ocmt.openclaw.history import RunOutcome
 from ocmt.testing.clock import VirtualClock

@@ -60,7 +60,12 @@ def test_each_kind_of_timing(kind: str, schedule: dict[str, Any], timing: str) -
 def test_a_run_under_way_and_the_last_one() -> None:
     (job,) = jobs(
         EVERY
-        | {"runningAtMs": NOON_MS, "lastRunAtMs": NOON_MS, "lastRunStatus": "error", "lastRunError": "x" * 9000}
+        | {
+            "runningAtMs": NOON_MS,
+            "lastRunAtMs": NOON_MS,
+            "lastRunStatus": "error",
+            "lastRunError": "x" * 9000,
+        }
     ).jobs
     assert (job.running_since, job.last_run_at, job.last_status) == (NOON, NOON, "error")
     assert job.last_error is not None

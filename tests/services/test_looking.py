@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,11 +27,11 @@ LOOKS = (
 )
 
 
+@dataclass
 class StreamingBrowser(Browser):
     """Opens a stream and stays; `open` is set once it is answered."""
 
-    def __post_init__(self) -> None:
-        self.open = asyncio.Event()
+    open: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def _exchange(self, scope: dict[str, Any], payload: bytes) -> list[Message]:
         asked = False

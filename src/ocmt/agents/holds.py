@@ -60,7 +60,7 @@ class Holds:
     async def held(
         self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta = TTL
     ) -> AsyncIterator[None]:
-        """The agent stays awake while the context is open. `reason`: of WORDS; `reference`: which one of them.
+        """The agent stays awake while the context is open. `reason`: of WORDS; `reference`: which one.
 
         Renewed every third of `ttl`; a database that is away is tried again, and the hold lasts unless it is
         away for longer than `ttl`. Raises on entry: Unavailable, LimitReached.

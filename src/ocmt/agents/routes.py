@@ -1,4 +1,4 @@
-"""HTTP edge of the user's own agent: `GET|PATCH /agent`, `GET /agent/schedule`, `POST /agent/wake|hibernate|restart`.
+"""HTTP edge of the user's own agent: `GET|PATCH /agent`, `GET /agent/schedule`, `POST /agent/wake|…`.
 
 Looking wakes nothing and holds nothing awake.
 """

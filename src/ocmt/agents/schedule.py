@@ -21,8 +21,15 @@ OVERDUE_PATIENCE = timedelta(minutes=5)
 """For so long a job that should have begun keeps its agent awake; one that never begins does not for ever."""
 LATE_AFTER = timedelta(seconds=60)
 """A job that begins so long after its time, because the agent slept, is called late."""
+PAUSED_AHEAD = timedelta(seconds=1)
+"""A paused agent is woken that long before its time: what is overdue OpenClaw begins only two seconds later."""
 LEAST_SLEEP = timedelta(seconds=5)
 """An agent that says that a job is overdue, and does not begin it, is not woken at once again."""
+
+HEARTBEAT = "heartbeat:"
+"""How OpenClaw's own job begins that looks regularly whether there is something to do."""
+OWN_JOBS = (HEARTBEAT, "skill-collection-review:")
+"""Those of OpenClaw; that one is off by our configuration."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +40,8 @@ class Plan:
     schedule: dict[str, Any]
 
 
-def plan(
-    told: Schedule, before: Mapping[str, Any] | None, *, awake_since: datetime, now: datetime
-) -> Plan:
-    """What is to be kept of what the gateway told. `before`: what was kept last; marks of late runs go over."""
+def plan(told: Schedule, before: Mapping[str, Any] | None, *, awake_since: datetime, now: datetime) -> Plan:
+    """What is to be kept of what the gateway told. `before`: what was kept last; its marks go over."""
     jobs_before = {job["id"]: job for job in (before or {}).get("jobs", ())}
     jobs = [_kept(job, jobs_before.get(job.id), awake_since) for job in told.jobs]
     wake = told.next_run_at
@@ -66,7 +71,7 @@ def is_due(agent: Agent, now: datetime, policy: Policy) -> bool:
         return False
     match agent.state:
         case State.PAUSED:
-            return agent.next_wake_at <= now
+            return agent.next_wake_at <= now + PAUSED_AHEAD
         case State.STOPPED:
             return agent.next_wake_at <= now + policy.wake_ahead
         case _:
@@ -93,22 +98,19 @@ def describe(agent: Agent, kept: Mapping[str, Any] | None) -> dict[str, Any]:
     kept = kept or {}
     jobs = [job | {"late": job["late_for"] is not None} for job in kept.get("jobs", ())]
     return {
-        "jobs": [job for job in jobs if not _is_heartbeat(job)],
+        "jobs": [job for job in jobs if not job["key"].startswith(OWN_JOBS)],
         "next_run_at": agent.next_wake_at.isoformat() if agent.next_wake_at else None,
         "left_out": kept.get("left_out", 0),
         "read_at": kept.get("read_at"),
-        "heartbeat": _heartbeat([job for job in jobs if _is_heartbeat(job)]),
+        "heartbeat": _heartbeat([job for job in jobs if job["key"].startswith(HEARTBEAT)]),
     }
-
-
-def _is_heartbeat(job: Mapping[str, Any]) -> bool:
-    """Whether OpenClaw made this job for its regular look at what there is to do."""
-    return str(job["name"]).startswith("Heartbeat (")
 
 
 def _heartbeat(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """Off unless an enabled job says so; what it costs is a number of model calls that nobody asked for."""
-    every = [float(job["timing"]) for job in jobs if job["enabled"] and job["kind"] == "every" and job["timing"]]
+    every = [
+        float(job["timing"]) for job in jobs if job["enabled"] and job["kind"] == "every" and job["timing"]
+    ]
     turns = sum(86_400 / seconds for seconds in every if seconds > 0)
     return {"on": bool(every), "turns_per_day": round(turns)}
 
@@ -120,6 +122,7 @@ def _kept(job: Job, before: Mapping[str, Any] | None, awake_since: datetime) -> 
     late = due is not None and job.last_run_at is not None and job.last_run_at - due > LATE_AFTER
     return {
         "id": job.id,
+        "key": job.key,
         "name": job.name,
         "kind": job.kind,
         "timing": job.timing,

@@ -130,9 +130,7 @@ class Agents:
     async def release(self, user_id: UUID, reason: str, reference: str) -> bool:
         """Drop a hold; one that is gone already is fine. Whether there was one."""
         async with self._database.connection() as connection:
-            dropped = await queries.drop_hold(
-                connection, user_id=user_id, reason=reason, reference=reference
-            )
+            dropped = await queries.drop_hold(connection, user_id=user_id, reason=reason, reference=reference)
         return dropped is not None
 
     async def schedule_of(self, user_id: UUID) -> dict[str, Any] | None:
@@ -205,7 +203,9 @@ class Agents:
             )
             await self._applied(connection, written, lease.key)
 
-    async def apply_pause(self, agent: Agent, lease: Lease, plan: Plan | None, *, idle_for: timedelta) -> bool:
+    async def apply_pause(
+        self, agent: Agent, lease: Lease, plan: Plan | None, *, idle_for: timedelta
+    ) -> bool:
         """Commit a pause if the agent is still idle; False if something came up meanwhile.
 
         `plan` None: nothing new is known of its schedule.

@@ -48,11 +48,14 @@ class Job:
     """A time (RFC 3339), a number of seconds, or a cron expression with its time zone; may be empty."""
     enabled: bool
     next_run_at: datetime | None = None
+    """While it runs, the time for which it does."""
     running_since: datetime | None = None
     last_run_at: datetime | None = None
     last_status: str | None = None
     """ok, error, skipped"""
     last_error: str | None = None
+    key: str = ""
+    """`heartbeat:main` and the like for what OpenClaw plans by itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class Schedule:
 def read_schedule(status: Mapping[str, Any], listed: Mapping[str, Any]) -> Schedule:
     """The schedule, of the two answers. Never raises: what makes no sense is left out."""
     found = listed.get("jobs")
-    jobs = tuple(job for entry in (found if isinstance(found, list) else [])[:MAX_JOBS] if (job := _job(entry)))
+    jobs = tuple(
+        job for entry in (found if isinstance(found, list) else [])[:MAX_JOBS] if (job := _job(entry))
+    )
     enabled = status.get("enabled") is not False
     total = listed.get("total")
     known = total if isinstance(total, int) and not isinstance(total, bool) else len(jobs)
@@ -99,7 +104,9 @@ def _job(entry: object) -> Job | None:
     kind = string(entry, "scheduleKind", 20) or string(schedule, "kind", 20)
     return Job(
         id=job_id,
-        name=string(entry, "name", _MAX_NAME) or "A job without a name",
+        name=string(entry, "displayName", _MAX_NAME)
+        or string(entry, "name", _MAX_NAME)
+        or "A job without a name",
         kind=kind,
         timing=_timing(kind, schedule),
         enabled=entry.get("enabled") is not False,
@@ -108,6 +115,7 @@ def _job(entry: object) -> Job | None:
         last_run_at=moment(entry.get("lastRunAtMs")),
         last_status=string(entry, "lastRunStatus", 20) or None,
         last_error=string(entry, "lastRunError", _MAX_TEXT) or None,
+        key=string(entry, "declarationKey", _MAX_NAME),
     )
 
 
@@ -117,9 +125,10 @@ def _timing(kind: str, schedule: Mapping[str, Any]) -> str:
             return string(schedule, "at", 40)
         case "every":
             every = schedule.get("everyMs")
-            numeric = isinstance(every, int | float) and not isinstance(every, bool)
+            if isinstance(every, bool) or not isinstance(every, int | float):
+                return ""
             # A comparison first: a hostile number may be infinite, NaN or too large for a float.
-            return f"{every / 1000:g}" if numeric and 0 < every <= _LATEST else ""
+            return f"{every / 1000:g}" if 0 < every <= _LATEST else ""
         case "cron":
             expression, zone = string(schedule, "expr", 100), string(schedule, "tz", 60)
             return f"{expression} ({zone})" if expression and zone else expression

@@ -1,4 +1,4 @@
-"""The events of a conversation's runs on their way to whoever listens: a bounded queue that ends with an error."""
+"""The events of a conversation on their way to who listens: a bounded queue that ends with an error."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class RunStream:
         self._over: set[str] = set()
 
     def put(self, event: RunEvent) -> None:
+        """Add one; too many, or too much text, end the stream."""
         if self._ended or event.run_id in self._over:
             # OpenClaw tells the end of a failed run twice, in other words.
             return
@@ -42,6 +43,7 @@ class RunStream:
         self._queue.put_nowait(event)
 
     def end(self, reason: str) -> None:
+        """Nothing more comes: once all is taken, the reader gets Unavailable with these words."""
         if not self._ended:
             self._ended = True
             self._queue.put_nowait(reason)

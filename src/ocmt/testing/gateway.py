@@ -319,5 +319,6 @@ class FakeGateway(GatewayServer):
         shown = {"role": role, "content": content, "timestamp": self._milliseconds()}
         return shown | more | {"__openclaw": meta}
 
+
 def _message(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}

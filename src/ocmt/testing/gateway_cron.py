@@ -1,7 +1,7 @@
-"""What the gateway's double has planned: jobs that run on the clock, and what becomes of those that were missed.
+"""What the gateway's double has planned: jobs that run on the clock, and what becomes of missed ones.
 
-As measured on the real one (docs/openclaw.md): suspended it begins nothing, and begins what became due as soon
-as it goes on; at a start it puts off what it missed by two minutes; a run that a crash cut short is over.
+As measured on the real one (docs/openclaw.md): suspended it begins nothing, and begins what became due as
+soon as it goes on; at a start it puts off what it missed by two minutes; what a crash cut short is over.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class FakeCron:
 
     async def _run(self, job: PlannedJob) -> None:
         began = self.clock.now()
-        job.running_since, job.next_run_at = began, None
+        job.running_since = began
         job.started.append(began)
         await self._tell({"action": "started", "jobId": job.id})
         await self.clock.sleep(job.seconds)
@@ -177,8 +177,8 @@ class FakeCron:
             await job.until.wait()
         job.running_since, job.last_run_at = None, began
         job.last_status, job.last_error = "ok", None
-        if job.every is not None:
-            job.next_run_at = max(began + job.every, self.clock.now())
+        job.enabled = job.every is not None
+        job.next_run_at = max(began + job.every, self.clock.now()) if job.every is not None else None
         del self._runs[job.id]
         self._changed("finished", job)
 

@@ -136,9 +136,7 @@ class GatewayServer:
             error: dict[str, Any] = {"code": "INVALID_REQUEST", "message": f"unknown method: {method}"}
             await respond(connection, request_id, error=error)
         elif self.suspension and not method.startswith("gateway.suspend."):
-            error = unavailable(
-                f"{method} unavailable during gateway suspension", 1000, "gateway-suspending"
-            )
+            error = unavailable(f"{method} unavailable during gateway suspension", 1000, "gateway-suspending")
             await respond(connection, request_id, error=error)
         else:
             answer = known(params)
