@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     agent_pause_after: Duration = timedelta(minutes=5)
     agent_stop_after: Duration = timedelta(minutes=30)
     agent_wake_ahead: Duration = timedelta(seconds=20)
-    """So long before a job of its own is due a stopped agent is woken; a start on a slow machine needs more."""
+    """So long before a job of its own is due a stopped agent is woken; slow machines need more."""
     agent_memory: int = 2 * 1024**3
     """Bytes of memory that one agent may use, where the runtime can limit it."""
     wake_timeout: Duration = timedelta(seconds=120)

@@ -158,6 +158,37 @@ def test_a_late_run_stays_so_until_the_next_one() -> None:
     assert later["jobs"][0]["late_for"] is None
 
 
+def done_of(
+    due: datetime, *, awake_since: datetime, now: datetime, kind: str = "at"
+) -> list[tuple[object, ...]]:
+    """What is called done of a job that was due then and is gone now."""
+    job = replace(JOB, kind=kind, next_run_at=due)
+    before = plan(Schedule(jobs=(job,)), None, awake_since=NOW - HOUR, now=NOW - MINUTE).schedule
+    after = plan(Schedule(), before, awake_since=awake_since, now=now).schedule
+    again = plan(Schedule(), after, awake_since=awake_since, now=now).schedule
+    assert again["done"] == after["done"], "it is told once"
+    return [(job["name"], job["due_at"], job["began_at"], job["late"]) for job in after["done"]]
+
+
+def test_what_ran_once_and_is_gone_is_told_and_whether_it_was_late() -> None:
+    on_time = done_of(NOW, awake_since=NOW - 20 * SECOND, now=NOW + MINUTE)
+    assert on_time == [("report", NOW.isoformat(), NOW.isoformat(), False)]
+    later = NOW + HOUR
+    late = done_of(NOW, awake_since=later, now=later + MINUTE)
+    assert late == [("report", NOW.isoformat(), later.isoformat(), True)]
+
+
+def test_what_was_removed_before_its_time_or_comes_again_is_not_done() -> None:
+    assert done_of(NOW + HOUR, awake_since=NOW, now=NOW + MINUTE) == []
+    assert done_of(NOW, awake_since=NOW - MINUTE, now=NOW + MINUTE, kind="every") == []
+
+
+def test_of_what_is_done_the_last_ten_are_kept() -> None:
+    jobs = tuple(replace(JOB, id=str(number), kind="at", next_run_at=NOW) for number in range(15))
+    before = plan(Schedule(jobs=jobs), None, awake_since=NOW - HOUR, now=NOW - MINUTE).schedule
+    assert len(plan(Schedule(), before, awake_since=NOW, now=NOW + MINUTE).schedule["done"]) == 10
+
+
 def test_two_plans_that_say_the_same_are_the_same() -> None:
     one = plan(Schedule(jobs=(JOB,)), None, awake_since=NOW, now=NOW).schedule
     other = plan(Schedule(jobs=(JOB,)), one, awake_since=NOW, now=NOW + MINUTE).schedule

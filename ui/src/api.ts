@@ -3,7 +3,17 @@
  * message is the server's own sentence for the user.
  */
 import { learnServerTime } from "./clock";
-import type { Agent, ConversationInfo, Page, Schedule, Turn, TurnPage, UsageReport, User, VaultItem } from "./types";
+import type {
+  Agent,
+  ConversationInfo,
+  Page,
+  Schedule,
+  Turn,
+  TurnPage,
+  UsageReport,
+  User,
+  VaultItem,
+} from "./types";
 
 const TIMEOUT_MS = 30_000;
 

@@ -1,6 +1,6 @@
 /** What an agent has planned, in words for its user. Pure. */
 import { count, duration, moment } from "./format";
-import type { Job, Schedule } from "./types";
+import type { DoneJob, Job, Schedule } from "./types";
 
 /** "every 30 min", "once", "0 9 * * 1 (Europe/Vienna)"; empty for what has no known time. */
 export function timingWords(job: Job): string {
@@ -19,9 +19,15 @@ export function nextWords(job: Job, now: number): string {
 /** What became of its last run; null where there was none. */
 export function lastWords(job: Job, now: number): string | null {
   if (!job.last_run_at) return null;
-  const ended = job.last_status === "error" ? "failed" : job.last_status === "skipped" ? "was skipped" : "ran";
+  const ended =
+    job.last_status === "error" ? "failed" : job.last_status === "skipped" ? "was skipped" : "ran";
   const late = job.late ? `, late: it was due at ${moment(job.late_for, now)}` : "";
   return `${ended} at ${moment(job.last_run_at, now)}${late}`;
+}
+
+export function doneWords(job: DoneJob, now: number): string {
+  const late = job.late ? `, late: it was due at ${moment(job.due_at, now)}` : "";
+  return `ran at ${moment(job.began_at, now)}${late}`;
 }
 
 export function heartbeatWords({ heartbeat }: Schedule): string {

@@ -40,8 +40,18 @@ export interface Job {
   late_for: string | null;
 }
 
+/** What was to run once, and has. */
+export interface DoneJob {
+  id: string;
+  name: string;
+  due_at: string;
+  began_at: string;
+  late: boolean;
+}
+
 export interface Schedule {
   jobs: Job[];
+  done: DoneJob[];
   next_run_at: string | null;
   left_out: number;
   read_at: string | null;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { moment } from "../src/format";
-import { heartbeatWords, lastWords, nextWords, timingWords } from "../src/schedule";
+import { doneWords, heartbeatWords, lastWords, nextWords, timingWords } from "../src/schedule";
 import type { Job, Schedule } from "../src/types";
 
 const NOW = Date.parse("2026-11-24T10:00:00Z");
@@ -25,7 +25,9 @@ describe("when a job runs", () => {
   test("an interval, a single time, a cron expression, and what has no time", () => {
     expect(timingWords(job())).toBe("every 30 min");
     expect(timingWords(job({ kind: "at", timing: "2026-11-24T10:30:00Z" }))).toBe("once");
-    expect(timingWords(job({ kind: "cron", timing: "0 9 * * 1 (Europe/Vienna)" }))).toBe("0 9 * * 1 (Europe/Vienna)");
+    expect(timingWords(job({ kind: "cron", timing: "0 9 * * 1 (Europe/Vienna)" }))).toBe(
+      "0 9 * * 1 (Europe/Vienna)",
+    );
     expect(timingWords(job({ kind: "stream", timing: "" }))).toBe("");
   });
 
@@ -59,9 +61,24 @@ describe("what became of its last run", () => {
   });
 });
 
+test("what ran once and is gone says when, and whether that was late", () => {
+  const done = {
+    id: "1",
+    name: "Tea",
+    due_at: "2026-11-24T07:00:00Z",
+    began_at: "2026-11-24T09:30:00Z",
+    late: false,
+  };
+  expect(doneWords(done, NOW)).toBe(`ran at ${moment(done.began_at, NOW)}`);
+  expect(doneWords({ ...done, late: true }, NOW)).toContain(
+    `late: it was due at ${moment(done.due_at, NOW)}`,
+  );
+});
+
 test("a heartbeat tells what it costs, and that it is off", () => {
   const schedule = (heartbeat: Schedule["heartbeat"]): Schedule => ({
     jobs: [],
+    done: [],
     next_run_at: null,
     left_out: 0,
     read_at: null,

@@ -102,7 +102,7 @@ update agents set last_active_at = greatest(last_active_at, :now) where user_id 
 -- At most so many for one agent; renewing one that there is always works.
 insert into holds (user_id, reason, reference, expires_at, note)
 select :user_id::uuid, :reason::text, :reference::text, :expires_at::timestamptz, :note::text
-where (select count(*) from holds where user_id = :user_id) < :most
+where (select count(*) from holds where user_id = :user_id and expires_at > :now) < :most
    or exists (select from holds where user_id = :user_id and reason = :reason and reference = :reference)
 on conflict (user_id, reason, reference) do update set expires_at = excluded.expires_at, note = excluded.note
 returning user_id;

@@ -28,6 +28,7 @@ DriverFor = Callable[[Lease], Driver]
 HEARTBEAT_INTERVAL = 4.0
 """Seconds; a third of the leases' duration at most."""
 LOOK_INTERVAL = 1.0
+TIDY_INTERVAL = 60.0
 SHUTDOWN_GRACE = 5.0
 
 
@@ -75,6 +76,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeats())
             tasks.create_task(self._looks())
+            tasks.create_task(self._tidies())
 
     async def close(self) -> None:
         """Stop every agent that runs here and give the leases back."""
@@ -125,6 +127,14 @@ class Reconciler:
                 except OcmtError as error:
                     log.warning("could not look after the agents", error=str(error))
                 await hinted.wait(LOOK_INTERVAL)
+
+    async def _tidies(self) -> None:
+        while True:
+            await self._clock.sleep(TIDY_INTERVAL)
+            try:
+                await self._agents.tidy()
+            except OcmtError as error:
+                log.warning("could not tidy up", error=str(error))
 
     def _start_job(self, user_id: UUID, job: Coroutine[None, None, None]) -> None:
         """At most one job per agent at a time; what is due comes up again at the next look."""

@@ -26,6 +26,7 @@ PAUSED_AHEAD = timedelta(seconds=1)
 LEAST_SLEEP = timedelta(seconds=5)
 """An agent that says that a job is overdue, and does not begin it, is not woken at once again."""
 
+MAX_DONE = 10
 HEARTBEAT = "heartbeat:"
 """How OpenClaw's own job begins that looks regularly whether there is something to do."""
 OWN_JOBS = (HEARTBEAT, "skill-collection-review:")
@@ -52,6 +53,7 @@ def plan(told: Schedule, before: Mapping[str, Any] | None, *, awake_since: datet
             "enabled": told.enabled,
             "left_out": told.left_out,
             "jobs": jobs,
+            "done": _done(told, before, awake_since, now),
         },
     )
 
@@ -94,11 +96,12 @@ def same(one: Mapping[str, Any] | None, other: Mapping[str, Any]) -> bool:
 
 
 def describe(agent: Agent, kept: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The schedule as its user sees it: `{jobs, next_run_at, left_out, read_at, heartbeat}`."""
+    """The schedule as its user sees it: `{jobs, done, next_run_at, left_out, read_at, heartbeat}`."""
     kept = kept or {}
     jobs = [job | {"late": job["late_for"] is not None} for job in kept.get("jobs", ())]
     return {
         "jobs": [job for job in jobs if not job["key"].startswith(OWN_JOBS)],
+        "done": kept.get("done", []),
         "next_run_at": agent.next_wake_at.isoformat() if agent.next_wake_at else None,
         "left_out": kept.get("left_out", 0),
         "read_at": kept.get("read_at"),
@@ -135,6 +138,32 @@ def _kept(job: Job, before: Mapping[str, Any] | None, awake_since: datetime) -> 
         "missed": _text(due) if waits else None,
         "late_for": before["late_for"] if before and waits else _text(due) if late else None,
     }
+
+
+def _done(
+    told: Schedule, before: Mapping[str, Any] | None, awake_since: datetime, now: datetime
+) -> list[dict[str, Any]]:
+    """What was to run once, and is gone since its time; newest first."""
+    if before is None or told.left_out:
+        return list((before or {}).get("done", ()))
+    there = {job.id for job in told.jobs}
+    done = []
+    for job in before["jobs"]:
+        due = _time(job["missed"] or job["next_run_at"])
+        if job["id"] in there or job["kind"] != "at" or due is None or due > now:
+            continue
+        began = _time(job["running_since"]) or max(due, awake_since)
+        late = due < awake_since and began - due > LATE_AFTER
+        done.append(
+            {
+                "id": job["id"],
+                "name": job["name"],
+                "due_at": _text(due),
+                "began_at": _text(began),
+                "late": late,
+            }
+        )
+    return [*done, *before["done"]][:MAX_DONE]
 
 
 def _missed(before: Mapping[str, Any] | None, awake_since: datetime) -> datetime | None:

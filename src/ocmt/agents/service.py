@@ -28,7 +28,7 @@ CHANNEL = "agents"
 
 
 MAX_HOLDS = 100
-"""Of one agent, those included that have expired and are not tidied up yet."""
+"""Of one agent at a time."""
 
 NOT_OURS = "Another replica drives this agent now."
 
@@ -114,14 +114,16 @@ class Agents:
 
         It does not wake it. Raises LimitReached where the agent has MAX_HOLDS of them already.
         """
+        now = self._clock.now()
         async with self._database.connection() as connection:
             held = await queries.add_hold(
                 connection,
                 user_id=user_id,
                 reason=reason,
                 reference=reference,
-                expires_at=self._clock.now() + ttl,
+                expires_at=now + ttl,
                 note=note,
+                now=now,
                 most=MAX_HOLDS,
             )
         if held is None:

@@ -2,17 +2,24 @@
 import { useEffect, useState } from "preact/hooks";
 import { api, wordsFor } from "../api";
 import { count } from "../format";
-import { heartbeatWords, lastWords, nextWords, timingWords } from "../schedule";
+import { doneWords, heartbeatWords, lastWords, nextWords, timingWords } from "../schedule";
 import type { Agent, Job, Schedule as Planned } from "../types";
 
 export function Schedule({ known, now }: { known: Agent; now: number }) {
   const [planned, setPlanned] = useState<Planned | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: asked again whenever the agent has changed.
   useEffect(() => {
     let gone = false;
     api.schedule().then(
-      (answer) => !gone && (setPlanned(answer), setProblem(null)),
-      (error) => !gone && setProblem(wordsFor(error)),
+      (answer) => {
+        if (gone) return;
+        setPlanned(answer);
+        setProblem(null);
+      },
+      (error) => {
+        if (!gone) setProblem(wordsFor(error));
+      },
     );
     return () => {
       gone = true;
@@ -28,6 +35,15 @@ export function Schedule({ known, now }: { known: Agent; now: number }) {
         <ul class="plain-list">
           {planned.jobs.map((job) => (
             <JobLine key={job.id} job={job} now={now} />
+          ))}
+        </ul>
+      )}
+      {planned.done.length > 0 && (
+        <ul class="plain-list" aria-label="Done">
+          {planned.done.map((job) => (
+            <li key={job.id}>
+              {job.name} <span class="muted">{doneWords(job, now)}</span>
+            </li>
           ))}
         </ul>
       )}
