@@ -22,7 +22,7 @@ OVERDUE_PATIENCE = timedelta(minutes=5)
 LATE_AFTER = timedelta(seconds=60)
 """A job that begins so long after its time, because the agent slept, is called late."""
 PAUSED_AHEAD = timedelta(seconds=1)
-"""A paused agent is woken that long before its time: what is overdue OpenClaw begins only two seconds later."""
+"""A paused agent is woken that long before its time: what is overdue begins two seconds late."""
 LEAST_SLEEP = timedelta(seconds=5)
 """An agent that says that a job is overdue, and does not begin it, is not woken at once again."""
 
