@@ -86,7 +86,13 @@ def test_without_a_plan_nobody_is_woken() -> None:
     ids=["nothing", "due soon", "due later", "due just now", "never begins", "runs", "runs for ever"],
 )
 def test_what_keeps_an_agent_awake(told: Schedule, awake: bool) -> None:
-    assert keeps_awake(told, NOW, POLICY) is awake
+    assert keeps_awake(told, NOW, POLICY, awake_since=NOW - HOUR) is awake
+
+
+def test_what_was_missed_long_ago_keeps_it_awake_until_openclaw_has_decided() -> None:
+    missed = Schedule(next_run_at=NOW - 24 * HOUR)
+    assert keeps_awake(missed, NOW, POLICY, awake_since=NOW - SECOND)
+    assert not keeps_awake(missed, NOW, POLICY, awake_since=NOW - 6 * MINUTE)
 
 
 @pytest.mark.parametrize(

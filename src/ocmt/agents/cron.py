@@ -85,7 +85,7 @@ class CronWatch:
         if found.next_wake_at != agent.next_wake_at or not same(before, found.schedule):
             await self._agents.apply_schedule(self._lease, found)
         self._seen = seen
-        if keeps_awake(told, now, self._policy):
+        if keeps_awake(told, now, self._policy, awake_since=agent.since):
             await self._agents.hold(agent.user_id, "cron", REFERENCE, ttl=HOLD_TTL)
         elif held:
             await self._agents.release(agent.user_id, "cron", REFERENCE)

@@ -58,12 +58,13 @@ def plan(told: Schedule, before: Mapping[str, Any] | None, *, awake_since: datet
     )
 
 
-def keeps_awake(told: Schedule, now: datetime, policy: Policy) -> bool:
-    """Whether a job runs, or is so nearly due that falling asleep is not worth it."""
+def keeps_awake(told: Schedule, now: datetime, policy: Policy, *, awake_since: datetime) -> bool:
+    """Whether a job runs, or is so nearly due that falling asleep is not worth it, or has yet to begin."""
     if any(job.running_since and now - job.running_since < policy.cron_awake for job in told.jobs):
         return True
     due = told.next_run_at
-    return due is not None and -OVERDUE_PATIENCE <= due - now <= HOLD_AHEAD
+    # After a start it takes OpenClaw some seconds to decide what becomes of what it missed, however long ago.
+    return due is not None and -OVERDUE_PATIENCE <= max(due, awake_since) - now <= HOLD_AHEAD
 
 
 def is_due(agent: Agent, now: datetime, policy: Policy) -> bool:

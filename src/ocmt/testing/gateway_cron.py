@@ -19,6 +19,8 @@ from ocmt.testing.gateway_wire import Answer
 CATCH_UP_DELAY = timedelta(minutes=2)
 """From a start to the first of the jobs that were missed; the next ones follow CATCH_UP_STAGGER apart."""
 CATCH_UP_STAGGER = timedelta(seconds=5)
+DECISION_DELAY = 2.0
+"""Seconds after a start until it is decided what becomes of what was missed."""
 INTERRUPTED = "cron: job interrupted by gateway restart"
 
 
@@ -135,30 +137,42 @@ class FakeCron:
         self._runs.clear()
 
     def start(self) -> None:
-        """The gateway has come back: what was missed, or cut short, is put off."""
-        now = self.clock.now()
-        missed = sorted(
-            (job for job in self.jobs.values() if job.next_run_at and job.next_run_at <= now),
-            key=lambda job: job.next_run_at or now,
-        )
-        for number, job in enumerate(missed):
-            job.next_run_at = now + CATCH_UP_DELAY + number * CATCH_UP_STAGGER
+        """The gateway has come back: what was missed, or cut short, is put off, a moment later."""
         for job in self.jobs.values():
             if job.running_since is not None:
                 job.running_since = None
                 job.last_status, job.last_error = "error", INTERRUPTED
+        missed = [job for job in self._planned() if job.next_run_at <= self.clock.now()]  # type: ignore[operator]
+        if missed:
+            self._timer = self._spawn(self._put_off(missed))
+        else:
+            self.go_on()
+
+    async def _put_off(self, missed: list[PlannedJob]) -> None:
+        await self.clock.sleep(DECISION_DELAY)
+        now = self.clock.now()
+        for number, job in enumerate(missed):
+            job.next_run_at = now + CATCH_UP_DELAY + number * CATCH_UP_STAGGER
+            await self._send("scheduled", job)
+        self._timer = None
         self.go_on()
+
+    def _planned(self) -> list[PlannedJob]:
+        """What has a time, and does not run; the next one first."""
+        waiting = [
+            (job.next_run_at, job.id, job)
+            for job in self.jobs.values()
+            if job.enabled and job.next_run_at is not None and job.id not in self._runs
+        ]
+        return [job for _, _, job in sorted(waiting)]
 
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        planned = [job for job in self.jobs.values() if self._waits(job)]
+        planned = self._planned()
         if planned and not self._still:
-            self._timer = self._spawn(self._begin_next(min(planned, key=lambda job: job.next_run_at)))  # type: ignore[arg-type,return-value]
-
-    def _waits(self, job: PlannedJob) -> bool:
-        return job.enabled and job.next_run_at is not None and job.id not in self._runs
+            self._timer = self._spawn(self._begin_next(planned[0]))
 
     async def _begin_next(self, job: PlannedJob) -> None:
         assert job.next_run_at is not None
