@@ -43,30 +43,28 @@ def environment(anthropic: FakeAnthropic) -> dict[str, str]:
 
 def reminder() -> dict[str, Any]:
     due = (datetime.now(UTC) + AHEAD).isoformat().replace("+00:00", "Z")
-    return {
-        "action": "add",
-        "job": {
-            "name": "Tea",
-            "schedule": {"kind": "at", "at": due},
-            "sessionTarget": "isolated",
-            "payload": {"kind": "agentTurn", "message": "Remind me of the tea."},
-            "delivery": {"mode": "none"},
-            "deleteAfterRun": False,
-        },
+    job = {
+        "name": "Tea",
+        "schedule": {"kind": "at", "at": due},
+        "sessionTarget": "isolated",
+        "payload": {"kind": "agentTurn", "message": "Remind me of the tea."},
+        "delivery": {"mode": "none"},
+        "deleteAfterRun": False,
     }
+    return {"id": "automations", "args": {"action": "add", "job": job}}
 
 
 async def test_a_sleeping_agent_does_in_time_what_it_has_planned(
     installation: Installation, anna: Person, conversation: str, anthropic: FakeAnthropic
 ) -> None:
-    anthropic.script(Calls("automations", reminder), Streamed("I shall remind you."))
+    anthropic.script(Calls("tool_call", reminder), Streamed("I shall remind you."))
     events = await anna.ask(conversation, "remind me of the tea in a minute")
     assert events[-1].type == "turn.completed", events[-1]
     await anna.call("POST", "/agent/hibernate")
     stopped = await anna.wait_for_state("stopped")
     due = datetime.fromisoformat(stopped["next_wake_at"])
     (job,) = (await anna.call("GET", "/agent/schedule"))["jobs"]
-    assert (job["name"], job["last_run_at"]) == ("Tea", None)
+    assert (job["name"], job["last_run_at"]) == ("Tea", None), "it told what it has planned before it slept"
     calls = len(anthropic.seen)
 
     anthropic.script(Streamed("Your tea!"))
