@@ -24,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 LOOK_INTERVAL = timedelta(seconds=5)
 """Between two looks at a job that runs or is nearly due."""
+SETTLING = timedelta(seconds=10)
+"""After a start the gateway answers messages first, unless a job is near."""
 HOLD_TTL = timedelta(seconds=60)
 """Renewed at each look."""
 REFERENCE = "schedule"
@@ -71,7 +73,7 @@ class CronWatch:
         held = any(hold.reason == "cron" for hold in agent.holds)
         soon = agent.next_wake_at is not None and agent.next_wake_at <= now + HOLD_AHEAD
         seen = (gateway, gateway.schedule_changes)
-        if not held and not soon and self._seen == seen:
+        if not held and not soon and (self._seen == seen or now - agent.since < SETTLING):
             return agent
         self._looked_at = now
         try:
