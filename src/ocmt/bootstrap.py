@@ -148,6 +148,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         page_out_after=settings.agent_page_out_after,
         memory_bytes=settings.agent_memory,
         wake_timeout=settings.wake_timeout,
+        wake_ahead=settings.agent_wake_ahead,
     )
     admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
@@ -220,7 +221,14 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         owner=owner,
     )
     reconciler = Reconciler(
-        agents, leases, driver_for, platform.hints, clock, admission, alone=platform.alone
+        agents,
+        leases,
+        driver_for,
+        platform.hints,
+        clock,
+        admission,
+        alone=platform.alone,
+        wake_ahead=policy.wake_ahead,
     )
 
     async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:

@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     agent_stop_after: Duration = timedelta(minutes=30)
     agent_page_out_after: Duration = timedelta(seconds=60)
     """Paused for so long an agent's memory goes to swap, where this machine has some and we are root."""
+    agent_wake_ahead: Duration = timedelta(seconds=20)
+    """So long before a job of its own is due a stopped agent is woken; slow machines need more."""
     agent_memory: int = 2 * 1024**3
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
     agents_memory: int | None = Field(default=None, gt=0)

@@ -105,7 +105,9 @@ class Replica:
                 starts=starts,
             )
 
-        reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission)
+        reconciler = Reconciler(
+            agents, leases, driver_for, hints, clock, admission, wake_ahead=policy.wake_ahead
+        )
         return cls(clock, database, hints, runtime, agents, leases, policy, reconciler)
 
     async def driver(self, user_id: UUID) -> Driver:

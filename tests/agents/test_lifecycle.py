@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from ocmt.agents.model import Agent, Policy, State
+from ocmt.agents.schedule import Projection
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat.service import Chat
@@ -263,9 +264,11 @@ class InterruptedAgents(Agents):
     async def meanwhile(self) -> None:
         """To be set by the test."""
 
-    async def apply_pause(self, agent: Agent, lease: Lease, *, idle_for: timedelta) -> bool:
+    async def apply_pause(
+        self, agent: Agent, lease: Lease, plan: Projection | None, *, idle_for: timedelta
+    ) -> bool:
         await self.meanwhile()
-        return await super().apply_pause(agent, lease, idle_for=idle_for)
+        return await super().apply_pause(agent, lease, plan, idle_for=idle_for)
 
 
 async def test_a_message_accepted_after_the_gateway_agreed_wins(

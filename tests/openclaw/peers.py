@@ -10,7 +10,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -42,6 +42,8 @@ class Peer(Protocol):
 
     token: str
     clock: Clock
+    soon: float
+    """Seconds: a job due then can be added, and something be done before it begins."""
 
     async def dial(self) -> socket.socket: ...
     def will_say(self, text: str, *, hold: asyncio.Event | None = None) -> None:
@@ -52,16 +54,22 @@ class Peer(Protocol):
 
     def wrote_a_file(self) -> bool: ...
     def will_be_refused_by_the_provider(self) -> None: ...
-    async def crash(self) -> None:
-        """Die by SIGKILL and be started again."""
+    def will_run(self, *, until: asyncio.Event) -> None:
+        """The next job that is due waits in its run for this."""
+
+    async def crash(self, *, down: float = 0) -> None:
+        """Die by SIGKILL and be started again, after so many seconds."""
 
 
 class FakePeer:
-    """The double."""
+    """The double; what it has planned runs by our clock."""
+
+    soon = 0.4
 
     def __init__(self) -> None:
         self.clock: Clock = HastyClock()
         self._gateway = FakeGateway(self.clock)
+        self._gateway.cron.clock = SystemClock()
         self.token = self._gateway.token
         self.dial = self._gateway.dial
 
@@ -86,17 +94,25 @@ class FakePeer:
     def will_be_refused_by_the_provider(self) -> None:
         self._gateway.script(Fail(http_status=400))
 
-    async def crash(self) -> None:
+    def will_run(self, *, until: asyncio.Event) -> None:
+        self._gateway.cron.until = until
+
+    async def crash(self, *, down: float = 0) -> None:
         await self._gateway.kill()
+        await asyncio.sleep(down)
         await self._gateway.restart()
 
 
-class Writes:
-    """A provider's answer that calls the tool `write`."""
+class Calls:
+    """A provider's answer that calls a tool; what it is given is made when it is asked for."""
+
+    def __init__(self, tool: str, given: Callable[[], dict[str, Any]]) -> None:
+        self._tool = tool
+        self._given = given
 
     async def play(self, request: web.Request, seen: Seen) -> web.StreamResponse:
-        call = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(8)}", "name": "write", "input": {}}
-        given = json.dumps({"path": "hello.txt", "content": "hi there"})
+        call = {"type": "tool_use", "id": f"toolu_{secrets.token_hex(8)}", "name": self._tool, "input": {}}
+        given = json.dumps(self._given())
         message = {"id": "msg_1", "type": "message", "role": "assistant", "model": seen.body["model"]}
         message |= {"content": [], "stop_reason": None, "usage": {"input_tokens": 9, "output_tokens": 1}}
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -119,6 +135,8 @@ class Writes:
 
 class RealPeer:
     """OpenClaw as `make setup` has installed it, without a sandbox, in a folder of its own."""
+
+    soon = 2.0
 
     def __init__(self, tools: Tools, folder: Path) -> None:
         self.token = secrets.token_urlsafe()
@@ -165,7 +183,8 @@ class RealPeer:
         self._provider.script(Streamed(text, hold=hold))
 
     def will_write_a_file(self, text: str) -> None:
-        self._provider.script(Writes(), Streamed(text))
+        writes = Calls("write", lambda: {"path": "hello.txt", "content": "hi there"})
+        self._provider.script(writes, Streamed(text))
 
     def wrote_a_file(self) -> bool:
         return (self._folder / "workspace" / "hello.txt").read_text() == "hi there"
@@ -173,8 +192,12 @@ class RealPeer:
     def will_be_refused_by_the_provider(self) -> None:
         self._provider.script(Failed(400, "ocmt_refused", "The platform ended this call."))
 
-    async def crash(self) -> None:
+    def will_run(self, *, until: asyncio.Event) -> None:
+        self._provider.script(Streamed("Your report.", hold=until))
+
+    async def crash(self, *, down: float = 0) -> None:
         await self._kill()
+        await asyncio.sleep(down)
         await self._start()
 
     async def _start(self) -> None:

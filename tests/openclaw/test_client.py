@@ -11,6 +11,7 @@ import pytest
 
 from ocmt.errors import NotYet, Unavailable
 from ocmt.openclaw import client as client_module
+from ocmt.openclaw import streams as streams_module
 from ocmt.openclaw.client import Final, GatewayClient, GatewayError
 from ocmt.openclaw.history import RunOutcome
 from ocmt.testing.clock import VirtualClock
@@ -208,7 +209,7 @@ class TestRunEvents:
     async def test_a_slow_reader_is_told_so_and_others_go_on(
         self, gateway: FakeGateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "MAX_QUEUED_EVENTS", 60)
+        monkeypatch.setattr(streams_module, "MAX_QUEUED_EVENTS", 60)
         with client.run_events(KEY) as slow, client.run_events(KEY) as quick:
             for turn in ("k1", "k2"):
                 gateway.script(*[Say("x")] * 40)
@@ -221,7 +222,7 @@ class TestRunEvents:
     async def test_a_slow_reader_does_not_have_much_text_kept_for_it(
         self, gateway: FakeGateway, client: GatewayClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(client_module, "MAX_QUEUED_TEXT", 80_000)
+        monkeypatch.setattr(streams_module, "MAX_QUEUED_TEXT", 80_000)
         with client.run_events(KEY) as slow, client.run_events(KEY) as quick:
             for turn in ("k1", "k2"):
                 gateway.script(*[Say("x" * 1000)] * 8)

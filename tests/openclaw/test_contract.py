@@ -1,13 +1,15 @@
 """One contract for two gateways: the double, always, and the real OpenClaw (mark `journey`).
 
 What chat and agents rely on is stated here, so a new version of OpenClaw is tried by running this module.
-The real one is booted once, and once more for the crash at the end (half a minute in all).
+The real one is booted once, and once more for each of the two crashes at the end (a minute in all).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -23,6 +25,7 @@ from ocmt.openclaw.client import (
     Tool,
 )
 from ocmt.openclaw.history import RunOutcome
+from ocmt.openclaw.schedule import Job
 from tests.openclaw.peers import FakePeer, Peer, real_peer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
@@ -76,6 +79,38 @@ async def first_delta(events: AsyncIterator[RunEvent]) -> Delta:
             if isinstance(event, Delta):
                 return event
     raise AssertionError("no delta")
+
+
+def planned(name: str, *, after: float) -> dict[str, Any]:
+    """A job for `cron.add`: a turn of its own, once, so many seconds from now."""
+    due = datetime.now(UTC) + timedelta(seconds=after)
+    return {
+        "name": name,
+        "enabled": True,
+        "schedule": {"kind": "at", "at": due.isoformat().replace("+00:00", "Z")},
+        "sessionTarget": "isolated",
+        "wakeMode": "now",
+        "payload": {"kind": "agentTurn", "message": f"Write the {name}."},
+        "delivery": {"mode": "none"},
+        "deleteAfterRun": False,
+    }
+
+
+async def job_once(client: GatewayClient, job_id: str, holds: Callable[[Job], object]) -> Job:
+    """The job as soon as this is true of it."""
+    async with asyncio.timeout(60):
+        while True:
+            found = {job.id: job for job in (await client.schedule()).jobs}
+            if job_id in found and holds(found[job_id]):
+                return found[job_id]
+            await asyncio.sleep(0.1)
+
+
+async def ready_to_sleep(client: GatewayClient) -> None:
+    """Prepared; it finishes its writing after the last event, so it may say no at first."""
+    async with asyncio.timeout(30):
+        while not (await client.prepare_suspend("ocmt-contract")).ready:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_wrong_token_is_refused_for_good(peer: Peer, client: GatewayClient) -> None:
@@ -212,9 +247,7 @@ async def test_it_sleeps_only_when_nothing_runs(peer: Peer, client: GatewayClien
         assert busy.blockers
         hold.set()
         await rest_of(events)
-    async with asyncio.timeout(30):
-        while not (await client.prepare_suspend("ocmt-contract")).ready:
-            await asyncio.sleep(0.1)  # it finishes its writing after the last event
+    await ready_to_sleep(client)
     with pytest.raises(GatewayError) as refused:
         await client.send_chat(session_key=key, message="hello", idempotency_key=str(uuid4()))
     assert refused.value.retryable
@@ -234,6 +267,65 @@ async def test_what_makes_no_sense_is_refused_and_says_so(client: GatewayClient,
         await client.request("no.such", {})
     with pytest.raises(GatewayError, match="required"):
         await client.send_chat(session_key=key, message="", idempotency_key="x")
+
+
+async def test_what_is_planned_is_told_and_a_run_of_it_is_work(peer: Peer, client: GatewayClient) -> None:
+    done = asyncio.Event()
+    peer.will_run(until=done)
+    before = client.schedule_changes
+    job_id = str((await client.request("cron.add", planned("report", after=peer.soon)))["id"])
+    told = await client.schedule()
+    (job,) = (job for job in told.jobs if job.id == job_id)
+    assert (job.name, job.kind, job.enabled) == ("report", "at", True)
+    assert job.next_run_at is not None
+    assert told.next_run_at == job.next_run_at
+    await job_once(client, job_id, lambda job: job.running_since)
+    assert client.schedule_changes >= before + 2, "it tells of the job, and that it runs"
+    busy = await client.prepare_suspend("ocmt-contract")
+    assert not busy.ready
+    assert any("cron run" in words for words in busy.blockers)
+    done.set()
+    ended = await job_once(client, job_id, lambda job: job.last_run_at and not job.running_since)
+    assert (ended.last_status, ended.next_run_at) == ("ok", None)
+    await ready_to_sleep(client)
+    await client.resume_suspend("ocmt-contract")
+    await client.request("cron.remove", {"id": job_id})
+
+
+async def test_prepared_for_sleep_it_begins_no_job_and_makes_up_for_it_at_once(
+    peer: Peer, client: GatewayClient
+) -> None:
+    done = asyncio.Event()
+    done.set()
+    peer.will_run(until=done)
+    job_id = str((await client.request("cron.add", planned("report", after=peer.soon)))["id"])
+    await ready_to_sleep(client)
+    with pytest.raises(GatewayError) as refused:
+        await client.schedule()
+    assert refused.value.reason == "gateway-suspending"
+    await asyncio.sleep(peer.soon + 0.5)
+    await client.resume_suspend("ocmt-contract")
+    resumed = datetime.now(UTC)
+    ended = await job_once(client, job_id, lambda job: job.last_run_at and not job.running_since)
+    assert ended.last_run_at is not None
+    assert resumed - timedelta(seconds=1) < ended.last_run_at < resumed + timedelta(seconds=5)
+    await client.request("cron.remove", {"id": job_id})
+
+
+async def test_what_was_due_while_it_was_dead_is_put_off_by_two_minutes(
+    peer: Peer, client: GatewayClient
+) -> None:
+    job_id = str((await client.request("cron.add", planned("report", after=peer.soon)))["id"])
+    await peer.crash(down=peer.soon)
+    await client.wait_closed()
+    again = await GatewayClient.connect(peer.dial, token=peer.token, clock=peer.clock, timeout=90)
+    # Some seconds after the hello it is decided what becomes of it.
+    job = await job_once(again, job_id, lambda job: job.next_run_at and job.next_run_at > datetime.now(UTC))
+    assert job.next_run_at is not None
+    assert timedelta(seconds=100) < job.next_run_at - datetime.now(UTC) <= timedelta(seconds=125)
+    assert job.last_run_at is None
+    await again.request("cron.remove", {"id": job_id})
+    await again.close()
 
 
 async def test_a_turn_cut_by_a_crash_resumes_by_itself_and_is_found(

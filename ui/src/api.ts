@@ -3,7 +3,17 @@
  * message is the server's own sentence for the user.
  */
 import { learnServerTime } from "./clock";
-import type { Agent, ConversationInfo, Page, Turn, TurnPage, UsageReport, User, VaultItem } from "./types";
+import type {
+  Agent,
+  ConversationInfo,
+  Page,
+  Schedule,
+  Turn,
+  TurnPage,
+  UsageReport,
+  User,
+  VaultItem,
+} from "./types";
 
 const TIMEOUT_MS = 30_000;
 
@@ -95,6 +105,7 @@ export const api = {
   signOut: () => request<void>("POST", "/api/v1/auth/logout"),
 
   agent: () => request<Agent>("GET", "/agent"),
+  schedule: () => request<Schedule>("GET", "/agent/schedule"),
   agentDo: (what: "wake" | "hibernate" | "restart") => request<Agent>("POST", `/agent/${what}`),
   changeAgent: (change: { egress: boolean }) => request<Agent>("PATCH", "/agent", { body: change }),
 

@@ -18,6 +18,44 @@ export interface Hold {
   reason: string;
   reference: string;
   until: string | null;
+  /** The reason in words. */
+  text: string;
+}
+
+export interface Job {
+  id: string;
+  name: string;
+  /** `at`, `every`, `cron`; anything else happens at no known time. */
+  kind: string;
+  /** A time, a number of seconds, or a cron expression. */
+  timing: string;
+  enabled: boolean;
+  next_run_at: string | null;
+  running_since: string | null;
+  last_run_at: string | null;
+  last_status: string | null;
+  last_error: string | null;
+  /** Whether the last run began late because the agent slept; then `late_for` is when it was due. */
+  late: boolean;
+  late_for: string | null;
+}
+
+/** What was to run once, and has. */
+export interface DoneJob {
+  id: string;
+  name: string;
+  due_at: string;
+  began_at: string;
+  late: boolean;
+}
+
+export interface Schedule {
+  jobs: Job[];
+  done: DoneJob[];
+  next_run_at: string | null;
+  left_out: number;
+  read_at: string | null;
+  heartbeat: { on: boolean; turns_per_day: number };
 }
 
 export interface Agent {

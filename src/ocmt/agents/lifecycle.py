@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
@@ -18,7 +18,9 @@ from uuid import UUID
 import structlog
 
 from ocmt.agents.admission import Admission
+from ocmt.agents.cron import CronWatch
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
+from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed, failed_by, wait_for_hello
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
@@ -78,6 +80,7 @@ class Driver:
         self.paged_out = False
         self._page_out_from = clock.now()
         self._taking_work: asyncio.Task[None] | None = None
+        self._cron = CronWatch(agents, lease, clock, policy)
         self._leave_until = clock.now()
         self._lease_until = clock.monotonic()
         self._closed = False
@@ -144,10 +147,12 @@ class Driver:
             await self._mend()
         elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
             await self.awake()
-        elif agent.desired is State.STOPPED and agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
+        elif self._told_to_stop(agent):
             await self._stop(idle_for=None)
+        elif await self._cron.is_due(agent):
+            await self.awake()
         else:
-            await self._rest(agent)
+            await self._rest(await self._cron.look(agent, self._gateway))
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
@@ -370,6 +375,11 @@ class Driver:
 
     # Going to sleep
 
+    def _told_to_stop(self, agent: Agent) -> bool:
+        """Whether somebody asked for its sleep; what holds it comes first."""
+        sleepless = agent.state in (State.AWAKE, State.PAUSED, State.FAILED)
+        return agent.desired is State.STOPPED and sleepless and not agent.holds
+
     async def _rest(self, agent: Agent) -> None:
         can_pause = isinstance(self._runtime, CanPause)
         now = self._clock.now()
@@ -377,6 +387,7 @@ class Driver:
         if agent.state is State.PAUSED and now - agent.since >= policy.page_out_after:
             await self._page_out()
         step = rest(agent, now, policy, can_pause=can_pause)
+        step = short_rest(step, agent, now, policy, can_pause=can_pause)
         if step is Rest.STAY or now < self._leave_until:
             return
         if step is Rest.PAUSE:
@@ -406,8 +417,11 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if agent.state is not State.AWAKE or self._gateway is None:
                 return
-            commit = self._agents.apply_pause(agent, self.lease, idle_for=idle_for)
-            if not await self._may_sleep(self._gateway, commit):
+
+            async def commit(plan: Projection | None) -> bool:
+                return await self._agents.apply_pause(agent, self.lease, plan, idle_for=idle_for)
+
+            if not await self._may_sleep(agent, self._gateway, commit):
                 return
             assert isinstance(self._runtime, CanPause)
             self._frozen = agent.runtime_state
@@ -424,8 +438,11 @@ class Driver:
             if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
                 return
             gateway = self._gateway if agent.state is State.AWAKE else None
-            commit = self._agents.apply_stopping(agent, self.lease, idle_for=idle_for)
-            if not await self._may_sleep(gateway, commit):
+
+            async def commit(plan: Projection | None) -> bool:
+                return await self._agents.apply_stopping(agent, self.lease, plan, idle_for=idle_for)
+
+            if not await self._may_sleep(agent, gateway, commit):
                 return
             await self._end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
@@ -440,17 +457,24 @@ class Driver:
                 await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
         await self.awake()
 
-    async def _may_sleep(self, gateway: GatewayClient | None, commit: Coroutine[None, None, bool]) -> bool:
+    async def _may_sleep(
+        self,
+        agent: Agent,
+        gateway: GatewayClient | None,
+        commit: Callable[[Projection | None], Awaitable[bool]],
+    ) -> bool:
         """Whether gateway and row agree to its sleep; where only the gateway does, it takes work again."""
-        if gateway is not None and not await may_be_frozen(gateway, self.user_id):
-            commit.close()
+        if gateway is None:
+            return await commit(None)
+        planned = await self._cron.before_sleep(agent, gateway)
+        if planned is None or not await may_be_frozen(gateway, self.user_id):
             self._leave_until = self._clock.now() + self._policy.busy_retry
             return False
         committed = False
         try:
-            committed = await commit
+            committed = await planned.unless_changed(commit)
         finally:
-            if gateway is not None and not committed:
+            if not committed:
                 await take_work_or_close(gateway, self.user_id)
         return committed
 

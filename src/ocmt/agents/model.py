@@ -81,10 +81,12 @@ class Hold:
     """A named reason why an agent must stay awake."""
 
     reason: str
-    """turn, socket, delivery, cron, operator"""
+    """turn, socket, delivery, cron, transfer, operator, approval"""
     reference: str
     until: datetime | None
     """None: for as long as the thing itself lasts (a turn)."""
+    note: str | None = None
+    """In the words of whoever holds it."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,13 @@ class Policy:
             pause_after=plan.pause_after or self.pause_after,
             stop_after=plan.stop_after or self.stop_after,
         )
+
+    wake_ahead: timedelta = timedelta(seconds=20)
+    """A stopped agent is woken that long before its next job, to be ready in time."""
+    no_stop_before: timedelta = timedelta(minutes=3)
+    """An agent whose next job is due that soon is paused, where it can be, and not stopped."""
+    cron_awake: timedelta = timedelta(hours=2)
+    """A run by schedule that takes longer keeps its agent awake no more."""
 
 
 class Rest(StrEnum):

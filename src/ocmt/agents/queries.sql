@@ -19,10 +19,10 @@ limit :limit;
 
 -- name: find_holds
 -- What keeps this agent awake now: its open turns, and the holds that have not expired.
-select 'turn' as reason, id::text as reference, null::timestamptz as until
+select 'turn' as reason, id::text as reference, null::timestamptz as until, null::text as note
 from turns where user_id = :user_id and status in ('accepted', 'running')
 union all
-select reason, reference, expires_at from holds where user_id = :user_id and expires_at > now()
+select reason, reference, expires_at, note from holds where user_id = :user_id and expires_at > :now
 order by reason, reference
 limit 50;
 
@@ -53,21 +53,26 @@ returning user_id;
 -- name: apply_pause$
 -- The idle rule once more, in the transaction that commits it: what came meanwhile wins.
 update agents a
-set state = 'paused', desired = 'paused', since = :now, progress = null
+set state = 'paused', desired = 'paused', since = :now, progress = null,
+    schedule = case when :planned then :schedule::jsonb else schedule end,
+    next_wake_at = case when :planned then :next_wake_at::timestamptz else next_wake_at end
 where a.user_id = :user_id and a.lease_token = :lease_token and a.state = 'awake'
   and a.last_active_at <= :idle_since
   and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
-  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > now())
+  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > :now)
 returning a.user_id;
 
 -- name: apply_stopping$
--- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way.
+-- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way. An agent
+-- that is paused already, or has failed, can not be asked what it has planned: then what is known stays.
 update agents a
-set state = 'stopping', desired = 'stopped', since = :now, progress = null
+set state = 'stopping', desired = 'stopped', since = :now, progress = null,
+    schedule = case when :planned then :schedule::jsonb else schedule end,
+    next_wake_at = case when :planned then :next_wake_at::timestamptz else next_wake_at end
 where a.user_id = :user_id and a.lease_token = :lease_token
   and (:idle_since::timestamptz is null or a.last_active_at <= :idle_since::timestamptz)
   and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
-  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > now())
+  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > :now)
 returning a.user_id;
 
 -- name: ask_awake!
@@ -94,22 +99,37 @@ update agents set egress = :egress where user_id = :user_id;
 -- name: touch!
 update agents set last_active_at = greatest(last_active_at, :now) where user_id = :user_id;
 
--- name: add_hold!
-insert into holds (user_id, reason, reference, expires_at)
-values (:user_id, :reason, :reference, :expires_at)
-on conflict (user_id, reason, reference) do update set expires_at = excluded.expires_at;
+-- name: add_hold$
+-- At most so many for one agent; renewing one that there is always works.
+insert into holds (user_id, reason, reference, expires_at, note)
+select :user_id::uuid, :reason::text, :reference::text, :expires_at::timestamptz, :note::text
+where (select count(*) from holds where user_id = :user_id and expires_at > :now) < :most
+   or exists (select from holds where user_id = :user_id and reason = :reason and reference = :reference)
+on conflict (user_id, reason, reference) do update set expires_at = excluded.expires_at, note = excluded.note
+returning user_id;
 
--- name: drop_hold!
-delete from holds where user_id = :user_id and reason = :reason and reference = :reference;
+-- name: drop_hold$
+delete from holds where user_id = :user_id and reason = :reason and reference = :reference returning user_id;
 
 -- name: drop_expired_holds!
-delete from holds where expires_at <= now();
+delete from holds where expires_at <= :now;
+
+-- name: find_schedule$
+select schedule from agents where user_id = :user_id;
+
+-- name: apply_schedule$
+update agents set schedule = :schedule, next_wake_at = :next_wake_at
+where user_id = :user_id and lease_token = :lease_token
+returning user_id;
 
 -- name: find_due_agents
--- Agents that somebody must take care of and nobody does: wanted awake and not, or left behind by a lost lease.
+-- Agents that somebody must take care of and nobody does: wanted awake and not, asleep while a job of theirs is
+-- due, or left behind by a lost lease.
 select user_id from agents
 where (lease_expires_at is null or lease_expires_at <= now())
   and ((desired = 'awake' and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
+    or (state = 'stopped' and next_wake_at <= :wake_before
+        and exists (select from users u where u.id = agents.user_id and u.status = 'active'))
     or state in ('starting', 'awake', 'paused', 'stopping'))
 order by last_active_at desc
 limit :limit;

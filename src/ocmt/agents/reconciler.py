@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from math import inf
 from uuid import UUID
 
@@ -14,6 +15,7 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
+from ocmt.agents.model import Policy
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -30,6 +32,7 @@ HEARTBEAT_INTERVAL = 4.0
 LEASE_MARGIN = 2.0
 """Seconds before a lease's end at which its agent is gone: another replica may take it right then."""
 LOOK_INTERVAL = 1.0
+TIDY_INTERVAL = 60.0
 SHUTDOWN_GRACE = 5.0
 
 
@@ -46,6 +49,7 @@ class Reconciler:
         admission: Admission,
         *,
         alone: bool = False,
+        wake_ahead: timedelta = Policy.wake_ahead,
     ) -> None:
         """`alone`: no other replica can exist, so agents need not end where this one is held up."""
         self._agents = agents
@@ -55,6 +59,7 @@ class Reconciler:
         self._clock = clock
         self._admission = admission
         self._lease_seconds = inf if alone else leases.duration.total_seconds() - LEASE_MARGIN
+        self._wake_ahead = wake_ahead
         self._drivers: dict[UUID, Driver] = {}
         self._taking: dict[UUID, asyncio.Task[Driver | None]] = {}
         self._jobs: dict[UUID, asyncio.Task[None]] = {}
@@ -81,6 +86,7 @@ class Reconciler:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._heartbeats())
             tasks.create_task(self._looks())
+            tasks.create_task(self._tidies())
 
     async def close(self) -> None:
         """Stop every agent that runs here and give the leases back."""
@@ -133,7 +139,7 @@ class Reconciler:
         with self._hints.subscribe(CHANNEL) as hinted:
             while True:
                 try:
-                    for user_id in await self._agents.due():
+                    for user_id in await self._agents.due(wake_ahead=self._wake_ahead):
                         self._start_job(user_id, self._wake(user_id))
                     for user_id, driver in tuple(self._drivers.items()):
                         self._start_job(user_id, self._look_after(driver))
@@ -142,6 +148,14 @@ class Reconciler:
                 except OcmtError as error:
                     log.warning("could not look after the agents", error=str(error))
                 await hinted.wait(LOOK_INTERVAL)
+
+    async def _tidies(self) -> None:
+        while True:
+            await self._clock.sleep(TIDY_INTERVAL)
+            try:
+                await self._agents.tidy()
+            except OcmtError as error:
+                log.warning("could not tidy up", error=str(error))
 
     def _start_job(self, user_id: UUID, job: Coroutine[None, None, None]) -> None:
         """At most one job per agent at a time; what is due comes up again at the next look."""
@@ -173,6 +187,8 @@ class Reconciler:
                 agent = await self._agents.find(user_id)
                 if agent.desired == "awake":
                     await driver.awake()
+                else:
+                    await driver.tick()
         except (AgentFailed, LeaseLost) as error:
             log.info("agent not woken", user_id=str(user_id), reason=error.message)
         except Exception:

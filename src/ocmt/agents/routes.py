@@ -1,4 +1,7 @@
-"""HTTP edge of the user's own agent: `GET|PATCH /agent`, `POST /agent/wake|hibernate|restart`."""
+"""HTTP edge of the user's own agent: `GET|PATCH /agent`, `GET /agent/schedule`, `POST /agent/wake|…`.
+
+Looking wakes nothing and holds nothing awake.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from ocmt.agents import schedule
+from ocmt.agents.holds import words
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.service import Agents
 from ocmt.platform.http import json_body, principal
@@ -40,6 +45,11 @@ def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Pol
     async def get_agent(request: Request) -> Response:
         return await show(request)
 
+    async def get_schedule(request: Request) -> Response:
+        user_id = principal(request).user_id
+        agent = await agents.find(user_id)
+        return JSONResponse(schedule.describe(agent, await agents.schedule_of(user_id)))
+
     async def patch_agent(request: Request) -> Response:
         patch = await json_body(request, AgentPatch)
         await agents.set_egress(principal(request).user_id, patch.egress)
@@ -60,6 +70,7 @@ def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Pol
     return [
         Route("/agent", get_agent, methods=["GET"]),
         Route("/agent", patch_agent, methods=["PATCH"]),
+        Route("/agent/schedule", get_schedule, methods=["GET"]),
         Route("/agent/wake", wake, methods=["POST"]),
         Route("/agent/hibernate", hibernate, methods=["POST"]),
         Route("/agent/restart", restart, methods=["POST"]),
@@ -78,6 +89,7 @@ def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], polic
                 "reason": hold.reason,
                 "reference": hold.reference,
                 "until": hold.until.isoformat() if hold.until else None,
+                "text": words(hold),
             }
             for hold in agent.holds
         ],

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ocmt.agents.model import Agent, Event, Hold, Plan, State, after
-from ocmt.errors import Conflict, LeaseLost
+from ocmt.agents.model import Agent, Event, Hold, Plan, Policy, State, after
+from ocmt.agents.schedule import Projection
+from ocmt.errors import Conflict, LeaseLost, LimitReached
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
@@ -26,6 +27,9 @@ queries = load_queries(__package__)
 CHANNEL = "agents"
 """LISTEN channel of hints; the payload is the user id."""
 
+
+MAX_HOLDS = 100
+"""Of one agent at a time."""
 
 NOT_OURS = "Another replica drives this agent now."
 
@@ -73,7 +77,7 @@ class Agents:
                     now=self._clock.now(),
                 )
                 row = await queries.find_agent(connection, user_id=user_id)
-            holds = await every(queries.find_holds(connection, user_id=user_id))
+            holds = await every(queries.find_holds(connection, user_id=user_id, now=self._clock.now()))
         return _agent(row, holds)
 
     async def ask_awake(self, user_id: UUID) -> None:
@@ -104,21 +108,39 @@ class Agents:
         async with self._database.connection() as connection:
             await queries.set_egress(connection, user_id=user_id, egress=egress)
 
-    async def hold(self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta) -> None:
-        """Keep it awake for a named reason until `release`, or `ttl` from now if nobody releases it."""
+    async def hold(
+        self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta, note: str | None = None
+    ) -> None:
+        """Keep it awake for a named reason until `release`, or `ttl` from now if nobody releases it.
+
+        It does not wake it. Raises LimitReached where the agent has MAX_HOLDS of them already.
+        """
+        now = self._clock.now()
         async with self._database.connection() as connection:
-            await queries.add_hold(
+            held = await queries.add_hold(
                 connection,
                 user_id=user_id,
                 reason=reason,
                 reference=reference,
-                expires_at=self._clock.now() + ttl,
+                expires_at=now + ttl,
+                note=note,
+                now=now,
+                most=MAX_HOLDS,
             )
+        if held is None:
+            raise LimitReached("Too many things keep this agent awake already.")
 
-    async def release(self, user_id: UUID, reason: str, reference: str) -> None:
-        """Drop a hold; one that is gone already is fine."""
+    async def release(self, user_id: UUID, reason: str, reference: str) -> bool:
+        """Drop a hold; one that is gone already is fine. Whether there was one."""
         async with self._database.connection() as connection:
-            await queries.drop_hold(connection, user_id=user_id, reason=reason, reference=reference)
+            dropped = await queries.drop_hold(connection, user_id=user_id, reason=reason, reference=reference)
+        return dropped is not None
+
+    async def schedule_of(self, user_id: UUID) -> dict[str, Any] | None:
+        """What it has planned, as last kept; None where nobody has asked it yet."""
+        async with self._database.connection() as connection:
+            kept: dict[str, Any] | None = await queries.find_schedule(connection, user_id=user_id)
+        return kept
 
     async def touch(self, user_id: UUID) -> None:
         """It was used just now: its idle time starts anew."""
@@ -184,19 +206,34 @@ class Agents:
             )
             await self._applied(connection, written, lease.key)
 
-    async def apply_pause(self, agent: Agent, lease: Lease, *, idle_for: timedelta) -> bool:
-        """Commit a pause if the agent is still idle; False if something came up meanwhile."""
+    async def apply_pause(
+        self, agent: Agent, lease: Lease, plan: Projection | None, *, idle_for: timedelta
+    ) -> bool:
+        """Commit a pause if the agent is still idle; False if something came up meanwhile.
+
+        `plan` None: nothing new is known of its schedule.
+        """
         now = self._clock.now()
         async with self._database.transaction() as connection:
             written = await queries.apply_pause(
-                connection, user_id=agent.user_id, lease_token=lease.token, now=now, idle_since=now - idle_for
+                connection,
+                user_id=agent.user_id,
+                lease_token=lease.token,
+                now=now,
+                idle_since=now - idle_for,
+                **_planned(plan),
             )
             if written is not None:
                 await notify(connection, CHANNEL, str(agent.user_id))
         return written is not None
 
-    async def apply_stopping(self, agent: Agent, lease: Lease, *, idle_for: timedelta | None) -> bool:
-        """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for."""
+    async def apply_stopping(
+        self, agent: Agent, lease: Lease, plan: Projection | None, *, idle_for: timedelta | None
+    ) -> bool:
+        """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for.
+
+        `plan` None: nothing new is known of its schedule.
+        """
         now = self._clock.now()
         async with self._database.transaction() as connection:
             written = await queries.apply_stopping(
@@ -205,10 +242,23 @@ class Agents:
                 lease_token=lease.token,
                 now=now,
                 idle_since=now - idle_for if idle_for is not None else None,
+                **_planned(plan),
             )
             if written is not None:
                 await notify(connection, CHANNEL, str(agent.user_id))
         return written is not None
+
+    async def apply_schedule(self, lease: Lease, plan: Projection) -> None:
+        """Keep what it has planned."""
+        async with self._database.connection() as connection:
+            written = await queries.apply_schedule(
+                connection,
+                user_id=lease.key,
+                lease_token=lease.token,
+                schedule=plan.schedule,
+                next_wake_at=plan.next_wake_at,
+            )
+            await self._applied(connection, written, lease.key, hint=False)
 
     async def mint_broker_token(self, lease: Lease) -> str:
         """A new token for the agent that is about to start; the one before is void from now on."""
@@ -228,16 +278,19 @@ class Agents:
             rows = await every(queries.find_idlest_agents(connection, user_ids=list(user_ids)))
         return [row["user_id"] for row in rows]
 
-    async def due(self, *, limit: int = 100) -> list[UUID]:
+    async def due(self, *, wake_ahead: timedelta = Policy.wake_ahead, limit: int = 100) -> list[UUID]:
         """Agents that somebody must take care of and nobody does."""
+        now = self._clock.now()
         async with self._database.connection() as connection:
-            rows = await every(queries.find_due_agents(connection, now=self._clock.now(), limit=limit))
+            rows = await every(
+                queries.find_due_agents(connection, now=now, wake_before=now + wake_ahead, limit=limit)
+            )
         return [row["user_id"] for row in rows]
 
     async def tidy(self) -> None:
         """Forget holds that have expired."""
         async with self._database.connection() as connection:
-            await queries.drop_expired_holds(connection)
+            await queries.drop_expired_holds(connection, now=self._clock.now())
 
     async def expire_leases(self) -> None:
         """At the start of the only process that can be alive: no lease of an earlier one counts."""
@@ -251,6 +304,14 @@ class Agents:
             raise LeaseLost(NOT_OURS, detail=f"agent {user_id}")
         if hint:
             await notify(connection, CHANNEL, str(user_id))
+
+
+def _planned(plan: Projection | None) -> dict[str, Any]:
+    return {
+        "planned": plan is not None,
+        "schedule": plan.schedule if plan else None,
+        "next_wake_at": plan.next_wake_at if plan else None,
+    }
 
 
 def _agent(row: Any, holds: Any) -> Agent:
@@ -280,5 +341,5 @@ def _agent(row: Any, holds: Any) -> Agent:
             pause_after=row["pause_after"],
             stop_after=row["stop_after"],
         ),
-        holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"]) for hold in holds),
+        holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"], hold["note"]) for hold in holds),
     )

@@ -35,6 +35,8 @@ from ocmt.openclaw.protocol import (
     Status,
     Tool,
 )
+from ocmt.openclaw.schedule import CHANGED, LIST, LIST_PARAMS, STATUS, Schedule, read_schedule
+from ocmt.openclaw.streams import RunStream
 from ocmt.platform.clock import Clock
 
 __all__ = [
@@ -61,11 +63,6 @@ Dial = Callable[[], Awaitable[socket.socket]]
 
 LOST = "The connection to OpenClaw is lost."
 MAX_MESSAGE = 16 * 1024 * 1024
-MAX_QUEUED_EVENTS = 5_000
-MAX_QUEUED_TEXT = 64 * 1024 * 1024
-"""Characters, of all events together that wait to be taken."""
-MAX_RUNS = 10_000
-"""Of one conversation while somebody listens; a turn has one, or a few where OpenClaw resumes it."""
 MAX_PENDING = 256
 HANDSHAKE_TIMEOUT = 10.0
 RETRY_DELAY = 0.25
@@ -120,8 +117,10 @@ class GatewayClient:
         self._clock = clock
         self._ids = itertools.count(1)
         self._pending: dict[str, asyncio.Future[Response | None]] = {}
-        self._streams: dict[str, set[_Stream]] = {}
+        self._streams: dict[str, set[RunStream]] = {}
         self._suspensions: dict[str, str] = {}
+        self.schedule_changes = 0
+        """How often the gateway has told that its schedule changed, or that a run of it began or ended."""
         self._ended = asyncio.Event()
         self._lost_by = LOST
         self._reader = asyncio.create_task(self._read(), name="gateway client")
@@ -221,7 +220,7 @@ class GatewayClient:
         The iterator raises Unavailable when the connection is lost, or when its reader is so slow that more
         than MAX_QUEUED_EVENTS, or MAX_QUEUED_TEXT characters, wait for it.
         """
-        stream = _Stream()
+        stream = RunStream()
         self._streams.setdefault(session_key, set()).add(stream)
         if self.closed:
             stream.end(self._lost_by)
@@ -266,6 +265,11 @@ class GatewayClient:
         """Stop a run, or all of the conversation. Stopping what does not run succeeds."""
         params = {"sessionKey": session_key} | ({"runId": run_id} if run_id else {})
         await self.request("chat.abort", params)
+
+    async def schedule(self) -> Schedule:
+        """What the agent has planned, and whether any of it runs now. Raises: GatewayError, Unavailable."""
+        status = await self.request(STATUS, {}, timeout=10)
+        return read_schedule(status, await self.request(LIST, LIST_PARAMS, timeout=10))
 
     async def prepare_suspend(self, request_id: str) -> SuspendAnswer:
         """Ask whether it may be frozen. The same request id again renews the suspension that it holds.
@@ -331,62 +335,12 @@ class GatewayClient:
             answer = self._pending.get(frame.id)
             if answer is not None and not answer.done():
                 answer.set_result(frame)
+        elif isinstance(frame, protocol.Event) and frame.name == CHANGED:
+            self.schedule_changes += 1
         elif isinstance(frame, protocol.Event) and (told := protocol.read_run_event(frame)) is not None:
             session_key, event = told
             for stream in self._streams.get(session_key, ()):
                 stream.put(event)
-
-
-class _Stream:
-    """A bounded queue of run events, that ends with an error."""
-
-    def __init__(self) -> None:
-        self._queue: asyncio.Queue[RunEvent | str] = asyncio.Queue()
-        self._text = 0
-        self._ended = False
-        self._over: set[str] = set()
-
-    def put(self, event: RunEvent) -> None:
-        if self._ended or event.run_id in self._over:
-            # OpenClaw tells the end of a failed run twice, in other words.
-            return
-        self._text += _size(event)
-        if (
-            self._queue.qsize() >= MAX_QUEUED_EVENTS
-            or self._text > MAX_QUEUED_TEXT
-            or len(self._over) >= MAX_RUNS
-        ):
-            self.end("OpenClaw's events come faster than they can be taken.")
-            return
-        if isinstance(event, Final | Failed | Aborted):
-            self._over.add(event.run_id)
-        self._queue.put_nowait(event)
-
-    def end(self, reason: str) -> None:
-        if not self._ended:
-            self._ended = True
-            self._queue.put_nowait(reason)
-
-    def __aiter__(self) -> AsyncIterator[RunEvent]:
-        return self
-
-    async def __anext__(self) -> RunEvent:
-        event = await self._queue.get()
-        if isinstance(event, str):
-            self._queue.put_nowait(event)
-            raise Unavailable(event)
-        self._text -= _size(event)
-        return event
-
-
-def _size(event: RunEvent) -> int:
-    match event:
-        case Delta():
-            return len(event.text) + len(event.message)
-        case Final() | Aborted():
-            return len(event.text)
-        case _:
-            return protocol.MAX_REMARK
 
 
 async def _open(dial: Dial) -> ClientConnection:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import socket
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import uuid4
 
-from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from ocmt.errors import NotYet, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.testing.gateway_cron import FakeCron
 from ocmt.testing.gateway_steps import (
     Die,
     Disconnect,
@@ -39,6 +36,7 @@ from ocmt.testing.gateway_steps import (
     UseTool,
     Wait,
 )
+from ocmt.testing.gateway_wire import Answer, GatewayServer, unavailable
 
 __all__ = [
     "Die",
@@ -82,35 +80,21 @@ class _Ended(Exception):
     """A run is over before its script is."""
 
 
-class FakeGateway:
+class FakeGateway(GatewayServer):
     """See the module. All attributes may be changed at any time; they act on what comes next."""
 
     def __init__(self, clock: Clock, *, token: str = "gateway-token") -> None:  # noqa: S107
-        self._clock = clock
-        self.token = token
-        self.not_listening = 0
-        """So many dials raise NotYet."""
-        self.starting = 0
-        """So many connects are refused with UNAVAILABLE and `retryAfterMs`."""
+        super().__init__(clock, token=token)
         self.busy: list[str] = []
         """While not empty it refuses to be suspended, naming these."""
         self.refuse_messages = 0
         """So many messages are refused as if it was suspended."""
-        self.unanswered: set[str] = set()
-        """Methods that never get an answer; `connect` is one of them."""
-        self.dials = 0
-        self.received: list[tuple[str, dict[str, Any]]] = []
-        """Every request, with its parameters, in order."""
-        self.suspension: tuple[str, str] | None = None
-        """The request id and the suspension id that it holds."""
         self._sessions: dict[str, _Session] = {}
         self._runs: dict[str, str] = {}
         self._scripts: deque[tuple[Step, ...]] = deque()
-        self._connections: set[ServerConnection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._numbers = itertools.count(1)
-        self._dead = False
-        self._server: Server | None = None
+        self.cron = FakeCron(clock, tell=lambda payload: self._broadcast("cron", payload), spawn=self._spawn)
+        """What the agent has planned; it runs on the clock, as long as the gateway lives."""
 
     # For tests
 
@@ -118,34 +102,15 @@ class FakeGateway:
         """The answer to the next message that has none yet; it ends well after the last step."""
         self._scripts.append(steps)
 
-    async def dial(self) -> socket.socket:
-        """A Dial: a connected, non-blocking stream to this gateway."""
-        self.dials += 1
-        if self._dead or self._server is None:
-            raise Unavailable("There is no agent.")
-        if self.not_listening > 0:
-            self.not_listening -= 1
-            raise NotYet("OpenClaw does not listen yet.", retry_after=0.1)
-        stream = socket.socket()
-        stream.setblocking(False)
-        address = next(iter(self._server.sockets)).getsockname()
-        await asyncio.get_running_loop().sock_connect(stream, address)
-        return stream
-
     def messages(self, session_key: str | None = None) -> list[str]:
         """What `chat.send` has brought, in order, repeated keys included."""
         sent = [params for method, params in self.received if method == "chat.send"]
         return [params["message"] for params in sent if session_key in (None, params["sessionKey"])]
 
-    async def disconnect(self) -> None:
-        """Break all connections; runs go on."""
-        for connection in self._connections:
-            connection.transport.abort()
-        await asyncio.sleep(0)
-
     async def kill(self) -> None:
         """Die as by SIGKILL: connections break, runs stop where they are, only the history is kept."""
         self._dead = True
+        self.cron.stop()
         await self.disconnect()
         self._runs.clear()
         self.suspension = None
@@ -160,97 +125,31 @@ class FakeGateway:
         The resumption takes the next script; with none it repeats its own, without the faults in it.
         """
         self._dead = False
+        self.cron.start()
         for session_key, session in self._sessions.items():
             if session.status == "running":
                 self._spawn(self._resume(session_key, session))
 
     async def __aenter__(self) -> Self:
-        self._server = await serve(
-            self._serve, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.5
-        )
+        await super().__aenter__()
+        self.cron.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.kill()
-        assert self._server is not None
-        self._server.close(close_connections=True)
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
-
-    # The wire
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        with suppress(ConnectionClosed):
-            await _tell(connection, "connect.challenge", {"nonce": uuid4().hex, "ts": self._milliseconds()})
-            if not await self._greet(connection):
-                await connection.close(1013, "gateway starting")
-                return
-            self._connections.add(connection)
-            try:
-                async for data in connection:
-                    frame = json.loads(data)
-                    await self._answer(connection, frame["id"], frame["method"], frame["params"])
-            finally:
-                self._connections.discard(connection)
-
-    async def _greet(self, connection: ServerConnection) -> bool:
-        frame = json.loads(await connection.recv())
-        method, params = frame["method"], frame["params"]
-        self.received.append((method, params))
-        if "connect" in self.unanswered:
-            await connection.wait_closed()
-        elif self.starting > 0:
-            self.starting -= 1
-            error = _unavailable("gateway starting; retry shortly", 500, "startup-sidecars")
-            await _respond(connection, frame["id"], error=error)
-        elif method != "connect" or params.get("auth", {}).get("token") != self.token:
-            error = {"code": "INVALID_REQUEST", "message": "unauthorized: gateway token mismatch"}
-            await _respond(connection, frame["id"], error=error)
-        else:
-            snapshot = {"suspension": {"phase": "prepared" if self.suspension else "accepting"}}
-            hello = {
-                "type": "hello-ok",
-                "protocol": 4,
-                "policy": {"maxPayload": 26214400},
-                "snapshot": snapshot,
-            }
-            await _respond(connection, frame["id"], payload=hello)
-            return True
-        return False
-
-    async def _answer(
-        self, connection: ServerConnection, request_id: str, method: str, params: dict[str, Any]
-    ) -> None:
-        self.received.append((method, params))
-        if method in self.unanswered:
-            return
-        known = {
+    def _methods(self) -> Mapping[str, Answer]:
+        return {
             "chat.send": self._chat_send,
             "chat.history": self._chat_history,
             "chat.abort": self._chat_abort,
             "gateway.suspend.prepare": self._prepare,
             "gateway.suspend.resume": self._resume_suspended,
-        }.get(method)
-        if known is None:
-            error: dict[str, Any] = {"code": "INVALID_REQUEST", "message": f"unknown method: {method}"}
-            await _respond(connection, request_id, error=error)
-        elif self.suspension and not method.startswith("gateway.suspend."):
-            error = _unavailable(
-                f"{method} unavailable during gateway suspension", 1000, "gateway-suspending"
-            )
-            await _respond(connection, request_id, error=error)
-        else:
-            answer = known(params)
-            await _respond(connection, request_id, **answer)
+            **self.cron.methods(),
+        }
 
     def _chat_send(self, params: dict[str, Any]) -> dict[str, Any]:
         if self.refuse_messages > 0:
             self.refuse_messages -= 1
             words = "chat.send unavailable during gateway suspension"
-            return {"error": _unavailable(words, 1000, "gateway-suspending")}
+            return {"error": unavailable(words, 1000, "gateway-suspending")}
         session_key, message, key = params["sessionKey"], params["message"], params["idempotencyKey"]
         if not message:
             return {"error": {"code": "INVALID_REQUEST", "message": "message or attachment required"}}
@@ -304,7 +203,7 @@ class FakeGateway:
 
     def _prepare(self, params: dict[str, Any]) -> dict[str, Any]:
         working = [session.run.id for session in self._sessions.values() if session.run]
-        blockers = [*self.busy, *(["1 active chat run(s)"] if working else [])]
+        blockers = [*self.busy, *(["1 active chat run(s)"] if working else []), *self.cron.blockers()]
         if blockers:
             told = [{"kind": "chat-run", "count": 1, "message": words} for words in blockers]
             busy = {"status": "busy", "reason": "active-work", "retryAfterMs": 20000, "blockers": told}
@@ -312,8 +211,9 @@ class FakeGateway:
         request_id = params["requestId"]
         if self.suspension and self.suspension[0] != request_id:
             words = "another gateway suspension is already prepared"
-            return {"error": _unavailable(words, 119_998, "gateway-suspension-conflict")}
+            return {"error": unavailable(words, 119_998, "gateway-suspension-conflict")}
         self.suspension = self.suspension or (request_id, str(uuid4()))
+        self.cron.hold_still()
         ready = {"status": "ready", "suspensionId": self.suspension[1], "activeCount": 0, "blockers": []}
         return {"payload": ready}
 
@@ -321,6 +221,7 @@ class FakeGateway:
         resumed = self.suspension is not None and self.suspension[1] == params["suspensionId"]
         if resumed:
             self.suspension = None
+            self.cron.go_on()
         return {"payload": {"ok": True, "status": "running", "resumed": resumed}}
 
     # Runs
@@ -402,22 +303,14 @@ class FakeGateway:
         await self._item(run, **item, phase="end", **ended)
 
     async def _item(self, run: _Run, **data: Any) -> None:
-        await self._broadcast("agent", run, {"stream": "item", "data": data})
+        await self._tell_of(run, "agent", {"stream": "item", "data": data})
 
     async def _chat(self, run: _Run, **payload: Any) -> None:
-        await self._broadcast("chat", run, payload)
+        await self._tell_of(run, "chat", payload)
 
-    async def _broadcast(self, event: str, run: _Run, payload: Mapping[str, Any]) -> None:
+    async def _tell_of(self, run: _Run, event: str, payload: Mapping[str, Any]) -> None:
         about = {"runId": run.id, "sessionKey": run.session_key, "agentId": "main", "seq": next(run.numbers)}
-        for connection in list(self._connections):
-            with suppress(ConnectionClosed):
-                await _tell(connection, event, {**about, **payload})
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._broadcast(event, {**about, **payload})
 
     def _entry(self, role: str, text: str, *, run_id: str | None = None, **more: Any) -> dict[str, Any]:
         content: object = text if role == "user" else [{"type": "text", "text": text}]
@@ -426,36 +319,6 @@ class FakeGateway:
         shown = {"role": role, "content": content, "timestamp": self._milliseconds()}
         return shown | more | {"__openclaw": meta}
 
-    def _milliseconds(self) -> int:
-        return int(self._clock.now().timestamp() * 1000)
-
 
 def _message(text: str) -> dict[str, Any]:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
-
-
-def _unavailable(message: str, retry_after_ms: int, reason: str) -> dict[str, Any]:
-    return {
-        "code": "UNAVAILABLE",
-        "message": message,
-        "retryable": True,
-        "retryAfterMs": retry_after_ms,
-        "details": {"reason": reason},
-    }
-
-
-async def _tell(connection: ServerConnection, event: str, payload: Mapping[str, Any]) -> None:
-    await connection.send(json.dumps({"type": "event", "event": event, "payload": payload}))
-
-
-async def _respond(
-    connection: ServerConnection,
-    request_id: str,
-    *,
-    payload: Mapping[str, Any] | None = None,
-    error: Mapping[str, Any] | None = None,
-) -> None:
-    outcome: dict[str, Any] = (
-        {"ok": True, "payload": payload} if error is None else {"ok": False, "error": error}
-    )
-    await connection.send(json.dumps({"type": "res", "id": request_id, **outcome}))

@@ -2,9 +2,10 @@
 import type { ComponentChildren } from "preact";
 import { agent, agentProblem, STATE_WORDS, setEgress, tellAgent } from "../agent";
 import { duration, moment } from "../format";
-import type { Agent, Hold } from "../types";
+import type { Agent } from "../types";
 import { useNow } from "./hooks";
 import { CheckIcon, Spinner, WarningIcon } from "./Icons";
+import { Schedule } from "./Schedule";
 
 export function AgentPanel() {
   const known = agent.value;
@@ -42,13 +43,17 @@ export function AgentPanel() {
           <ul class="plain-list">
             {known.kept_awake_by.map((hold) => (
               <li key={`${hold.reason} ${hold.reference}`}>
-                {holdWords(hold)}
+                {hold.text}
                 {hold.until && <span class="muted"> until {moment(hold.until, now)}</span>}
               </li>
             ))}
           </ul>
         )}
         {known.next_wake_at && <p>Wakes by itself at {moment(known.next_wake_at, now)}.</p>}
+      </Section>
+
+      <Section title="Schedule">
+        <Schedule known={known} now={now} />
       </Section>
 
       <Section title="Model">
@@ -177,18 +182,6 @@ function Isolation({ isolation }: { isolation: NonNullable<Agent["isolation"]> }
       )}
     </Section>
   );
-}
-
-const HOLD_WORDS: Record<string, string> = {
-  turn: "It is answering a message",
-  socket: "A program of yours is connected to it",
-  delivery: "A message from a channel is being handled",
-  cron: "A scheduled task is due",
-  operator: "You or an operator woke it",
-};
-
-function holdWords(hold: Hold): string {
-  return HOLD_WORDS[hold.reason] ?? hold.reason;
 }
 
 function restWords(known: Agent): string {
