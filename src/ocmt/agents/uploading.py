@@ -1,0 +1,160 @@
+"""Brings the contents of found files into the object store, each read back before anybody relies on it.
+
+Small files are read and hashed in batches by threads, so that neither a thread's hand-over nor the memory of
+many files at once is paid for; large ones go through a few megabytes at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ocmt.agents.snapshot_store import UserObjects, reaching
+from ocmt.errors import Unavailable
+from ocmt.runtimes.base import AgentFiles, FoundFile
+
+LARGE = 8 * 1024 * 1024
+"""Bytes from which on a file is not held in memory."""
+BATCH_BYTES = 4 * 1024 * 1024
+BATCH_FILES = 64
+BATCHES_AT_ONCE = 3
+
+
+class Upload:
+    """The contents of one generation on their way. `written`: those that were not there before."""
+
+    def __init__(self, store: UserObjects, files: AgentFiles, *, sizes: Mapping[str, int]) -> None:
+        """`sizes`: hash → size of the contents that the store has, good or not."""
+        self._store = store
+        self._files = files
+        self._sizes = sizes
+        self._good: set[str] = set()
+        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self.written: set[str] = set()
+
+    def trust(self, blobs: Mapping[str, int]) -> None:
+        """Contents (hash → size) that were read back once and, by their sizes, are still there."""
+        self._good.update(name for name, size in blobs.items() if self._sizes.get(name) == size)
+
+    def has(self, sha256: str) -> bool:
+        """Whether that content is known to be good."""
+        return sha256 in self._good
+
+    async def bring(self, found: Sequence[FoundFile]) -> dict[str, str]:
+        """Read, hash and store these files; returns path → hash.
+
+        Raises: FilesChanged, Unavailable.
+        """
+        hashes: dict[str, str] = {}
+        free = asyncio.Semaphore(BATCHES_AT_ONCE)
+
+        async def bring_batch(batch: Sequence[FoundFile]) -> None:
+            async with free:
+                if batch[0].size > LARGE:
+                    hashes[batch[0].path] = await self._bring_large(batch[0])
+                    return
+                with reaching():
+                    contents = await asyncio.to_thread(self._read, batch)
+                await asyncio.gather(*(self._keep(name, data) for name, data in contents))
+                hashes.update((item.path, name) for item, (name, _) in zip(batch, contents, strict=True))
+
+        await all_or_first_error([bring_batch(batch) for batch in _batches(found)])
+        return hashes
+
+    def _read(self, batch: Sequence[FoundFile]) -> list[tuple[str, bytes]]:
+        contents = [b"".join(self._files.read(found)) for found in batch]
+        return [(hashlib.sha256(data).hexdigest(), data) for data in contents]
+
+    async def _keep(self, name: str, data: bytes) -> None:
+        if name in self._good:
+            return
+        other = self._under_way.get(name)
+        if other is not None:
+            await asyncio.shield(other)
+            return
+        self._under_way[name] = done = asyncio.get_running_loop().create_future()
+        try:
+            if self._sizes.get(name) == len(data):
+                # Of a snapshot that was never finished, or an old one: nobody knows how good it is.
+                if await self._store.get_blob(name) is None:
+                    await self._store.put_blob(name, data)
+            elif name in self._sizes:
+                await self._store.put_blob(name, data)
+            else:
+                await self._store.add_blob(name, data)
+            if await self._store.get_blob(name) is None:
+                # Torn by whoever wrote it at the same time, or by the store: once more, over it.
+                await self._store.put_blob(name, data)
+                if await self._store.get_blob(name) is None:
+                    raise _not_kept(name)
+        except BaseException as error:
+            done.set_exception(Unavailable("The same content could not be saved.", detail=repr(error)))
+            done.exception()  # somebody may wait for it, or nobody
+            raise
+        done.set_result(None)
+        self._good.add(name)
+        self.written.add(name)
+
+    async def _bring_large(self, found: FoundFile) -> str:
+        with reaching():
+            name = await asyncio.to_thread(self._hash, found)
+        if name in self._good:
+            return name
+        if self._sizes.get(name) != found.size or not await self._store.is_good(name):
+            await self._store.put_blob_pieces(name, self._pieces(found))
+            if not await self._store.is_good(name):
+                await self._store.delete_blob(name)
+                raise _not_kept(name)
+        self._good.add(name)
+        self.written.add(name)
+        return name
+
+    def _hash(self, found: FoundFile) -> str:
+        digest = hashlib.sha256()
+        for piece in self._files.read(found):
+            digest.update(piece)
+        return digest.hexdigest()
+
+    async def _pieces(self, found: FoundFile) -> AsyncIterator[bytes]:
+        pieces = self._files.read(found)
+        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+            yield piece
+
+
+async def all_or_first_error(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run coroutines at once; when one fails the others are cancelled, and its error is raised as it is."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def _batches(found: Iterable[FoundFile]) -> Iterator[list[FoundFile]]:
+    """Each large file by itself, the others in batches that fit into memory."""
+    batch: list[FoundFile] = []
+    size = 0
+    for item in found:
+        if item.size > LARGE:
+            yield [item]
+            continue
+        if batch and (size + item.size > BATCH_BYTES or len(batch) >= BATCH_FILES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += item.size
+    if batch:
+        yield batch
+
+
+def _not_kept(name: str) -> Unavailable:
+    return Unavailable(
+        "What was saved of your agent's files could not be read back. It will be tried again.",
+        detail=f"blob {name}",
+        retry_after=5.0,
+    )
