@@ -1,4 +1,4 @@
-"""A manifest: what is written is what is read, nonsense is refused, and nothing that is needed is forgotten."""
+"""A manifest: what is written is what is read, nonsense is refused, and nothing needed is forgotten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from ocmt.agents.manifest import (
     Entry,
-    Known,
     Manifest,
     Mark,
     Retention,

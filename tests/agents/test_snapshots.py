@@ -32,7 +32,6 @@ from tests.agents.snapshotting import Bench, lease_of, taken_over
 pytestmark = pytest.mark.anyio
 
 
-
 class TestTaking:
     """What a snapshot is."""
 
@@ -222,7 +221,7 @@ def freeze_at(
     real = getattr(bench.objects, method)
 
     async def frozen(key: Any, *given: Any) -> Any:
-        if where in key or not where:
+        if where in str(key):
             monkeypatch.setattr(bench.objects, method, real)
             await meanwhile()
         return await real(key, *given)
@@ -240,7 +239,7 @@ class TestLeases:
         with pytest.raises(LeaseLost):
             await bench.restore()
         with pytest.raises(LeaseLost):
-            await bench.snapshots.tidy(bench.lease)
+            await bench.snapshots.tidy(bench.lease, bench.files)
         assert bench.objects.stored == {}
 
     @pytest.mark.parametrize(
@@ -248,7 +247,7 @@ class TestLeases:
         [
             ("sizes", "/.blobs/"),
             ("put_if_absent", "/.blobs/"),
-            ("get", "/.blobs/"),
+            ("get_many", "/.blobs/"),
             ("put_if_absent", ".json"),
             ("persist", ""),
         ],
@@ -308,12 +307,15 @@ class TestLeases:
         lease = bench.lease
         freeze_at(bench, monkeypatch, "sizes", "/.blobs/", go_on)
         with pytest.raises(LeaseLost):
-            await bench.snapshots.tidy(lease)
+            await bench.snapshots.tidy(lease, bench.files)
         assert (await bench.content_of())["workspace/a"] == again.encode()
 
     async def test_another_users_snapshots_are_not_touched(self, bench: Bench, tmp_path: Path) -> None:
         bert = await Bench.make(
-            await make_user(bench.database, "bert@example.org"), bench.database, bench.clock, tmp_path / "bert"
+            await make_user(bench.database, "bert@example.org"),
+            bench.database,
+            bench.clock,
+            tmp_path / "bert",
         )
         bert.objects = bench.objects
         bert.snapshots = bench.snapshots
@@ -362,14 +364,18 @@ class TestRestoring:
 
     @pytest.mark.parametrize("harm", ["corrupt", "lose", "tear"])
     @pytest.mark.parametrize("what", ["content", "large content", "manifest"])
-    async def test_damage_is_found_named_and_another_offered(self, bench: Bench, harm: str, what: str) -> None:
+    async def test_damage_is_found_named_and_another_offered(
+        self, bench: Bench, harm: str, what: str
+    ) -> None:
         bench.write("workspace/a", "good")
         await bench.take()
         data = os.urandom(9 * 1024 * 1024) if what == "large content" else b"only in two"
         bench.write("workspace/b", data)
         await bench.take()
         present = bench.content()
-        name = ".snapshots/00000002.json" if what == "manifest" else f".blobs/{hashlib.sha256(data).hexdigest()}"
+        name = (
+            ".snapshots/00000002.json" if what == "manifest" else f".blobs/{hashlib.sha256(data).hexdigest()}"
+        )
         getattr(bench.objects, harm)(bench.key(name))
         with pytest.raises(SnapshotDamaged, match="Generation 1 can be restored") as error:
             await bench.restore()
@@ -407,7 +413,7 @@ class TestRestoring:
         bench.write("workspace/a", "x")
         await bench.take()
         bench.objects.error = OSError
-        for number in range(3):
+        for number in range(2):
             bench.objects.fail_at = len(bench.objects.calls) + number
             with pytest.raises(Unavailable):
                 await bench.restore()

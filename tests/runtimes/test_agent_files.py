@@ -1,4 +1,4 @@
-"""Files of an agent that means harm: read without following it anywhere, replaced whole, removed to the last."""
+"""Files of an agent that means harm: read without being led astray, replaced whole, removed to the last."""
 
 from __future__ import annotations
 
@@ -71,7 +71,8 @@ class TestLooking:
         (workspace.parent / "logs" / "x").touch()
         there = found(files)
         assert set(there) == {
-            "config", "config/openclaw.json", "home", "state", "workspace", "workspace/b", "workspace/b/c.txt",
+            "config", "config/openclaw.json", "home", "state",
+            "workspace", "workspace/b", "workspace/b/c.txt",
         }  # fmt: skip
         assert there["workspace/b/c.txt"].kind == "file"
         assert there["workspace/b/c.txt"].size == 4
@@ -272,6 +273,8 @@ class TestReplacing:
         assert stat.S_IMODE((workspace / "closed").stat().st_mode) == 0o500
         assert (workspace / "link").readlink() == Path("/etc/passwd")
         assert not (workspace / "old").exists()
+        files.clear_away()
+        files.clear_away()
         assert {path.name for path in agent.root.iterdir()} == {"config", "logs", "tmp", "workspace"}
 
     def test_configuration_and_temporary_files_stay(self, agent: AgentFolder, files: FilesOnDisk) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zipfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
 from ocmt.agents.manifest import Entry, Manifest, parse
@@ -67,7 +67,7 @@ class Archive:
 
     @classmethod
     def open(cls, source: IO[bytes]) -> Archive:
-        """Blocks. Raises: InvalidInput where it is no archive of ours, TooLarge for one with a huge manifest."""
+        """Blocks. Raises: InvalidInput where it is no archive of ours, TooLarge for a huge manifest."""
         try:
             archive = zipfile.ZipFile(source)
             with archive.open(MANIFEST) as member:
@@ -78,12 +78,9 @@ class Archive:
             raise TooLarge("The manifest of this archive is too large.")
         return cls(archive, parse(data))
 
-    async def get_blob(self, sha256: str) -> bytes | None:
+    async def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
         """See Contents. Never more than the manifest says, whatever the zip unpacks to."""
-        data = bytearray()
-        async for piece in self.get_blob_pieces(sha256):
-            data += piece
-        return bytes(data) if hashlib.sha256(data).hexdigest() == sha256 else None
+        return [b"".join([piece async for piece in self.get_blob_pieces(name)]) for name in names]
 
     async def get_blob_pieces(self, sha256: str) -> AsyncIterator[bytes]:
         """See Contents."""

@@ -32,7 +32,7 @@ NEVER = frozenset(
         "home/workspace",
     }
 )
-NEVER_NAMED = frozenset({"node-compile-cache"})
+NEVER_NAMED = ("/node-compile-cache",)
 SHARED_MEMORY = (".sqlite-shm", ".sqlite3-shm", ".db-shm", ".db3-shm")
 """SQLite makes these anew; what they hold is bound to processes that are gone."""
 
@@ -62,8 +62,8 @@ class Limits:
         """One more file of that size, which makes so many. Raises: LimitReached."""
         if size > self.file_bytes:
             raise LimitReached(
-                f"{_shown(path)} has {megabytes(size)}, more than the {megabytes(self.file_bytes)} that a file "
-                "of your agent may have to be kept. Remove it, or name it in .ocmtignore."
+                f"{_shown(path)} has {megabytes(size)}, more than the {megabytes(self.file_bytes)} that a "
+                "file of your agent may have to be kept. Remove it, or name it in .ocmtignore."
             )
         if files > self.files:
             raise LimitReached(
@@ -115,12 +115,11 @@ class Keeping:
 
 def never_kept(path: str) -> bool:
     """What can be dropped whatever the agent says: caches, temporary files, shared memory of databases."""
-    tree, _, _ = path.partition("/")
-    if path in NEVER or path.rpartition("/")[2] in NEVER_NAMED:
+    if path in NEVER or path.endswith(NEVER_NAMED):
         return True
-    if tree == "config":
-        return path not in ("config", "config/openclaw.json")
-    return path.endswith("-shm") if tree == "state" else path.endswith(SHARED_MEMORY)
+    if path.startswith("config/"):
+        return path != "config/openclaw.json"
+    return path.endswith("-shm") and (path.startswith("state/") or path.endswith(SHARED_MEMORY))
 
 
 def parse_ignore(text: bytes) -> list[Pattern]:
@@ -162,7 +161,7 @@ def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:
 
 
 def _matches_name(pattern: str, name: str) -> bool:
-    """One segment. Goes back to the last star only, so it takes at most len(pattern) × len(name) steps."""
+    """One segment. Goes back to the last star only, so it takes at most len(pattern) * len(name) steps."""
     at = here = 0
     star = mark = -1
     while here < len(name):
@@ -226,7 +225,8 @@ def gather(scan: Iterable[FoundFile | LeftOut], limits: Limits) -> tuple[list[Fo
             continue
         found.append(thing)
         total += thing.size
-        limits.allow(thing.path, thing.size, files=len(found), total_bytes=total)
+        if thing.size > limits.file_bytes or len(found) > limits.files or total > limits.total_bytes:
+            limits.allow(thing.path, thing.size, files=len(found), total_bytes=total)
     return found, left_out
 
 

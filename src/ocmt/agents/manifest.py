@@ -81,9 +81,7 @@ class Manifest:
 
     def content(self) -> str:
         """A hash over what is kept, whenever and in whatever generation it is."""
-        return hashlib.sha256(
-            _dumps([list(map(list, self.entries)), list(map(list, self.left_out))])
-        ).hexdigest()
+        return hashlib.sha256(_dumps([self.entries, self.left_out])).hexdigest()
 
     def render(self) -> bytes:
         """As it lies in the object store: JSON, one line an entry."""
@@ -278,9 +276,8 @@ def parse_mark(data: bytes | None) -> Mark:
 def known_hash(found: FoundFile, mark: Mark) -> str | None:
     """The hash of a file that has not changed since it was last hashed, by size, times and inode."""
     known = mark.known.get(found.path)
-    if known is None or known[:4] != (found.size, found.mtime_ns, found.ctime_ns, found.inode):
-        return None
-    return known.sha256
+    # FoundFile and Known have these four in the same order.
+    return known.sha256 if known is not None and known[:4] == found[3:7] else None
 
 
 def remember(found: Iterable[FoundFile], hashes: Mapping[str, str], *, looked_at_ns: int) -> dict[str, Known]:
@@ -294,11 +291,10 @@ def remember(found: Iterable[FoundFile], hashes: Mapping[str, str], *, looked_at
 
 def entry_of(found: FoundFile, sha256: str | None) -> Entry:
     """A found thing as it stands in a manifest."""
-    if found.kind == "link":
-        return Entry(found.path, "link", 0o777, target=found.target)
-    if found.kind == "folder":
-        return Entry(found.path, "folder", found.mode)
-    return Entry(found.path, "file", found.mode, found.size, found.mtime_ns, sha256)
+    path, kind, mode, size, mtime_ns, _, _, target = found
+    if kind == "file":
+        return Entry(path, kind, mode, size, mtime_ns, sha256)
+    return Entry(path, kind, 0o777 if kind == "link" else mode, target=target)
 
 
 # What is kept

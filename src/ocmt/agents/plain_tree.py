@@ -1,8 +1,8 @@
 """The plain tree: a copy of the newest snapshot in the object store, for people and tools.
 
-`users/{id}/workspace/…` are the agent's files, `users/{id}/config/…` its configuration, state and home. Nothing is
-ever restored from it. Links, folders, and names that an object cannot have (line breaks, no UTF-8) are not in
-it.
+`users/{id}/workspace/…` are the agent's files, `users/{id}/config/…` its configuration, state and home. Nothing
+is ever restored from it. Links, folders, and names that an object cannot have (line breaks, no UTF-8) are not
+in it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ocmt.platform.objects import checked_key
 async def refresh_plain_tree(store: UserObjects, manifest: Manifest, shown: Manifest | None) -> None:
     """Make the plain tree that of `manifest`.
 
-    `shown`: what it shows now, so that only what differs is written. None: that is not known, because there is
-    none or a refresh was cut short; then all of it is written anew.
+    `shown`: what it shows now, so that only what differs is written. None: that is not known, because there
+    is none or a refresh was cut short; then all of it is written anew.
     Raises: Unavailable.
     """
     wanted = _plain(store, manifest)

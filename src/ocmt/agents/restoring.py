@@ -1,4 +1,4 @@
-"""Puts an older state of an agent's files in the place of the present one: whole and checked, or not at all."""
+"""Puts an older state of an agent's files in the place of the present one: whole and checked, or not."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def put_in_place(
 
 
 async def good_before(store: UserObjects, rows: SnapshotRows, user_id: UUID, generation: int) -> int | None:
-    """The newest older generation of which everything is there and good. Reads all of it: for when it matters."""
+    """The newest older generation of which everything is there and good. Reads all of it."""
     verdicts: dict[str, bool] = {}
 
     async def judge(name: str) -> None:

@@ -36,10 +36,11 @@ def routes(snapshots: Snapshots) -> list[Route]:
         )
 
     async def restore(request: Request) -> Response:
+        user_id = principal(request).user_id
         generation = _number(request.path_params["generation"])
         if generation is None:
             raise NotFound(NO_SUCH)
-        await snapshots.ask_restore(principal(request).user_id, generation)
+        await snapshots.ask_restore(user_id, generation)
         return JSONResponse({"restore_asked": generation}, 202)
 
     return [

@@ -1,7 +1,7 @@
 """Snapshots of an agent's files: taken while nothing of it runs, restored whole or not at all.
 
-The order of a snapshot is what makes it safe: contents, then the manifest, both read back, then the row. Until
-the row says so the generation does not exist, and what was written for it is cleared away by a later one. All
+The order of a snapshot is what makes it safe: contents, then the manifest, both read back, then the row.
+Until the row says so the generation does not exist, and what was written for it is cleared away by a later one. All
 of it happens under the agent's lease; a holder that has lost it can write objects that nobody refers to, and
 no more. See docs/decisions/0012-snapshots.md.
 """
@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import IO
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -108,11 +109,11 @@ class Snapshots:
     async def take(
         self, lease: Lease, files: AgentFiles, *, image: str | None = None, reread: bool = False
     ) -> Snapshot:
-        """`save`, then `tidy`; for an agent that may rest meanwhile. What only `tidy` failed at is logged, and
+        """`save`, then `tidy`; for an agent that may rest meanwhile. What only `tidy` failed at is logged and
         done by the next one: the snapshot is complete. Raises as `save`."""
         snapshot = await self.save(lease, files, image=image, reread=reread)
         try:
-            await self.tidy(lease)
+            await self.tidy(lease, files)
         except (LeaseLost, Unavailable) as error:
             log.warning("snapshots not tidied", user_id=str(lease.key), error=str(error), detail=error.detail)
         return snapshot
@@ -120,12 +121,12 @@ class Snapshots:
     async def save(
         self, lease: Lease, files: AgentFiles, *, image: str | None = None, reread: bool = False
     ) -> Snapshot:
-        """A verified snapshot of the files as they are now: a new generation, or the newest one if nothing has
-        changed since. The agent must not run until this returns.
+        """A verified snapshot of the files as they are now: a new generation, or the newest one if nothing
+        has changed since. The agent must not run until this returns.
 
         `reread`: hash every file, whatever its times say. They lie about files that are written through
         memory maps; ask for it before an agent's folder is given up.
-        Raises: LeaseLost, LimitReached, FilesChanged, Unavailable. In each case the generations are as before.
+        Raises: LeaseLost, LimitReached, FilesChanged, Unavailable. In each case the generations stay.
         """
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
@@ -142,15 +143,18 @@ class Snapshots:
                 previous = await _previous(store, self._rows, lease.key, newest)
                 upload.trust(previous.blobs if previous else {})
                 hashes |= await upload.bring(unknown)
-            entries = tuple(sorted(entry_of(item, hashes.get(item.path)) for item in looked.found))
+            found = sorted(looked.found, key=itemgetter(0))
+            entries = tuple(entry_of(item, hashes.get(item.path)) for item in found)
             manifest = Manifest(1, self._clock.now(), image, entries, tuple(looked.left_out))
-            if newest is not None and _same(newest, manifest) and await has_manifest(store, newest):
+            content = manifest.content()
+            same = newest is not None and (newest.content, newest.image) == (content, image)
+            if newest is not None and same and await has_manifest(store, newest):
                 await store.persist(sorted(upload.written), [])
                 if looked.mark.generation != newest.generation or unknown:
                     await self._write_mark(files, newest.generation, looked, hashes)
                 return newest
             previous = previous or await _previous(store, self._rows, lease.key, newest)
-            snapshot = await self._commit(store, lease, manifest, previous, upload.written)
+            snapshot = await self._commit(store, lease, manifest, content, previous, upload.written)
             await self._write_mark(files, snapshot.generation, looked, hashes)
             return snapshot
 
@@ -172,6 +176,7 @@ class Snapshots:
         store: UserObjects,
         lease: Lease,
         manifest: Manifest,
+        content: str,
         previous: Manifest | None,
         written: set[str],
     ) -> Snapshot:
@@ -197,7 +202,7 @@ class Snapshots:
             numbered.files,
             numbered.size,
             hashlib.sha256(data).hexdigest(),
-            numbered.content(),
+            content,
         )
         await self._rows.add(lease, snapshot)
         return snapshot
@@ -211,14 +216,16 @@ class Snapshots:
 
     # Tidying
 
-    async def tidy(self, lease: Lease) -> None:
-        """Bring the plain tree up to date, forget old generations, delete what nobody refers to any more. May
-        run while the agent does, but not beside another call for it.
+    async def tidy(self, lease: Lease, files: AgentFiles) -> None:
+        """Bring the plain tree up to date, forget old generations, delete what nobody refers to any more and
+        what a restore has replaced. The agent may run meanwhile.
 
         Raises: LeaseLost, Unavailable. Whatever is not done is done by the next one.
         """
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
+            with reaching():
+                await asyncio.to_thread(files.clear_away)
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)
@@ -269,7 +276,8 @@ class Snapshots:
         Every hash is checked before anything is replaced. What lies there now is gone afterwards: `save` it
         first if it is of use. Afterwards the folder counts as being at the newest generation, whichever was
         restored, so the next `save` makes a new one of it.
-        Raises: NotFound, SnapshotDamaged (which names what is damaged and offers another), LeaseLost, Unavailable.
+        Raises: NotFound, SnapshotDamaged (which names what is damaged and offers another), LeaseLost,
+        Unavailable.
         """
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
@@ -321,7 +329,7 @@ class Snapshots:
         return await self._rows.restore_asked(user_id)
 
     async def export(self, user_id: UUID, generation: int, target: IO[bytes]) -> None:
-        """Write a generation into `target` as one zip file. Raises: NotFound, SnapshotDamaged, Unavailable."""
+        """Write a generation as one zip file. Raises: NotFound, SnapshotDamaged, Unavailable."""
         snapshot = await self._rows.find(user_id, generation)
         if snapshot is None:
             raise NotFound(NO_SUCH)
@@ -335,7 +343,7 @@ class Snapshots:
             )
 
     async def bring_in(self, lease: Lease, files: AgentFiles, source: IO[bytes]) -> None:
-        """Replace the agent's files by those of an exported zip file; `save` them then. The agent must not run.
+        """Replace the agent's files by those of an exported zip file; then `save` them. No agent may run.
 
         Raises: InvalidInput where it is none or is damaged, LimitReached, LeaseLost, Unavailable.
         """
@@ -370,8 +378,8 @@ class Snapshots:
 async def _previous(
     store: UserObjects, rows: SnapshotRows, user_id: UUID, newest: Snapshot | None
 ) -> Manifest | None:
-    """The newest manifest, or where it is damaged one made of all that can be read: it must name every content
-    that some generation still needs."""
+    """The newest manifest, or where it is damaged one made of all that can be read: it must name every
+    content that some generation still needs."""
     if newest is None:
         return None
     manifest = await read_manifest(store, newest)
@@ -386,10 +394,6 @@ async def _previous(
                 older.setdefault(name, snapshot.generation)
         before = page[-1].generation
     return Manifest(newest.generation, newest.created_at, newest.image, (), older=older)
-
-
-def _same(snapshot: Snapshot, manifest: Manifest) -> bool:
-    return (snapshot.content, snapshot.image) == (manifest.content(), manifest.image)
 
 
 def _not_readable(what: str) -> Unavailable:

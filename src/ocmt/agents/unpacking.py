@@ -1,4 +1,5 @@
-"""Turns a manifest into files again: out of sight first, every hash checked, and only then in place of the old.
+"""Turns a manifest into files again, out of sight, and checks every hash: what is good can then take the old
+ones' place.
 
 The contents come from the object store or from an archive; neither is believed.
 """
@@ -21,8 +22,8 @@ PIECE_SECONDS = 120.0
 class Contents(Protocol):
     """Where the contents of a snapshot come from."""
 
-    async def get_blob(self, sha256: str) -> bytes | None:
-        """A content, checked; None where it is missing or not what its name says."""
+    async def get_blobs(self, names: Sequence[str]) -> Sequence[bytes | None]:
+        """Small contents (by their hashes) in one go, not checked. None: missing."""
 
     def get_blob_pieces(self, sha256: str) -> AsyncIterator[bytes]:
         """A large content, not checked. Ends early where it is missing."""
@@ -59,20 +60,17 @@ class _Unpacking:
             if batch[0].size > LARGE:
                 await self._write_large(batch[0])
                 return
-            got = await asyncio.gather(*(self._contents.get_blob(entry.sha256 or "") for entry in batch))
-            good: list[tuple[Entry, bytes]] = []
-            for entry, data in zip(batch, got, strict=True):
-                if data is None or len(data) != entry.size:
-                    self.damaged.add(entry.path)
-                else:
-                    good.append((entry, data))
-            if not self.damaged:
-                with reaching():
-                    await asyncio.to_thread(self._write, good)
+            got = await self._contents.get_blobs([entry.sha256 or "" for entry in batch])
+            with reaching():
+                await asyncio.to_thread(self._write, batch, got)
 
-    def _write(self, batch: Sequence[tuple[Entry, bytes]]) -> None:
-        for entry, data in batch:
-            self._fresh.add_file(entry.path, entry.mode, entry.mtime_ns, [data])
+    def _write(self, batch: Sequence[Entry], contents: Sequence[bytes | None]) -> None:
+        """Blocks."""
+        for entry, data in zip(batch, contents, strict=True):
+            if data is None or len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
+                self.damaged.add(entry.path)
+            elif not self.damaged:
+                self._fresh.add_file(entry.path, entry.mode, entry.mtime_ns, [data])
 
     async def _write_large(self, entry: Entry) -> None:
         digest = hashlib.sha256()

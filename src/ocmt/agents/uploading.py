@@ -31,7 +31,6 @@ class Upload:
         self._files = files
         self._sizes = sizes
         self._good: set[str] = set()
-        self._under_way: dict[str, asyncio.Future[None]] = {}
         self.written: set[str] = set()
 
     def trust(self, blobs: Mapping[str, int]) -> None:
@@ -57,8 +56,8 @@ class Upload:
                     return
                 with reaching():
                     contents = await asyncio.to_thread(self._read, batch)
-                await asyncio.gather(*(self._keep(name, data) for name, data in contents))
                 hashes.update((item.path, name) for item, (name, _) in zip(batch, contents, strict=True))
+                await self._keep({name: data for name, data in contents if name not in self._good})
 
         await all_or_first_error([bring_batch(batch) for batch in _batches(found)])
         return hashes
@@ -67,35 +66,29 @@ class Upload:
         contents = [b"".join(self._files.read(found)) for found in batch]
         return [(hashlib.sha256(data).hexdigest(), data) for data in contents]
 
-    async def _keep(self, name: str, data: bytes) -> None:
-        if name in self._good:
-            return
-        other = self._under_way.get(name)
-        if other is not None:
-            await asyncio.shield(other)
-            return
-        self._under_way[name] = done = asyncio.get_running_loop().create_future()
-        try:
-            if self._sizes.get(name) == len(data):
-                # Of a snapshot that was never finished, or an old one: nobody knows how good it is.
-                if await self._store.get_blob(name) is None:
-                    await self._store.put_blob(name, data)
-            elif name in self._sizes:
-                await self._store.put_blob(name, data)
-            else:
-                await self._store.add_blob(name, data)
-            if await self._store.get_blob(name) is None:
-                # Torn by whoever wrote it at the same time, or by the store: once more, over it.
-                await self._store.put_blob(name, data)
-                if await self._store.get_blob(name) is None:
-                    raise _not_kept(name)
-        except BaseException as error:
-            done.set_exception(Unavailable("The same content could not be saved.", detail=repr(error)))
-            done.exception()  # somebody may wait for it, or nobody
-            raise
-        done.set_result(None)
-        self._good.add(name)
-        self.written.add(name)
+    async def _keep(self, contents: Mapping[str, bytes]) -> None:
+        """Two batches may keep the same content at once: both write the same."""
+        absent = [name for name in contents if name not in self._sizes]
+        await all_or_first_error([self._store.add_blob(name, contents[name]) for name in absent])
+        for _ in range(3):
+            # What was there before belongs to a snapshot that was never finished, or to an old one: nobody
+            # knows how good it is. What is bad was torn by whoever wrote it, or by the store.
+            bad = await self._bad(contents)
+            if not bad:
+                self._good |= contents.keys()
+                self.written |= contents.keys()
+                return
+            await all_or_first_error([self._store.put_blob(name, contents[name]) for name in bad])
+        raise _not_kept(bad[0])
+
+    async def _bad(self, contents: Mapping[str, bytes]) -> list[str]:
+        """Reads them back."""
+        names = list(contents)
+        stored = await self._store.get_blobs(names) if names else []
+        same = await asyncio.to_thread(
+            lambda: [contents[n] == data for n, data in zip(names, stored, strict=True)]
+        )
+        return [name for name, good in zip(names, same, strict=True) if not good]
 
     async def _bring_large(self, found: FoundFile) -> str:
         with reaching():

@@ -1,4 +1,4 @@
-"""What a power cut must not take: written files are only on the disk once the kernel was made to put them there."""
+"""What a power cut must not take: files are only on the disk once the kernel was made to put them there."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def sync_file_system(folder: Path) -> None:
 
 
 def sync_files(files: Sequence[Path], top: Path) -> None:
-    """These files below `top`, with their names, are on the disk when this returns. Blocks. Raises: OSError."""
+    """These files below `top`, with their names, are on the disk when this returns. Blocks. Raises OSError."""
     if len(files) > ONE_BY_ONE:
         sync_file_system(top)
         return

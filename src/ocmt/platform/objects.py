@@ -6,6 +6,7 @@ Keys are relative paths of plain segments (`users/{id}/sessions/x.jsonl`); what 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from ocmt.errors import InvalidInput, NotFound
 from ocmt.platform.disk import sync_files
 
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
+_UNFINISHED = re.compile(r"#\d+$")
+"""The local store keeps names like x#1 for its own unfinished files."""
 _LONGEST_KEY = 1024
 PIECE = 4 * 1024 * 1024
 """Bytes of a large object that are in memory at a time, about."""
@@ -34,10 +37,13 @@ class Objects(Protocol):
         """Write it unless there is one already; whether it was written. Of two at once exactly one writes."""
 
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
-        """As `put`, for an object too large to be in memory at once. Nothing is written if `pieces` raises."""
+        """As `put`, for an object too large to be in memory at once. Nothing is written if they fail."""
 
     async def get(self, key: str) -> bytes:
         """Raises NotFound."""
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """Small objects in one go, for a caller who bounds how much that is; None for one that is missing."""
 
     def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """As `get`, for an object too large to be in memory at once. Raises NotFound at the first piece."""
@@ -60,12 +66,12 @@ def checked_key(key: str) -> str:
     """The key itself. Raises InvalidInput for what could lead out of the store or is no plain path."""
     segments = key.split("/")
     plain = all(_SEGMENT.fullmatch(segment) and segment not in (".", "..") for segment in segments)
-    # The local store keeps names like x#1 for its own unfinished files. What is no UTF-8 is no name here.
+    # What is no UTF-8 is no name here.
     if (
         not plain
         or len(key.encode(errors="replace")) > _LONGEST_KEY
         or _is_no_text(key)
-        or re.search(r"#\d+$", key)
+        or _UNFINISHED.search(key)
     ):
         raise InvalidInput("This is not a name that a file can have here.", detail=f"object key {key!r}")
     return key
@@ -113,6 +119,11 @@ class LocalObjects:
         except FileNotFoundError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See Objects. By plain reads in a thread: the store's own way costs ten times as much for each."""
+        paths = [self._path(key) for key in keys]
+        return await asyncio.to_thread(lambda: [_read(path) for path in paths])
+
     async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """See Objects."""
         try:
@@ -136,16 +147,47 @@ class LocalObjects:
         return sorted(await self.sizes(prefix))
 
     async def sizes(self, prefix: str) -> dict[str, int]:
-        """See Objects."""
-        folder = checked_key(prefix.removesuffix("/")) if prefix else None
-        with _as_os_errors(prefix):
-            stream = self._store.list(folder, chunk_size=1000)
-            return {item["path"]: item["size"] async for batch in stream for item in batch}
+        """See Objects. By plain looks in a thread, as `get_many`."""
+        folder = f"{checked_key(prefix.removesuffix('/'))}/" if prefix else ""
+        return await asyncio.to_thread(self._look, folder)
+
+    def _look(self, folder: str) -> dict[str, int]:
+        found: dict[str, int] = {}
+        folders = [folder]
+        while folders:
+            below = folders.pop()
+            try:
+                entries = os.scandir(f"{self._folder}/{below}")
+            except FileNotFoundError:
+                continue  # there is none, or it was emptied meanwhile
+            with entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(f"{below}{name}/")
+                    elif "#" not in name or not _UNFINISHED.search(name):
+                        try:
+                            found[below + name] = entry.stat(follow_symlinks=False).st_size
+                        except FileNotFoundError:
+                            continue
+        return found
 
     async def persist(self, keys: Sequence[str]) -> None:
         """See Objects."""
-        files = [self._folder / checked_key(key) for key in keys]
-        await asyncio.to_thread(sync_files, files, self._folder)
+        files = [Path(self._path(key)) for key in keys]
+        if files:
+            await asyncio.to_thread(sync_files, files, self._folder)
+
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{checked_key(key)}"
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 from ocmt.errors import LimitReached
@@ -98,23 +100,24 @@ class FilesOnDisk:
 
     def _names(self, number: int, path: str) -> list[tuple[str, os.stat_result]]:
         """What is in that folder, the last one first."""
-        names: list[tuple[str, os.stat_result]] = []
         with os.scandir(number) as entries:
-            for entry in entries:
-                if len(names) >= IN_ONE_FOLDER:
-                    raise LimitReached(
-                        f"There are more than {IN_ONE_FOLDER} files in your agent's folder {_shown(path)}."
-                    )
-                try:
-                    names.append((entry.name, entry.stat(follow_symlinks=False)))
-                except FileNotFoundError as error:
-                    raise _changed(f"{path}/{entry.name}", error) from error
-        names.sort(key=lambda named: named[0], reverse=True)
+            found = list(islice(entries, IN_ONE_FOLDER + 1))
+        if len(found) > IN_ONE_FOLDER:
+            raise LimitReached(
+                f"There are more than {IN_ONE_FOLDER} files in your agent's folder {_shown(path)}."
+            )
+        try:
+            names = [
+                (entry.name, os.stat(entry.name, dir_fd=number, follow_symlinks=False)) for entry in found
+            ]
+        except FileNotFoundError as error:
+            raise _changed(path, error) from error
+        names.sort(key=itemgetter(0), reverse=True)
         return names
 
     def _look_at(self, parent: int, name: str, path: str, status: os.stat_result) -> FoundFile | LeftOut:
         mode = status.st_mode
-        if len(os.fsencode(path)) > LONGEST_PATH:
+        if len(path) > LONGEST_PATH // 4 and len(os.fsencode(path)) > LONGEST_PATH:
             return LeftOut(path, "a path that is too long")
         if stat.S_ISREG(mode):
             if status.st_uid != self._owner:
@@ -192,9 +195,13 @@ class FilesOnDisk:
     def fresh(self) -> FreshFolder:
         """See AgentFiles."""
         self._folder.make_root()
+        self.clear_away()
+        return FreshFolder(self._folder, self._folder.root / f"{_FRESH}{secrets.token_hex(4)}")
+
+    def clear_away(self) -> None:
+        """See AgentFiles."""
         for leftover in self._folder.root.glob(f"{_FRESH}*"):
             remove_tree(leftover)
-        return FreshFolder(self._folder, self._folder.root / f"{_FRESH}{secrets.token_hex(4)}")
 
     def read_mark(self) -> bytes | None:
         """See AgentFiles."""
@@ -284,14 +291,17 @@ class FreshFolder:
             with contextlib.suppress(FileNotFoundError):
                 (self._new / tree).rename(self._agent.root / tree)
         sync_one(self._agent.root)
-        self.discard()
+        self._close()
 
     def discard(self) -> None:
         """See FreshFiles."""
         if self._number >= 0:
-            os.close(self._number)
-            self._number = -1
+            self._close()
             remove_tree(self._folder)
+
+    def _close(self) -> None:
+        os.close(self._number)
+        self._number = -1
 
 
 class _Level:

@@ -182,7 +182,7 @@ class FreshFiles(Protocol):
         """Pointing wherever the agent had it point."""
 
     def put_in_place(self) -> None:
-        """Once all of it is on the disk, put it where the old files are, and remove those.
+        """Once all of it is on the disk, put it where the old files are. Those are still to be cleared away.
 
         A crash in the middle leaves a mixture: the mark has to say so before.
         """
@@ -192,7 +192,7 @@ class FreshFiles(Protocol):
 
 
 class AgentFiles(Protocol):
-    """One agent's files on this machine, to be read only while none of its processes runs: held still, or gone.
+    """One agent's files on this machine, to be read while none of its processes runs: held still, or gone.
 
     Then a SQLite database and its `-wal` are what a crash would leave, which SQLite recovers from. Everything
     blocks: for threads.
@@ -215,6 +215,10 @@ class AgentFiles(Protocol):
 
     def fresh(self) -> FreshFiles:
         """Begin a new set of files. What an earlier one left behind unfinished is removed."""
+
+    def clear_away(self) -> None:
+        """Remove files that were replaced, or made and never put in place. Takes seconds for many files; the
+        agent may run."""
 
     def read_mark(self) -> bytes | None:
         """What the platform noted beside the files, where the agent can not write. None: nothing."""

@@ -65,7 +65,7 @@ class AgentFolder:
             ) from error
 
     def make_root(self) -> None:
-        """The folder itself, which the agent cannot list and its uid may only pass. Blocks. Raises: OSError."""
+        """The folder itself, which the agent's uid may only pass through. Blocks. Raises: OSError."""
         self._make(self.root, 0o710, group=True)
 
     def _make(self, folder: Path, mode: int, *, group: bool = False) -> None:

@@ -38,6 +38,10 @@ class MemoryObjects:
         except KeyError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
 
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See Objects."""
+        return [self.stored.get(checked_key(key)) for key in keys]
+
     async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """See Objects."""
         data = await self.get(key)
@@ -72,8 +76,8 @@ class Crash(BaseException):
 class FaultyObjects(MemoryObjects):
     """An object store in memory that fails at one call, and whose objects can be spoilt.
 
-    `calls` records every call as (method, key). `fail_at`: the number of the call (from 0) that raises `error`,
-    before it does anything or, with `late`, once it is done.
+    `calls` records every call as (method, key). `fail_at`: the number of the call (from 0) that raises
+    `error`, before it does anything or, with `late`, once it is done.
     """
 
     def __init__(self, *, error: type[BaseException] = Crash) -> None:
@@ -127,6 +131,11 @@ class FaultyObjects(MemoryObjects):
         """See FaultyObjects."""
         with self._call("get", key):
             return await super().get(key)
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See FaultyObjects."""
+        with self._call("get_many", keys[0] if keys else ""):
+            return await super().get_many(keys)
 
     async def delete(self, key: str) -> None:
         """See FaultyObjects."""
