@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import results, starting, turns, waking
+from benchmarks import results, snapshots, starting, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -22,7 +22,7 @@ from ocmt.testing.installation import Installation, Person
 KEY = "sk-ant-test-of-the-benchmarks"
 PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
-ROOMS = ("wakes", "turns", "pauses")
+ROOMS = ("wakes", "turns", "pauses", "snapshots")
 """What can be left out; the platform must start in any case."""
 QUIET = 5.0
 """Percent of all processors that others may use."""
@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--wakes", type=int, default=5, help="rounds of waking from stopped")
     parser.add_argument("--turns", type=int, default=40, help="turns of each side")
     parser.add_argument("--pauses", type=int, default=8, help="rounds of waking from a pause")
+    parser.add_argument("--snapshots", type=int, default=5, help="rounds of each kind of snapshot")
     parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
     parser.add_argument("--dry", action="store_true", help="do not write results.json")
     options = parser.parse_args()
@@ -43,6 +44,7 @@ def main() -> None:
     if busy > QUIET:
         print(f"warning: others use {busy:.0f} % of this machine; the numbers will be worse than they are")
     with tempfile.TemporaryDirectory(prefix="ocmt-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # the database's user passes through
         measured = asyncio.run(_measure(Path(folder), options))
     for result in measured:
         print(result.line(), *(f"\n    {name}: {value}" for name, value in result.more.items()))
@@ -89,6 +91,8 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
                         measured.append(await turns.measure_pause(person, timekeeper, options.pauses))
         finally:
             await installation.stop()
+    if "snapshots" in options.only:
+        measured += await snapshots.measure(folder / "snapshots", options.snapshots)
     return measured
 
 

@@ -64,6 +64,7 @@ def main() -> None:
 
 async def measure(folder: Path, rounds: int) -> list[Result]:
     """All of it, in the folder, which the database's user must be able to pass."""
+    folder.mkdir(mode=0o711, exist_ok=True)
     agent = AgentFolder(folder / "agents" / "a", FIRST_UID + 1 if os.geteuid() == 0 else None)
     await asyncio.to_thread(_fill, agent)
     async with _snapshots(folder) as (snapshots, lease):

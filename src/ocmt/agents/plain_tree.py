@@ -1,8 +1,8 @@
 """The plain tree: a copy of the newest snapshot in the object store, for people and tools.
 
-`users/{id}/workspace/…` are the agent's files, `users/{id}/config/…` its configuration, state and home. Nothing
-is ever restored from it. Links, folders, and names that an object cannot have (line breaks, no UTF-8) are not
-in it.
+`users/{id}/workspace/…` are the agent's files, `users/{id}/config/…` its configuration, state and home.
+Nothing is restored from it. Links, folders, and names that an object cannot have (line breaks, no UTF-8)
+are not in it.
 """
 
 from __future__ import annotations

@@ -57,6 +57,27 @@ async def read_manifest(store: UserObjects, snapshot: Snapshot) -> Manifest | No
     return await asyncio.to_thread(parse, data)
 
 
+async def previous_manifest(
+    store: UserObjects, rows: SnapshotRows, user_id: UUID, newest: Snapshot | None
+) -> Manifest | None:
+    """The newest manifest, or where it is damaged one made of all that can be read: it must name every
+    content that some generation still needs."""
+    if newest is None:
+        return None
+    manifest = await read_manifest(store, newest)
+    if manifest is not None:
+        return manifest
+    older: dict[str, int] = {}
+    before: int | None = None
+    while page := await rows.page(user_id, before=before):
+        for snapshot in page:
+            readable = await read_manifest(store, snapshot)
+            for name in readable.blobs if readable else ():
+                older.setdefault(name, snapshot.generation)
+        before = page[-1].generation
+    return Manifest(newest.generation, newest.created_at, newest.image, (), older=older)
+
+
 async def put_in_place(
     lease: Lease, rows: SnapshotRows, files: AgentFiles, manifest: Manifest, contents: Contents
 ) -> list[str]:

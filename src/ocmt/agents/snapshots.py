@@ -1,9 +1,9 @@
 """Snapshots of an agent's files: taken while nothing of it runs, restored whole or not at all.
 
 The order of a snapshot is what makes it safe: contents, then the manifest, both read back, then the row.
-Until the row says so the generation does not exist, and what was written for it is cleared away by a later one. All
-of it happens under the agent's lease; a holder that has lost it can write objects that nobody refers to, and
-no more. See docs/decisions/0012-snapshots.md.
+Until the row says so the generation does not exist, and what was written for it is cleared away by a later
+one. All of it happens under the agent's lease; a holder that has lost it can write objects that nobody refers
+to, and no more. See docs/decisions/0012-snapshots.md.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from ocmt.agents.restoring import (
     good_before,
     has_manifest,
     named,
+    previous_manifest,
     put_in_place,
     read_manifest,
 )
@@ -140,7 +141,7 @@ class Snapshots:
             unknown = [item for item in looked.found if item.kind == "file" and item.path not in hashes]
             previous = None
             if unknown or newest is None:
-                previous = await _previous(store, self._rows, lease.key, newest)
+                previous = await previous_manifest(store, self._rows, lease.key, newest)
                 upload.trust(previous.blobs if previous else {})
                 hashes |= await upload.bring(unknown)
             found = sorted(looked.found, key=itemgetter(0))
@@ -153,7 +154,7 @@ class Snapshots:
                 if looked.mark.generation != newest.generation or unknown:
                     await self._write_mark(files, newest.generation, looked, hashes)
                 return newest
-            previous = previous or await _previous(store, self._rows, lease.key, newest)
+            previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
             snapshot = await self._commit(store, lease, manifest, content, previous, upload.written)
             await self._write_mark(files, snapshot.generation, looked, hashes)
             return snapshot
@@ -373,27 +374,6 @@ class Snapshots:
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
-
-
-async def _previous(
-    store: UserObjects, rows: SnapshotRows, user_id: UUID, newest: Snapshot | None
-) -> Manifest | None:
-    """The newest manifest, or where it is damaged one made of all that can be read: it must name every
-    content that some generation still needs."""
-    if newest is None:
-        return None
-    manifest = await read_manifest(store, newest)
-    if manifest is not None:
-        return manifest
-    older: dict[str, int] = {}
-    before: int | None = None
-    while page := await rows.page(user_id, before=before):
-        for snapshot in page:
-            readable = await read_manifest(store, snapshot)
-            for name in readable.blobs if readable else ():
-                older.setdefault(name, snapshot.generation)
-        before = page[-1].generation
-    return Manifest(newest.generation, newest.created_at, newest.image, (), older=older)
 
 
 def _not_readable(what: str) -> Unavailable:

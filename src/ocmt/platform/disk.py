@@ -30,7 +30,7 @@ def sync_file_system(folder: Path) -> None:
 
 
 def sync_files(files: Sequence[Path], top: Path) -> None:
-    """These files below `top`, with their names, are on the disk when this returns. Blocks. Raises OSError."""
+    """These files below `top` and their names are on the disk when this returns. Blocks. Raises: OSError."""
     if len(files) > ONE_BY_ONE:
         sync_file_system(top)
         return
