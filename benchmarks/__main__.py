@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import results, starting, turns, waking
+from benchmarks import results, snapshots, starting, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -24,7 +24,7 @@ from ocmt.testing.installation import Installation, Person
 KEY = "sk-ant-test-of-the-benchmarks"
 PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
-ROOMS = ("wakes", "turns", "pauses", "swap")
+ROOMS = ("wakes", "turns", "pauses", "swap", "snapshots")
 """What can be left out; the platform must start in any case."""
 SWAP = 1_500_000_000
 """Bytes of free swap, and root: without them the last room is left out."""
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=40, help="turns of each side")
     parser.add_argument("--pauses", type=int, default=20, help="rounds of waking from a pause")
     parser.add_argument("--swaps", type=int, default=6, help="rounds of waking from swap")
+    parser.add_argument("--snapshots", type=int, default=5, help="rounds of each kind of snapshot")
     parser.add_argument("--only", nargs="+", choices=ROOMS, default=ROOMS, help="implies --dry")
     parser.add_argument("--dry", action="store_true", help="do not write results.json")
     options = parser.parse_args()
@@ -48,6 +49,7 @@ def main() -> None:
     if busy > QUIET:
         print(f"warning: others use {busy:.0f} % of this machine; the numbers will be worse than they are")
     with tempfile.TemporaryDirectory(prefix="ocmt-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)  # the database's user passes through
         measured = asyncio.run(_measure(Path(folder), options))
     for result in measured:
         print(result.line(), *(f"\n    {name}: {value}" for name, value in result.more.items()))
@@ -99,6 +101,8 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
                         )
         finally:
             await installation.stop()
+    if "snapshots" in options.only:
+        measured += await snapshots.measure(folder / "snapshots", options.snapshots)
     return measured
 
 

@@ -22,6 +22,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
+from ocmt.agents.snapshots import Snapshots
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
@@ -258,6 +259,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         stream=EventStream(chat, database, platform.hints, clock),
         worker=worker,
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
+        snapshots=Snapshots(database, platform.objects, clock),
     )
     return management, orchestrator
 

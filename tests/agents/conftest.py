@@ -1,6 +1,7 @@
 """A replica on a real database, with well-behaved doubles."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -10,6 +11,7 @@ from ocmt.testing.clock import VirtualClock
 from ocmt.testing.runtimes import FakeRuntime
 from tests.accounts import make_user
 from tests.agents.replica import Gateways, Replica
+from tests.agents.snapshotting import Bench
 
 
 @pytest.fixture
@@ -44,3 +46,8 @@ async def replica(
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
     yield replica
     await replica.reconciler.close()
+
+
+@pytest.fixture
+async def bench(anna: UUID, database: Database, clock: VirtualClock, tmp_path: Path) -> Bench:
+    return await Bench.make(anna, database, clock, tmp_path / "agents" / str(anna))

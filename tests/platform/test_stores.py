@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,54 @@ class TestObjects:
         assert tried.count(True) == 1
         assert await objects.get("once") == bytes([tried.index(True)])
 
+    async def test_a_large_object_comes_and_goes_in_pieces(self, objects: Objects) -> None:
+        pieces = [bytes([number]) * 3_000_000 for number in range(5)]
+        await objects.put_pieces("large", aiter_of(pieces))
+        assert await objects.get("large") == b"".join(pieces)
+        assert b"".join([piece async for piece in objects.get_pieces("large")]) == b"".join(pieces)
+        with pytest.raises(NotFound):
+            await anext(objects.get_pieces("missing"))
+
+    async def test_an_object_whose_pieces_fail_is_not_written(self, objects: Objects) -> None:
+        async def torn() -> AsyncIterator[bytes]:
+            yield b"x" * 6_000_000
+            raise OSError("the file is gone")
+
+        with pytest.raises(OSError, match="gone"):
+            await objects.put_pieces("torn", torn())
+        with pytest.raises(NotFound):
+            await objects.get("torn")
+
+    async def test_sizes_are_told_without_reading(self, objects: Objects) -> None:
+        await objects.put("users/1/a", b"four")
+        await objects.put("users/1/b/c", b"")
+        await objects.put("users/2/d", b"other")
+        assert await objects.sizes("users/1/") == {"users/1/a": 4, "users/1/b/c": 0}
+
+    @pytest.mark.parametrize("count", [1, 40])
+    async def test_what_is_to_persist_must_be_there(self, objects: Objects, count: int) -> None:
+        keys = [f"users/ü ñ/{number}%20?" for number in range(count)]
+        for key in keys:
+            await objects.put(key, b"data")
+        await objects.persist(keys)
+        await objects.persist([])
+        if count == 1:
+            with pytest.raises(OSError):  # noqa: PT011 - any
+                await objects.persist(["missing"])
+
+    async def test_an_object_takes_the_place_of_a_folder_that_became_empty(self, objects: Objects) -> None:
+        await objects.put("a/b/c", b"")
+        await objects.delete("a/b/c")
+        await objects.put("a", b"now a file")
+        await objects.delete("a")
+        await objects.put("a/b", b"and back")
+        assert await objects.list("") == ["a/b"]
+
     @pytest.mark.parametrize(
         "key",
         [
             "",
+            "a\udcff",
             "/etc/passwd",
             "../x",
             "a/../b",
@@ -71,6 +116,11 @@ class TestObjects:
             await objects.get(key)
         with pytest.raises(InvalidInput):
             await objects.delete(key)
+
+
+async def aiter_of(pieces: list[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 class TestSecrets:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from ocmt.agents.snapshots import Snapshots
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.service import Chat
@@ -136,6 +137,7 @@ async def house(
         stream=EventStream(chat, database, hints, clock),
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
         transcripts=TranscriptWriter(database, objects, hints),
+        snapshots=Snapshots(database, objects, clock),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

@@ -72,14 +72,20 @@ async def test_another_users_things_do_not_exist(house: House, database: Databas
     turns = f"/agent/conversations/{conversation}/turns"
     turn = (await anna.call("POST", turns, {"text": "secret"}, headers={"idempotency-key": "k"})).json()["id"]
     session = (await anna.call("GET", "/api/v1/sessions")).json()["items"][0]["id"]
-    names = {"conversation_id": conversation, "turn_id": turn, "session_id": session}
+    async with database.connection() as connection:
+        await connection.execute(
+            "insert into snapshots select user_id, 7, now(), null, 0, 0, '', '' from agents"
+            " where user_id = (select id from users where email = 'anna@example.org')"
+        )
+    names = {"conversation_id": conversation, "turn_id": turn, "session_id": session, "generation": "7"}
     walked = []
     for method, template in routes(house):
         if set(re.findall(r"{(\w+)}", template)) & names.keys():
             answer = await knock(bert, method, template, names)
             assert_problem(answer, status=404, where=f"{method} {template}")
             walked.append(template)
-    assert len(walked) >= 8
+    assert len(walked) >= 9
+    assert (await anna.call("GET", "/agent/snapshots")).json()["restore_asked"] is None
     assert (await anna.call("GET", turns)).json()["items"][0]["text"] == "secret", "it is all still there"
     assert (await anna.call("GET", "/api/v1/me")).status == 200
 

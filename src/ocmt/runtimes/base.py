@@ -11,10 +11,12 @@ What only some runtimes can do is a protocol to ask for by `isinstance` (`CanPau
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
+
+from ocmt.errors import Unavailable
 
 RuntimeState = dict[str, Any]
 """A runtime's own notes on one agent: JSON, opaque to everybody else."""
@@ -149,3 +151,111 @@ class CanPause(Protocol):
 
     async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
         """Let them go on. Resuming a running agent succeeds."""
+
+
+FILE_TREES = ("config", "home", "state", "workspace")
+"""What an agent's files are: `config/openclaw.json`, which the platform writes at every start, and the
+folders that the agent itself writes."""
+
+
+class FoundFile(NamedTuple):
+    """A file, folder or link as it lies on the disk. Who wrote it is not trusted."""
+
+    path: str
+    """Below the agent's folder: `workspace/notes/a.txt`. What is no UTF-8 is in it as lone surrogates."""
+    kind: Literal["file", "folder", "link"]
+    mode: int
+    """The permission bits, 0 to 0o777."""
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    target: str | None = None
+    """Of a link: where it points, which the platform never follows."""
+
+
+class LeftOut(NamedTuple):
+    """Something in an agent's folder that cannot be kept."""
+
+    path: str
+    reason: str
+    """Plain words for the user: `a socket`."""
+
+
+Keep = Callable[[str, bool], bool]
+"""(path, whether it is a folder) → whether to look at it at all."""
+
+
+class FilesChanged(Unavailable):
+    """A file is not what it was when it was found: somebody is writing."""
+
+    code = "files_changed"
+
+
+class FreshFiles(Protocol):
+    """A new set of an agent's files, made out of sight beside the old ones. Everything blocks: for threads.
+
+    Folders first, a parent before its children; then files; links last. Each raises OSError.
+    """
+
+    def add_folders(self, folders: Iterable[tuple[str, int]]) -> None:
+        """(path, mode) of each."""
+
+    def add_file(self, path: str, mode: int, mtime_ns: int, pieces: Iterable[bytes]) -> None:
+        """With that content. Different files may be added by different threads at once."""
+
+    def add_link(self, path: str, target: str) -> None:
+        """Pointing wherever the agent had it point."""
+
+    def put_in_place(self) -> None:
+        """Once all of it is on the disk, put it where the old files are. Those are still to be cleared away.
+
+        A crash in the middle leaves a mixture: the mark has to say so before.
+        """
+
+    def discard(self) -> None:
+        """Remove what was made, if it was not put in place. Discarding twice does nothing."""
+
+
+class AgentFiles(Protocol):
+    """One agent's files on this machine, to be read while none of its processes runs: held still, or gone.
+
+    Then a SQLite database and its `-wal` are what a crash would leave, which SQLite recovers from. Everything
+    blocks: for threads.
+    """
+
+    def scan(self, keep: Keep) -> Iterator[FoundFile | LeftOut]:
+        """Everything that `keep` wants, a folder before what is in it; never through a link.
+
+        Raises: LimitReached for folders nested too deep, OSError.
+        """
+
+    def read(self, found: FoundFile) -> Iterator[bytes]:
+        """Its content in pieces of at most a few megabytes, as many bytes as were found.
+
+        Raises: FilesChanged where it is not the file that was found, before, during or after.
+        """
+
+    def peek(self, path: str, most: int) -> bytes | None:
+        """The first `most` bytes of a small file; None where there is no regular file of the agent's."""
+
+    def fresh(self) -> FreshFiles:
+        """Begin a new set of files. What an earlier one left behind unfinished is removed."""
+
+    def clear_away(self) -> None:
+        """Remove files that were replaced, or made and never put in place. Takes seconds for many files; the
+        agent may run."""
+
+    def read_mark(self) -> bytes | None:
+        """What the platform noted beside the files, where the agent can not write. None: nothing."""
+
+    def write_mark(self, mark: bytes | None) -> None:
+        """Note it, complete or not at all, and safe from a power cut. None: remove the note."""
+
+
+@runtime_checkable
+class KeepsFiles(Protocol):
+    """Runtimes whose agents' files lie on a disk that the platform itself can read and write."""
+
+    def files(self, user_id: UUID, slot: int) -> AgentFiles:
+        """That agent's. Touches nothing yet."""

@@ -51,7 +51,7 @@ class AgentFolder:
         Raises: SetupProblem where the folder cannot be written.
         """
         try:
-            self._make(self.root, 0o710, group=True)
+            self.make_root()
             self._make(self.root / "config", 0o750, group=True)
             self._make(self.logs, 0o700)
             for name in OF_THE_AGENT:
@@ -63,6 +63,10 @@ class AgentFolder:
                 "check its owner and the space on its disk.",
                 detail=repr(error),
             ) from error
+
+    def make_root(self) -> None:
+        """The folder itself, which the agent's uid may only pass through. Blocks. Raises: OSError."""
+        self._make(self.root, 0o710, group=True)
 
     def _make(self, folder: Path, mode: int, *, group: bool = False) -> None:
         folder.mkdir(mode=mode, parents=True, exist_ok=True)

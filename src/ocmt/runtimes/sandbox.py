@@ -25,6 +25,7 @@ import structlog
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes import paging
+from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import (
     DOOR_PORTS,
@@ -69,7 +70,7 @@ def _end_leftover(group: Group) -> None:
 
 
 class SandboxRuntime:
-    """AgentRuntime and CanPause with bubblewrap. One per data folder and process."""
+    """AgentRuntime, CanPause and KeepsFiles with bubblewrap. One per data folder and process."""
 
     name = "sandbox"
 
@@ -370,3 +371,9 @@ class SandboxRuntime:
             agent.called_back = asyncio.create_task(
                 asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
             )
+
+    # KeepsFiles
+
+    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+        """See KeepsFiles."""
+        return FilesOnDisk(self._folder(user_id, slot))

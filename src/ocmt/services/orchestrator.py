@@ -16,6 +16,8 @@ from ocmt.agents.model import Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.routes import routes as agent_routes
 from ocmt.agents.service import Agents
+from ocmt.agents.snapshot_routes import routes as snapshot_routes
+from ocmt.agents.snapshots import Snapshots
 from ocmt.broker.service import Broker
 from ocmt.chat.routes import routes as chat_routes
 from ocmt.chat.service import Chat
@@ -41,6 +43,7 @@ class Orchestrator:
     stream: EventStream
     worker: TurnWorker
     transcripts: TranscriptWriter
+    snapshots: Snapshots
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -52,6 +55,7 @@ class Orchestrator:
         return Starlette(
             routes=[
                 *agent_routes(self.agents, self.runtime, model_of, self.policy),
+                *snapshot_routes(self.snapshots),
                 *chat_routes(self.chat, self.stream),
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],

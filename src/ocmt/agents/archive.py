@@ -1,0 +1,104 @@
+"""A generation as one zip file, to take away and to bring in somewhere else.
+
+Files lie in it under their own paths, beside `manifest.json`; a file whose path a zip on another system could
+not have, lies below `contents/` under its hash. Links and modes are in the manifest only. Everything blocks
+where files are read and written, and is done by threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from typing import IO
+
+from ocmt.agents.manifest import Entry, Manifest, parse
+from ocmt.agents.snapshot_store import UserObjects
+from ocmt.agents.uploading import LARGE
+from ocmt.errors import InvalidInput, TooLarge
+
+MANIFEST = "manifest.json"
+MOST_OF_A_MANIFEST = 64 * 1024 * 1024
+PIECE = 1024 * 1024
+
+
+async def write_archive(store: UserObjects, manifest: Manifest, target: IO[bytes]) -> list[str]:
+    """Write that generation as a zip; returns the paths whose content is missing or damaged, which makes the
+    archive useless. Raises: Unavailable, OSError."""
+    damaged = []
+    written: set[str] = set()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr(MANIFEST, manifest.render())
+        for entry in manifest.entries:
+            name = _member(entry)
+            if entry.sha256 is None or name in written:
+                continue
+            written.add(name)
+            if not await _add(store, archive, name, entry.sha256, entry.size):
+                damaged.append(entry.path)
+    return damaged
+
+
+async def _add(store: UserObjects, archive: zipfile.ZipFile, name: str, sha256: str, size: int) -> bool:
+    if size <= LARGE:
+        data = await store.get_blob(sha256)
+        if data is not None:
+            await asyncio.to_thread(archive.writestr, name, data)
+        return data is not None
+    digest = hashlib.sha256()
+    with archive.open(name, "w", force_zip64=True) as member:
+        async for piece in store.get_blob_pieces(sha256):
+            digest.update(piece)
+            await asyncio.to_thread(member.write, piece)
+    return digest.hexdigest() == sha256
+
+
+class Archive:
+    """A zip from anywhere, as the contents of a snapshot (`unpacking.Contents`)."""
+
+    def __init__(self, archive: zipfile.ZipFile, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._archive = archive
+        self._members = {
+            entry.sha256: (_member(entry), entry.size) for entry in manifest.entries if entry.sha256
+        }
+        self._reading = asyncio.Lock()  # a zip file has one position
+
+    @classmethod
+    def open(cls, source: IO[bytes]) -> Archive:
+        """Blocks. Raises: InvalidInput where it is no archive of ours, TooLarge for a huge manifest."""
+        try:
+            archive = zipfile.ZipFile(source)
+            with archive.open(MANIFEST) as member:
+                data = member.read(MOST_OF_A_MANIFEST + 1)
+        except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+            raise InvalidInput("This is no archive of an agent's files.", detail=repr(error)) from error
+        if len(data) > MOST_OF_A_MANIFEST:
+            raise TooLarge("The manifest of this archive is too large.")
+        return cls(archive, parse(data))
+
+    async def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
+        """See Contents. Never more than the manifest says, whatever the zip unpacks to."""
+        return [b"".join([piece async for piece in self.get_blob_pieces(name)]) for name in names]
+
+    async def get_blob_pieces(self, sha256: str) -> AsyncIterator[bytes]:
+        """See Contents."""
+        name, left = self._members.get(sha256, ("", 0))
+        async with self._reading:
+            try:
+                with self._archive.open(name) as member:
+                    while left > 0:
+                        piece = await asyncio.to_thread(member.read, min(left, PIECE))
+                        if not piece:
+                            return
+                        left -= len(piece)
+                        yield piece
+            except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError):
+                return  # what is missing or damaged shows in its hash
+
+
+def _member(entry: Entry) -> str:
+    name = entry.path
+    plain = name.isprintable() and not any(sign in name for sign in '\\:*?"<>|')
+    return name if plain else f"contents/{entry.sha256}"

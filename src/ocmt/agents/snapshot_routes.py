@@ -1,0 +1,65 @@
+"""HTTP edge of the user's snapshots: `GET /agent/snapshots`, `POST /agent/snapshots/{generation}/restore`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ocmt.agents.snapshot_rows import NO_SUCH, Snapshot
+from ocmt.agents.snapshots import Snapshots
+from ocmt.errors import InvalidInput, NotFound
+from ocmt.platform.http import principal
+
+PAGE = 50
+LARGEST = 2**63 - 1
+
+
+def routes(snapshots: Snapshots) -> list[Route]:
+    """The routes, to be mounted at the root of the orchestrator."""
+
+    async def list_snapshots(request: Request) -> Response:
+        user_id = principal(request).user_id
+        cursor = request.query_params.get("cursor")
+        before = None if cursor is None else _number(cursor)
+        if cursor is not None and before is None:
+            raise InvalidInput("This cursor is none of ours. Begin again without one.")
+        found = await snapshots.list(user_id, before=before, limit=PAGE)
+        return JSONResponse(
+            {
+                "items": [describe_snapshot(snapshot) for snapshot in found],
+                "next_cursor": str(found[-1].generation) if len(found) == PAGE else None,
+                "restore_asked": await snapshots.restore_asked(user_id),
+            }
+        )
+
+    async def restore(request: Request) -> Response:
+        user_id = principal(request).user_id
+        generation = _number(request.path_params["generation"])
+        if generation is None:
+            raise NotFound(NO_SUCH)
+        await snapshots.ask_restore(user_id, generation)
+        return JSONResponse({"restore_asked": generation}, 202)
+
+    return [
+        Route("/agent/snapshots", list_snapshots, methods=["GET"]),
+        Route("/agent/snapshots/{generation}/restore", restore, methods=["POST"]),
+    ]
+
+
+def describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    """A generation as its user sees it."""
+    return {
+        "generation": snapshot.generation,
+        "created_at": snapshot.created_at.isoformat(),
+        "image": snapshot.image,
+        "files": snapshot.files,
+        "bytes": snapshot.size,
+    }
+
+
+def _number(text: str) -> int | None:
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+    return number if 0 < number <= LARGEST else None

@@ -1,0 +1,133 @@
+"""The generations of agents' files as rows: what makes one exist, and who may say so."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ocmt.agents.service import CHANNEL, NOT_OURS, queries
+from ocmt.errors import LeaseLost, NotFound
+from ocmt.platform.database import Database, notify
+from ocmt.platform.leases import Lease
+from ocmt.platform.queries import every
+
+NO_SUCH = "There is no such snapshot of your agent's files."
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One generation."""
+
+    generation: int
+    created_at: datetime
+    image: str | None
+    files: int
+    size: int
+    """Bytes of all files together."""
+    manifest: str
+    """SHA-256 of the manifest: another under its name is not believed."""
+    content: str
+    """SHA-256 of what is kept, whatever the generation."""
+
+
+class SnapshotRows:
+    """The table `snapshots`, and the columns about it in `agents`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def newest(self, lease: Lease) -> Snapshot | None:
+        """What the agent's pointer shows. Raises: LeaseLost where the lease is somebody else's."""
+        async with self._database.connection() as connection:
+            row = await queries.find_newest_snapshot(connection, user_id=lease.key, lease_token=lease.token)
+        if row is None:
+            raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")
+        return _snapshot(row) if row["generation"] is not None else None
+
+    async def add(self, lease: Lease, snapshot: Snapshot) -> None:
+        """From now on the generation exists and is the newest. Raises: LeaseLost."""
+        async with self._database.transaction() as connection:
+            added = await queries.add_snapshot(
+                connection,
+                user_id=lease.key,
+                lease_token=lease.token,
+                generation=snapshot.generation,
+                created_at=snapshot.created_at,
+                image=snapshot.image,
+                files=snapshot.files,
+                bytes=snapshot.size,
+                manifest=snapshot.manifest,
+                content=snapshot.content,
+            )
+        if added is None:
+            raise LeaseLost(NOT_OURS, detail=f"snapshot {snapshot.generation} of agent {lease.key}")
+
+    async def drop(self, lease: Lease, generations: Collection[int]) -> None:
+        """They exist no more; never the newest. Without the lease nothing happens."""
+        async with self._database.connection() as connection:
+            await queries.drop_snapshots(
+                connection, user_id=lease.key, lease_token=lease.token, generations=sorted(generations)
+            )
+
+    async def find(self, user_id: UUID, generation: int) -> Snapshot | None:
+        """That one of the user's, if there is one."""
+        async with self._database.connection() as connection:
+            row = await queries.find_snapshot(connection, user_id=user_id, generation=generation)
+        return _snapshot(row) if row is not None else None
+
+    async def page(self, user_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Snapshot]:
+        """The user's, newest first, beginning below `before`."""
+        async with self._database.connection() as connection:
+            rows = await every(
+                queries.find_snapshots(connection, user_id=user_id, before=before, limit=limit)
+            )
+        return [_snapshot(row) for row in rows]
+
+    async def times(self, user_id: UUID) -> dict[int, datetime]:
+        """Generation → when it was made, of all."""
+        async with self._database.connection() as connection:
+            rows = await every(queries.find_snapshot_times(connection, user_id=user_id))
+        return {row["generation"]: row["created_at"] for row in rows}
+
+    async def pointer(self, user_id: UUID) -> int:
+        """The newest generation's number; 0 where there is none."""
+        async with self._database.connection() as connection:
+            row = await queries.find_snapshot_state(connection, user_id=user_id)
+        return row["snapshot_generation"] if row else 0
+
+    # The wish to have an older one back
+
+    async def ask_restore(self, user_id: UUID, generation: int) -> None:
+        """Note it and hint. Raises: NotFound."""
+        async with self._database.transaction() as connection:
+            if await queries.ask_restore(connection, user_id=user_id, generation=generation) is None:
+                raise NotFound(NO_SUCH)
+            await notify(connection, CHANNEL, str(user_id))
+
+    async def restore_asked(self, user_id: UUID) -> int | None:
+        """Which generation is wanted."""
+        async with self._database.connection() as connection:
+            row = await queries.find_snapshot_state(connection, user_id=user_id)
+        return row["restore_asked"] if row else None
+
+    async def drop_wish(self, lease: Lease, generation: int) -> None:
+        """It is granted, or cannot be; one for another generation that came meanwhile stays."""
+        async with self._database.connection() as connection:
+            await queries.restore_done(
+                connection, user_id=lease.key, lease_token=lease.token, generation=generation
+            )
+
+
+def _snapshot(row: Any) -> Snapshot:
+    return Snapshot(
+        row["generation"],
+        row["created_at"],
+        row["image"],
+        row["files"],
+        row["bytes"],
+        row["manifest"],
+        row["content"],
+    )

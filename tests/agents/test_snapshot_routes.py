@@ -1,0 +1,79 @@
+"""The HTTP edge of snapshots: a user's own, newest first, and the wish to have one back."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ocmt.agents.snapshot_routes import PAGE, routes
+from ocmt.platform.database import Database
+from ocmt.platform.http import Principal, exception_handlers
+from tests.accounts import make_user
+from tests.agents.snapshotting import Bench
+from tests.identity.browser import Browser
+
+pytestmark = pytest.mark.anyio
+
+
+def signed_in(bench: Bench, user_id: UUID) -> Browser:
+    """A browser of that user, as the middleware would let it in."""
+    app: ASGIApp = Starlette(routes=routes(bench.snapshots), exception_handlers=exception_handlers())
+
+    async def as_user(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["state"] = {"principal": Principal(user_id, None, "someone@example.org", is_admin=False)}
+        await app(scope, receive, send)
+
+    return Browser(as_user)
+
+
+async def test_snapshots_are_listed_newest_first_and_paged(bench: Bench) -> None:
+    for number in range(3):
+        bench.write("workspace/a", f"{number}")
+        snapshot = await bench.take(image="2026.9.6")
+    async with bench.database.connection() as connection:
+        await connection.execute(
+            "insert into snapshots select user_id, number, now(), null, 1, 2, '', '' from agents, "
+            "generate_series(4, $1) number",
+            PAGE + 3,
+        )
+    anna = signed_in(bench, bench.user_id)
+    page = (await anna.call("GET", "/agent/snapshots")).json()
+    assert [item["generation"] for item in page["items"]] == list(range(PAGE + 3, 3, -1))
+    rest = (await anna.call("GET", f"/agent/snapshots?cursor={page['next_cursor']}")).json()
+    assert rest["next_cursor"] is None
+    assert rest["items"][0] == {
+        "generation": 3,
+        "created_at": snapshot.created_at.isoformat(),
+        "image": "2026.9.6",
+        "files": 2,
+        "bytes": 3,
+    }
+    assert (await anna.call("GET", "/agent/snapshots?cursor=nonsense")).status == 400
+
+
+async def test_a_wish_to_restore_is_noted_for_whoever_drives_the_agent(bench: Bench) -> None:
+    await bench.take()
+    anna = signed_in(bench, bench.user_id)
+    answer = await anna.call("POST", "/agent/snapshots/1/restore")
+    assert (answer.status, answer.json()) == (202, {"restore_asked": 1})
+    assert (await anna.call("GET", "/agent/snapshots")).json()["restore_asked"] == 1
+    assert (await bench.row())["restore_asked"] == 1
+
+
+@pytest.mark.parametrize("generation", ["2", "0", "-1", "x", "9" * 30, "1.0", "٣"])
+async def test_what_is_no_generation_is_not_found(bench: Bench, generation: str) -> None:
+    await bench.take()
+    answer = await signed_in(bench, bench.user_id).call("POST", f"/agent/snapshots/{generation}/restore")
+    assert (answer.status, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_another_users_snapshots_do_not_exist(bench: Bench, database: Database) -> None:
+    await bench.take()
+    bert = signed_in(bench, await make_user(database, "bert@example.org"))
+    assert (await bert.call("GET", "/agent/snapshots")).json()["items"] == []
+    assert (await bert.call("POST", "/agent/snapshots/1/restore")).status == 404
+    assert (await bench.row())["restore_asked"] is None

@@ -1,0 +1,87 @@
+"""The files of an agent in a real sandbox: read while it is held still, replaced while it is stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocmt.runtimes.base import FoundFile, LeftOut
+from ocmt.runtimes.sandbox import SandboxRuntime
+from tests.runtimes.conftest import a_spec, inside
+
+pytestmark = [pytest.mark.anyio, pytest.mark.sandbox]
+
+MISCHIEF = """
+import os, socket
+os.chdir("/home/agent/workspace")
+os.makedirs("notes", exist_ok=True)
+open("notes/a.txt", "w").write("the agent's own")
+os.chmod("notes/a.txt", 0o600)
+answer = {}
+for name, attempt in {
+    "link": lambda: os.symlink("/etc/shadow", "shadow"),
+    "hard link": lambda: os.link("/etc/passwd", "passwd"),
+    "hard link across": lambda: os.link("/home/agent/config/openclaw.json", "config.json"),
+    "pipe": lambda: os.mkfifo("pipe"),
+    "device": lambda: os.mknod("device", 0o60000 | 0o666, os.makedev(254, 0)),
+    "mark": lambda: open("/home/agent/snapshot.json", "w").write("{}"),
+}.items():
+    try:
+        attempt()
+        answer[name] = "done"
+    except OSError as error:
+        answer[name] = error.__class__.__name__
+"""
+
+
+async def test_files_are_read_while_the_agent_is_paused(runtime: SandboxRuntime) -> None:
+    spec = a_spec()
+    await runtime.start(spec, {})
+    tried = await inside(runtime, spec.user_id, MISCHIEF)
+    assert tried["link"] == tried["pipe"] == "done"
+    assert tried["hard link across"] != "done"
+    assert tried["device"] != "done"
+    await runtime.pause(spec.user_id, {})
+    files = runtime.files(spec.user_id, spec.slot)
+    things = {thing.path: thing for thing in files.scan(lambda path, is_folder: True)}
+    note, shadow = things["workspace/notes/a.txt"], things["workspace/shadow"]
+    assert isinstance(note, FoundFile)
+    assert b"".join(files.read(note)) == b"the agent's own"
+    assert isinstance(shadow, FoundFile)
+    assert (shadow.kind, shadow.target) == ("link", "/etc/shadow")
+    assert things["workspace/pipe"] == LeftOut("workspace/pipe", "a named pipe")
+    assert files.read_mark() is None, "what the agent wrote is not where the platform looks"
+    await runtime.resume(spec.user_id, {})
+
+
+async def test_an_agent_finds_replaced_files_its_own(runtime: SandboxRuntime) -> None:
+    spec = a_spec()
+    await runtime.start(spec, {})
+    await inside(runtime, spec.user_id, MISCHIEF)
+    await runtime.stop(spec.user_id, {}, grace=1)
+    files = runtime.files(spec.user_id, spec.slot)
+    fresh = files.fresh()
+    fresh.add_folders([("workspace", 0o700), ("workspace/notes", 0o750), ("home", 0o700), ("state", 0o700)])
+    fresh.add_file("workspace/notes/a.txt", 0o640, 1_000_000_000, [b"as it was"])
+    fresh.put_in_place()
+    files.write_mark(b"{}")
+    files.clear_away()
+    await runtime.start(spec, {})
+    found = await inside(
+        runtime,
+        spec.user_id,
+        """
+        import os
+        os.chdir("/home/agent/workspace")
+        status = os.stat("notes/a.txt")
+        answer = [open("notes/a.txt").read(), os.listdir("."), status.st_mode & 0o777, int(status.st_mtime)]
+        answer.append(status.st_uid == os.getuid())
+        open("notes/a.txt", "a").write(", and more")
+        os.mkdir("notes/new")
+        answer.append(sorted(os.listdir("/home/agent")))
+        """,
+    )
+    assert found == [
+        "as it was", ["notes"], 0o640, 1, True, ["config", "state", "workspace"],
+    ]  # fmt: skip
+    root = runtime._data / "agents" / str(spec.user_id)
+    assert not [path for path in root.iterdir() if "fresh" in path.name]
