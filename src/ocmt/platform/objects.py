@@ -5,17 +5,20 @@ Keys are relative paths of plain segments (`users/{id}/sessions/x.jsonl`); what 
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore
 
 from ocmt.errors import InvalidInput, NotFound
 
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 _LONGEST_KEY = 1024
+_PIECE = 1024 * 1024
 
 
 class Objects(Protocol):
@@ -29,6 +32,12 @@ class Objects(Protocol):
 
     async def get(self, key: str) -> bytes:
         """Raises NotFound."""
+
+    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """As `put`, of what need not fit into memory; nothing is written where the pieces end in an error."""
+
+    def stream(self, key: str) -> AsyncIterator[bytes]:
+        """As `get`, in pieces of about 1 MiB, all of the same version. Raises NotFound before the first."""
 
     async def delete(self, key: str) -> None:
         """Deleting what is gone succeeds."""
@@ -75,6 +84,24 @@ class LocalObjects:
         except FileNotFoundError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
 
+    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """See Objects."""
+        try:
+            await self._store.put_async(checked_key(key), pieces, chunk_size=_PIECE, max_concurrency=1)
+        except BaseError as error:
+            raise _os_error(error) from error
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """See Objects."""
+        try:
+            found = await self._store.get_async(checked_key(key))
+            async for piece in found.stream(min_chunk_size=_PIECE):
+                yield bytes(piece)
+        except FileNotFoundError:
+            raise NotFound("There is no such file.", detail=f"object {key!r}") from None
+        except BaseError as error:
+            raise _os_error(error) from error
+
     async def delete(self, key: str) -> None:
         """See Objects."""
         try:
@@ -86,3 +113,9 @@ class LocalObjects:
         """See Objects."""
         folder = checked_key(prefix.removesuffix("/")) if prefix else None
         return sorted([item["path"] async for batch in self._store.list(folder) for item in batch])
+
+
+def _os_error(error: BaseError) -> OSError:
+    """The store's own error, by the number that the system gave (`… (os error 28)`)."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))

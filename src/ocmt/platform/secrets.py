@@ -41,6 +41,9 @@ class Secrets(Protocol):
     async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The secret; made and kept if there is none. Whoever asks at the same time gets the same one."""
 
+    async def names(self) -> list[str]:
+        """Of all secrets, sorted."""
+
 
 def checked_name(name: str) -> str:
     """The name itself. Raises InvalidInput."""
@@ -71,6 +74,10 @@ class LocalSecrets:
     async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         """See Secrets."""
         return await asyncio.to_thread(self._ensure, checked_name(name), make)
+
+    async def names(self) -> list[str]:
+        """See Secrets."""
+        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob("[!.]*" + _SUFFIX))
 
     def _ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         found = self._get(name)

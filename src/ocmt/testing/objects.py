@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from ocmt.errors import NotFound
 from ocmt.platform.objects import checked_key
 
@@ -29,6 +31,14 @@ class MemoryObjects:
             return self.stored[checked_key(key)]
         except KeyError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
+
+    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        """See Objects."""
+        await self.put(key, b"".join([piece async for piece in pieces]))
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """See Objects."""
+        yield await self.get(key)
 
     async def delete(self, key: str) -> None:
         """See Objects."""
