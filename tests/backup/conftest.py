@@ -107,7 +107,9 @@ async def rooms(source: Installation) -> AsyncIterator[Rooms]:
 def target(empty_dsn: str, tmp_path: Path) -> Installation:
     """One that holds nothing, not even a schema."""
     return Installation(
-        empty_dsn, LocalObjects(tmp_path / "target" / "objects"), LocalSecrets(tmp_path / "target" / "secrets")
+        empty_dsn,
+        LocalObjects(tmp_path / "target" / "objects"),
+        LocalSecrets(tmp_path / "target" / "secrets"),
     )
 
 

@@ -1,6 +1,7 @@
 """The drill: a running installation is backed up while people write, and comes back on an empty machine.
 
-As an operator does it: `ocmt backup` as processes, the second time as another user in a folder that holds nothing.
+As an operator does it: `ocmt backup` as processes, then as another user in a folder that holds nothing.
+
 Slow (two database servers are made and started): it is what a backup is for.
 """
 

@@ -1,4 +1,4 @@
-"""The form of the file: what goes in comes out, and of a file that is not the one written nothing is believed."""
+"""The form of the file: what goes in comes out, and nothing else is believed."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class TestThereAndBack:
         assert (report.objects, report.secrets, report.size) == (2, 2, file.stat().st_size)
         assert report == await verify(file, PASSPHRASE)
         assert file.stat().st_mode & 0o777 == 0o600
-        assert os.listdir(file.parent) == [file.name]
+        assert list(file.parent.iterdir()) == [file]
         assert await everything(source.dsn) == before
 
         await restore(file, target)
@@ -113,7 +113,8 @@ class TestThereAndBack:
         await restore(file, target)
         found = await rows(
             target.dsn,
-            "select state, desired, lease_owner, lease_token, lease_expires_at, runtime_state::text from agents",
+            "select state, desired, lease_owner, lease_token, lease_expires_at, runtime_state::text "
+            "from agents",
         )
         assert found == [("stopped", "stopped", None, 8, None, "{}")]
         assert await rows(target.dsn, "select reason from holds") == [("operator",)]
@@ -139,7 +140,9 @@ class TestThereAndBack:
         await connection.close()
         await source.backups().create(file, PASSPHRASE)
         assert (await verify(file, PASSPHRASE)).revision == "9999"
-        with pytest.raises(SetupProblem, match=r"made by a newer OCMT \(schema 9999\): update this one first"):
+        with pytest.raises(
+            SetupProblem, match=r"made by a newer OCMT \(schema 9999\): update this one first"
+        ):
             async with open_backup(file, PASSPHRASE):
                 pass
 
@@ -174,8 +177,9 @@ class TestOneMoment:
         await restore(file, target)
         torn = await rows(
             target.dsn,
-            "select c.id from conversations c where last_seq <> (select count(*) from events where "
-            "conversation_id = c.id) or last_seq <> (select count(*) from turns where conversation_id = c.id)",
+            "select id from conversations c "
+            "where last_seq <> (select count(*) from events e where e.conversation_id = c.id) "
+            "or last_seq <> (select count(*) from turns t where t.conversation_id = c.id)",
         )
         assert torn == []
         there = await Rooms.open(target)
@@ -237,7 +241,7 @@ class TestTheFile:
         self, source: Installation, file: Path
     ) -> None:
         file.write_bytes(b"precious")
-        with pytest.raises(Conflict, match="There is a file .* already: .*--force"):
+        with pytest.raises(Conflict, match=r"There is a file .* already: .*--force"):
             await source.backups().create(file, PASSPHRASE)
         assert file.read_bytes() == b"precious"
         await source.backups().create(file, PASSPHRASE, replace=True)
@@ -248,7 +252,7 @@ class TestTheFile:
         partial.write_bytes(bytes(1_000_000))
         partial.chmod(0o644)
         await source.backups().create(file, PASSPHRASE)
-        assert os.listdir(file.parent) == [file.name]
+        assert list(file.parent.iterdir()) == [file]
         assert file.stat().st_mode & 0o777 == 0o600
         await verify(file, PASSPHRASE)
 
@@ -268,7 +272,9 @@ class TestTheFile:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, hard))
         try:
-            with pytest.raises(SetupProblem, match="cannot be written: File too large. Nothing is left of it"):
+            with pytest.raises(
+                SetupProblem, match=r"cannot be written: File too large\. Nothing is left of it"
+            ):
                 await source.backups().create(file, PASSPHRASE)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -288,7 +294,9 @@ class TestTheFile:
     async def test_a_file_that_reads_back_otherwise_gets_no_name(
         self, source: Installation, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Writer, "end_part", lambda self: self._tally.end())  # a part's end is never written
+        monkeypatch.setattr(
+            Writer, "end_part", lambda self: self._tally.end()
+        )  # a part's end is never written
         with pytest.raises(BackupDamaged):
             await source.backups().create(file, PASSPHRASE)
         assert list(file.parent.iterdir()) == []
@@ -354,7 +362,9 @@ class TestNothingIsRestoredByHalves:
         self, backup: Path, target: Installation
     ) -> None:
         whole, target.objects = target.objects, Full(room=2)
-        with pytest.raises(SetupProblem, match=r"cannot be written: No space left on device\. The database was"):
+        with pytest.raises(
+            SetupProblem, match=r"cannot be written: No space left on device\. The database was"
+        ):
             await restore(backup, target)
         await self.nothing_is_in(target)
         target.objects = whole

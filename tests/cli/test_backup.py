@@ -54,23 +54,32 @@ def test_a_backup_is_made_verified_and_restored(
 @pytest.mark.parametrize(
     ("command", "complaint"),
     [
-        ("create {folder}/file", "Nobody is here to be asked for the passphrase: name a file by --passphrase-file."),
-        ("create {folder}/file --passphrase-file {folder}/none", "cannot be read: No such file or directory."),
-        ("create {folder}/file --passphrase-file {folder}/open", "is open to other users (mode 0644): chmod 600 it."),
-        ("create {folder}/file --passphrase-file {folder}/lines", "holds more than one line."),
-        ("create {folder}/file --passphrase-file {folder}/short", "The passphrase has at least 12 characters."),
-        ("verify {folder}/none --passphrase-file {secret}", "There is no file"),
+        ("create FILE", "Nobody is here to be asked for the passphrase: name a file by --passphrase-file."),
+        ("create FILE --passphrase-file {folder}/none", "cannot be read: No such file or directory."),
+        ("create FILE --passphrase-file {folder}/open", "is open to other users (mode 0644): chmod 600 it."),
+        ("create FILE --passphrase-file {folder}/lines", "holds more than one line."),
+        ("create FILE --passphrase-file {folder}/short", "The passphrase has at least 12 characters."),
+        ("verify FILE --passphrase-file {secret}", "There is no file"),
         ("verify {secret} --passphrase-file {secret}", "This is not a backup of OCMT, or not a whole one."),
         ("restore {secret} --passphrase-file {secret}", "This is not a backup of OCMT, or not a whole one."),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_said_in_one_line(
     shell: Shell, secret: Path, tmp_path: Path, command: str, complaint: str
 ) -> None:
-    for name, content, mode in (("open", "x" * 20, 0o644), ("lines", "a\nb\n", 0o600), ("short", "abc", 0o600)):
+    for name, content, mode in (
+        ("open", "x" * 20, 0o644),
+        ("lines", "a\nb\n", 0o600),
+        ("short", "abc", 0o600),
+    ):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(mode)
-    assert shell.run("backup " + command.format(folder=tmp_path, secret=secret)) == 1
+    assert (
+        shell.run(
+            "backup " + command.replace("FILE", str(tmp_path / "file")).format(folder=tmp_path, secret=secret)
+        )
+        == 1
+    )
     assert shell.says == ""
     assert complaint in shell.complains
     assert shell.complains.count("\n") == 1

@@ -1,7 +1,7 @@
 """The database's part: every row by COPY, read in one snapshot, and written again in one transaction.
 
-No pg_dump: COPY's text is the same for all versions of the server, and the schema is made by our own migrations
-at the revision that the rows were written under, which then lead to the present one.
+No pg_dump: COPY's text is the same for all versions of the server, and the schema is made by our own
+migrations at the revision that the rows were written under, which then lead to the present one.
 """
 
 from __future__ import annotations
@@ -101,9 +101,7 @@ async def make_schema(connection: Connection, revision: str) -> None:
 
 async def load_table(connection: Connection, part: Part, rows: AsyncIterator[bytes]) -> None:
     """The rows of one part."""
-    await connection.copy_to_table(
-        part.name, source=rows, columns=list(part.columns), timeout=_TABLE_SECONDS
-    )
+    await connection.copy_to_table(part.name, source=rows, columns=list(part.columns), timeout=_TABLE_SECONDS)
 
 
 async def set_sequences(connection: Connection, data: bytes) -> None:

@@ -43,7 +43,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[BinaryIO]:
 
 
 def flush_to_disk(file: BinaryIO) -> None:
-    """Down to the disk, and out of the system's memory: what is read after this comes from the disk itself."""
+    """Down to the disk, and out of the system's memory: what is read next comes from the disk itself."""
     file.flush()
     os.fsync(file.fileno())
     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -64,8 +64,8 @@ def existing_file(path: Path) -> Iterator[BinaryIO]:
 def disk_problem(path: Path, error: OSError) -> SetupProblem:
     """What to do about a disk's error, in one line."""
     return SetupProblem(
-        f"The backup {path} cannot be written: {error.strerror or error}. Nothing is left of it; correct that, "
-        "or choose another place."
+        f"The backup {path} cannot be written: {error.strerror or error}. Nothing is left of it; correct "
+        "that, or choose another place."
     )
 
 

@@ -7,9 +7,9 @@
     content = record …,  record = kind (1) | length (4, big endian) | payload
     records = A(bout)  ( P(art)  D(ata)…  E(nd of the part) )…  Z (end of everything)
 
-The key is scrypt's of the passphrase and the salt, so every file has its own and nonces can count: counter (11)
-| last (1), the STREAM construction of https://eprint.iacr.org/2015/189. A chunk that was moved, left out, added
-or changed does not open, nor does a file that ends early. `check` tells a wrong passphrase at once.
+The key is scrypt's of the passphrase and the salt, so every file has its own and nonces can count: counter
+(11) | last (1), the STREAM construction of https://eprint.iacr.org/2015/189. A chunk that was moved, left
+out, added or changed does not open, nor does a file that ends early. `check` tells a wrong passphrase.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class About:
 
 @dataclass(frozen=True)
 class Part:
-    """What the data after this are: a table's rows (COPY's text), sequences (JSON), a secret, or an object."""
+    """What the data after this are: a table's rows (COPY's text), sequences (JSON), a secret, an object."""
 
     kind: Literal["table", "sequences", "secret", "object"]
     name: str
@@ -168,7 +168,7 @@ class Writer:
 def read_backup(read: Callable[[int], bytes], passphrase: str) -> Iterator[Item]:
     """What a file holds, in order, each part's hash checked behind it; ends after the Summary.
 
-    `read(n)`: up to n bytes of the file, fewer only at its end. Raises BackupDamaged, at the latest at the end:
+    `read(n)`: up to n bytes of the file, fewer only at its end. Raises BackupDamaged, often only at the end:
     whoever acts on an item before then acts on a file that may turn out to be incomplete.
     """
     content = _Content(_open_chunks(read, passphrase))
@@ -248,7 +248,9 @@ class _Cipher:
         try:
             return self._aead.decrypt(self._nonce(last), sealed, self._header)
         except (InvalidTag, ValueError):
-            raise _damaged(f"cannot be read from its chunk {at} on: it was changed, or its end is missing") from None
+            raise _damaged(
+                f"cannot be read from its chunk {at} on: it was changed, or its end is missing"
+            ) from None
 
     def _nonce(self, last: bool) -> bytes:
         nonce = self._count.to_bytes(11, "big") + (b"\x01" if last else b"\x00")

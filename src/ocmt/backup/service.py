@@ -1,9 +1,9 @@
 """Create, verify, restore.
 
-Which order makes the pair of database and objects consistent: the snapshot of the database is opened first, the
-objects are listed and read after it. Whoever writes objects puts them there before the row that points to them
-commits, so whatever a row of the snapshot needs was in the store when the snapshot was opened; objects are
-replaced whole, so none is read half. What came later is more than the rows know of, and harmless. What
+Which order makes the pair of database and objects consistent: the snapshot of the database is opened first,
+the objects are listed and read after it. Whoever writes objects puts them there before the row that points to
+them commits, so whatever a row of the snapshot needs was in the store when the snapshot was opened; objects
+are replaced whole, so none is read half. What came later is more than the rows know of, and harmless. What
 vanished between (pruned, or its conversation deleted) is an error only where a row of the snapshot needs it.
 The secrets are read after the snapshot, too: a key exists before anything that is sealed with it.
 """
@@ -84,8 +84,8 @@ class Backups:
     async def create(self, path: Path, passphrase: str, *, replace: bool = False) -> Report:
         """Write a backup of this moment, read it back, and give it its name.
 
-        Raises: InvalidInput for a weak passphrase, Conflict where there is such a file or where an object that is
-        needed vanished meanwhile, SetupProblem, Unavailable.
+        Raises: InvalidInput for a weak passphrase, Conflict where there is such a file or where an object
+        that is needed vanished meanwhile, SetupProblem, Unavailable.
         """
         checked_passphrase(passphrase)
         with new_file(path, replace=replace) as file:
@@ -100,10 +100,10 @@ class Backups:
     async def restore(self, backup: OpenBackup, *, force: bool = False) -> None:
         """Make this installation what the backup's was.
 
-        The database changes in one transaction. Where that fails, what was put into the stores is taken out again;
-        with `force` the stores may have held something else, which is gone then: restore again.
-        Raises: Conflict where this installation is not empty (unless `force`: all it holds is replaced) or runs,
-        SetupProblem, Unavailable.
+        The database changes in one transaction. Where that fails, what was put into the stores is taken out
+        again; with `force` the stores may have held something else, which is gone then: restore again.
+        Raises: Conflict where this installation is not empty (unless `force`: all it holds is replaced) or
+        runs, SetupProblem, Unavailable.
         """
         connection = await connect(self.dsn)
         try:
@@ -152,16 +152,16 @@ class Backups:
             needed.discard(key)
         if needed:
             raise Conflict(
-                f"The object {min(needed)} is needed, and is not in the store: it was removed meanwhile, and another "
-                "try will do, or it was lost.",
+                f"The object {min(needed)} is needed, and is not in the store: it was removed meanwhile, and "
+                "another try will do, or it was lost.",
                 detail=f"{len(needed)} objects",
             )
 
     async def _check_empty(self, connection: Connection) -> None:
         if await rows.holds_rows(connection) or await self.secrets.names() or await self.objects.list(""):
             raise Conflict(
-                "This installation is not empty. Restore into an empty data folder and database, or replace all "
-                "that is here with --force."
+                "This installation is not empty. Restore into an empty data folder and database, or replace "
+                "all that is here with --force."
             )
 
     async def _restore(self, connection: Connection, items: Iterator[Item], *, force: bool) -> None:
@@ -228,7 +228,7 @@ class Backups:
 
 @dataclass(frozen=True)
 class OpenBackup:
-    """A backup whose whole content has been read and found right. It stays open: no other file takes its place."""
+    """A backup whose whole content was read and found right; kept open, so that none takes its place."""
 
     report: Report
     file: BinaryIO
@@ -323,7 +323,11 @@ async def _database_errors() -> AsyncIterator[None]:
         raise SetupProblem(
             f"The database refuses us ({error}): use a role that owns it, or an empty database of its own."
         ) from error
-    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.SyntaxOrAccessError) as error:
+    except (
+        asyncpg.DataError,
+        asyncpg.IntegrityConstraintViolationError,
+        asyncpg.SyntaxOrAccessError,
+    ) as error:
         raise SetupProblem(
             f"The database refuses this: {error}. Nothing was changed.", detail=type(error).__name__
         ) from error
@@ -341,6 +345,6 @@ async def _restore_errors() -> AsyncIterator[None]:
         yield
     except OSError as error:
         raise SetupProblem(
-            f"The objects or secrets cannot be written: {error.strerror or error}. The database was left as it was; "
-            "correct that, then restore again."
+            f"The objects or secrets cannot be written: {error.strerror or error}. The database was left as "
+            "it was; correct that, then restore again."
         ) from error

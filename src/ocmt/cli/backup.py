@@ -14,8 +14,8 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ocmt.backup.model import checked_passphrase
 from ocmt.backup import service
+from ocmt.backup.model import checked_passphrase
 from ocmt.backup.service import Backups, Report, open_backup
 from ocmt.cli.database import open_dsn
 from ocmt.cli.output import AsJson, DataDir, print_json
@@ -44,7 +44,7 @@ async def create(
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:
-    """Put database, secrets and objects of this moment into one file, and read it back; works while all runs."""
+    """Put database, secrets and objects of this moment into one file; works while all runs."""
     passphrase = checked_passphrase(_passphrase(passphrase_file, twice=True))
     async with _backups(data, create=False) as backups:
         report = await backups.create(file, passphrase, replace=force)
@@ -118,7 +118,8 @@ def _read_passphrase(file: Path) -> str:
         raise SetupProblem(f"The passphrase file {file} cannot be read: {error.strerror}.") from error
     if stat.S_ISREG(found.st_mode) and found.st_mode & 0o077:
         raise SetupProblem(
-            f"The passphrase file {file} is open to other users (mode {found.st_mode & 0o777:04o}): chmod 600 it."
+            f"The passphrase file {file} is open to other users (mode {found.st_mode & 0o777:04o}): "
+            "chmod 600 it."
         )
     try:
         passphrase = content.decode().rstrip("\r\n")

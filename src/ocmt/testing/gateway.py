@@ -132,6 +132,11 @@ class FakeGateway:
         await asyncio.get_running_loop().sock_connect(stream, address)
         return stream
 
+    @property
+    def dead(self) -> bool:
+        """Whether it was killed, or killed itself, and has not come back."""
+        return self._dead
+
     def messages(self, session_key: str | None = None) -> list[str]:
         """What `chat.send` has brought, in order, repeated keys included."""
         sent = [params for method, params in self.received if method == "chat.send"]
