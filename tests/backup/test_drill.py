@@ -25,6 +25,7 @@ from ocmt.platform.migrations import migrate
 from ocmt.platform.objects import LocalObjects
 from ocmt.platform.secrets import LocalSecrets
 from ocmt.settings import load_settings
+from tests.conftest import FAST
 
 from .conftest import KEY, PASSPHRASE, Installation, Rooms
 
@@ -111,7 +112,7 @@ async def test_everything_is_back_on_an_empty_machine_for_another_user(
     secret.write_text(PASSPHRASE + "\n")
     secret.chmod(0o600)
     server = EmbeddedPostgres(
-        data / "postgres", binaries=postgres_binaries, log=structlog.get_logger("tests")
+        data / "postgres", binaries=postgres_binaries, log=structlog.get_logger("tests"), settings=FAST
     )
     dsn = await server.start()
     try:

@@ -124,6 +124,43 @@ class TestDamage:
             with pytest.raises(BackupDamaged):
                 read(self.FILE[:length])
 
+    def test_an_end_that_is_missing_in_whole_chunks_is_noticed_at_the_last_one(self) -> None:
+        size = (1 << CHEAP.log2_chunk) + 16
+        for length in range(HEADER_BYTES + size, len(self.FILE), size):
+            with pytest.raises(BackupDamaged, match="cannot be read from its chunk"):
+                read(self.FILE[:length])
+
+    def test_a_writer_that_errs_is_found_out(self) -> None:
+        """Who holds the key can seal anything: the manifest still has to agree."""
+
+        def a_part_that_is_not_its_entry(writer: Writer) -> None:
+            writer.part(Part("object", "x"))
+            writer._record(b"D", b"never counted")
+            writer.end_part()
+
+        def something_behind_the_end(writer: Writer) -> None:
+            writer._record_json(b"Z", writer._tally.summary())
+
+        def a_part_in_no_order(writer: Writer) -> None:
+            writer._record(b"D", b"of what?")
+
+        def a_record_without_end(writer: Writer) -> None:
+            writer._pending += b"P\xff\xff\xff\xff"
+
+        for wrong, complaint in (
+            (a_part_that_is_not_its_entry, "is not what was written: object x"),
+            (something_behind_the_end, "does not hold what its end says"),
+            (a_part_in_no_order, "is out of order"),
+            (a_record_without_end, "has a record that is too long"),
+        ):
+            file = io.BytesIO()
+            writer = Writer(file.write, PASSPHRASE, CHEAP)
+            writer.begin(ABOUT)
+            wrong(writer)
+            writer.finish()
+            with pytest.raises(BackupDamaged, match=complaint):
+                read(file.getvalue())
+
     def test_every_byte_that_is_added_is_noticed(self) -> None:
         for more in (b"\x00", self.FILE[-80:], self.FILE):
             with pytest.raises(BackupDamaged, match="was changed, or its end is missing"):

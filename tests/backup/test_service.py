@@ -18,7 +18,7 @@ import pytest
 from ocmt.backup.model import About, BackupDamaged, Part, PartEnd, Writer, read_backup
 from ocmt.backup.service import open_backup, verify
 from ocmt.chat.model import transcript_key
-from ocmt.errors import Conflict, InvalidInput, NotFound, SetupProblem
+from ocmt.errors import Conflict, InvalidInput, NotFound, SetupProblem, Unavailable
 from ocmt.platform.database import Connection
 from ocmt.platform.migrations import migrate_within, revisions, target_revision
 from ocmt.testing.objects import MemoryObjects
@@ -151,28 +151,29 @@ class TestOneMoment:
     async def test_while_writes_go_on_the_rows_are_those_of_one_moment(
         self, source: Installation, rooms: Rooms, target: Installation, file: Path
     ) -> None:
-        """A turn, its event and its conversation's number are one transaction: they are there together."""
-        anna = await rooms.move_in("anna", "hello")
+        """A turn, its event and its conversation's number are one transaction: they are there together. What
+        a row needs was in the store before it, and so it is in the backup."""
         stop = asyncio.Event()
 
         async def write() -> int:
             for number in range(100_000):
                 if stop.is_set():
                     return number
+                await source.objects.put(f"needed/{number}", b"x" * 1000)
                 user = await rooms.move_in(f"user {number}", "hello")
                 (conversation,) = await rooms.chat.conversations(user)
                 await source.objects.put(transcript_key(user, conversation.id), b"{}\n")
-                await source.objects.put(f"users/{anna}/workspace/{number}", b"x" * 1000)
+                await source.objects.put(f"passing/{number}", b"x" * 1000)
+                await source.objects.delete(f"passing/{number - 3}")
             raise AssertionError("nobody stopped us")
 
         writing = asyncio.create_task(write())
-        while not await source.objects.list(""):
+        while not await source.objects.list("passing"):
             await asyncio.sleep(0)
         report = await source.backups().create(file, PASSPHRASE)
-        at_the_end = report.objects
         stop.set()
         assert await writing > 1
-        assert at_the_end > 1
+        assert report.objects > 1
 
         await restore(file, target)
         torn = await rows(
@@ -191,6 +192,9 @@ class TestOneMoment:
         await there.database.close()
         transcripts = {key for key in await target.objects.list("") if key.endswith(".jsonl")}
         assert transcripts <= known, "no transcript without its conversation"
+        kept = {key.removeprefix("needed/") for key in await target.objects.list("needed")}
+        users = {email.split()[1] for (email,) in await rows(target.dsn, "select email from users")}
+        assert users <= kept
 
     async def test_transcripts_are_written_again_because_they_may_be_of_a_later_moment(
         self, source: Installation, rooms: Rooms, target: Installation, file: Path
@@ -221,6 +225,28 @@ class TestOneMoment:
 
         with pytest.raises(Conflict, match="The object b is needed, and is not in the store"):
             await source.backups(needed).create(file, PASSPHRASE)
+        assert list(file.parent.iterdir()) == []
+
+    async def test_another_folder_than_the_installations_own_is_noticed_by_its_lack_of_secrets(
+        self, source: Installation, rooms: Rooms, target: Installation, file: Path
+    ) -> None:
+        await rooms.move_in("anna", "hello")
+        mixed = Installation(source.dsn, target.objects, target.secrets)
+        with pytest.raises(SetupProblem, match=r"there are no secrets here: name .* by --data"):
+            await mixed.backups().create(file, PASSPHRASE)
+        assert list(file.parent.iterdir()) == []
+
+    async def test_a_database_that_goes_away_in_the_middle_leaves_no_file(
+        self, source: Installation, rooms: Rooms, file: Path
+    ) -> None:
+        async def cut_off(snapshot: Connection) -> set[str]:
+            own = await snapshot.fetchval("select pg_backend_pid()")
+            await rows(source.dsn, "select pg_terminate_backend($1, 5000)", own)
+            await snapshot.fetchval("select 1")
+            raise AssertionError("it still answers")
+
+        with pytest.raises(Unavailable, match="The database failed meanwhile; nothing was changed"):
+            await source.backups(cut_off).create(file, PASSPHRASE)
         assert list(file.parent.iterdir()) == []
 
     async def test_an_object_is_never_held_whole(self, source: Installation, file: Path) -> None:

@@ -28,6 +28,10 @@ order by sequencename;
 -- name: set_sequence$
 select setval(format('%I', :name::text)::regclass, :last_value);
 
+-- name: needs_secrets$
+-- Whether a row can be read only with one of the secrets.
+select exists (select from vault_keys);
+
 -- name: find_schema^
 -- The schema's name, quoted, and whether anything is in it.
 select quote_ident(current_schema()) as name,

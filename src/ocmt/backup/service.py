@@ -64,6 +64,14 @@ class Report:
     """Of the file, in bytes."""
 
 
+@dataclass(frozen=True)
+class _Needs:
+    """Without which the rows of a snapshot would be of no use."""
+
+    objects: frozenset[str]
+    secrets: bool
+
+
 async def _needs_none(_snapshot: Connection) -> set[str]:
     return set()
 
@@ -90,9 +98,9 @@ class Backups:
         checked_passphrase(passphrase)
         with new_file(path, replace=replace) as file:
             writer = await asyncio.to_thread(Writer, file.write, passphrase, self.cost)
-            needed = await self._write_database(writer)
-            await self._write_secrets(writer)
-            await self._write_objects(writer, needed)
+            needs = await self._write_database(writer)
+            await self._write_secrets(writer, needs)
+            await self._write_objects(writer, set(needs.objects))
             writer.finish()
             await asyncio.to_thread(flush_to_disk, file)
             return await _verified(path, file, passphrase)
@@ -115,7 +123,7 @@ class Backups:
         finally:
             await connection.close(timeout=5)
 
-    async def _write_database(self, writer: Writer) -> set[str]:
+    async def _write_database(self, writer: Writer) -> _Needs:
         connection = await connect(self.dsn)
         try:
             async with _database_errors(), connection.transaction(isolation="repeatable_read", readonly=True):
@@ -125,12 +133,21 @@ class Backups:
                 moment = self.clock.now().isoformat(timespec="seconds")
                 writer.begin(About(moment, self.program, revision))
                 await rows.write_tables(connection, writer)
-                return await self.needed_objects(connection)
+                return _Needs(
+                    objects=frozenset(await self.needed_objects(connection)),
+                    secrets=bool(await rows.queries.needs_secrets(connection)),
+                )
         finally:
             await connection.close(timeout=5)
 
-    async def _write_secrets(self, writer: Writer) -> None:
-        for name in await self.secrets.names():
+    async def _write_secrets(self, writer: Writer, needs: _Needs) -> None:
+        names = await self.secrets.names()
+        if needs.secrets and not names:
+            raise SetupProblem(
+                "The database holds what only a secret opens, and there are no secrets here: name the "
+                "installation's own data folder by --data."
+            )
+        for name in names:
             value = await self.secrets.get(name)
             if value is not None:
                 writer.part(Part("secret", name))

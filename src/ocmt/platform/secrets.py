@@ -77,7 +77,18 @@ class LocalSecrets:
 
     async def names(self) -> list[str]:
         """See Secrets."""
-        return sorted(path.name.removesuffix(_SUFFIX) for path in self._folder.glob("[!.]*" + _SUFFIX))
+        return await asyncio.to_thread(self._names)
+
+    def _names(self) -> list[str]:
+        # Not by `glob`, to which a folder that we may not read is an empty one.
+        try:
+            found = [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        # What begins with a dot is the unfinished file of somebody who writes just now.
+        return sorted(
+            name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and name[0] != "."
+        )
 
     def _ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         found = self._get(name)
