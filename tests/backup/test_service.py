@@ -196,6 +196,19 @@ class TestOneMoment:
         users = {email.split()[1] for (email,) in await rows(target.dsn, "select email from users")}
         assert users <= kept
 
+    async def test_the_objects_are_listed_only_once_the_moment_of_the_rows_is_fixed(
+        self, source: Installation, rooms: Rooms, file: Path
+    ) -> None:
+        """Else one that came between, with a row that needs it, would be missing."""
+
+        async def one_comes(snapshot: Connection) -> set[str]:
+            await source.objects.put("late", b"")
+            await make_user(rooms.database, "late")
+            assert await snapshot.fetchval("select count(*) from users") == 0
+            return {"late"}
+
+        assert (await source.backups(one_comes).create(file, PASSPHRASE)).objects == 1
+
     async def test_transcripts_are_written_again_because_they_may_be_of_a_later_moment(
         self, source: Installation, rooms: Rooms, target: Installation, file: Path
     ) -> None:
