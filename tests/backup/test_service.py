@@ -20,7 +20,7 @@ from ocmt.backup.service import open_backup, verify
 from ocmt.chat.model import transcript_key
 from ocmt.errors import Conflict, InvalidInput, NotFound, SetupProblem, Unavailable
 from ocmt.platform.database import Connection
-from ocmt.platform.migrations import migrate_within, revisions, target_revision
+from ocmt.platform.migrations import migrate, migrate_within, revisions, target_revision
 from ocmt.testing.objects import MemoryObjects
 from ocmt.vault.model import ANTHROPIC_API_KEY
 from tests.accounts import make_user
@@ -49,6 +49,10 @@ async def everything(dsn: str) -> dict[str, list[Any]]:
         dsn, "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace"
     )
     return {name: sorted(await rows(dsn, f"select t::text from {name} t")) for (name,) in names}
+
+
+async def rows_of_users(dsn: str) -> list[Any]:
+    return await rows(dsn, "select id, email from users order by id")
 
 
 class TestThereAndBack:
@@ -388,6 +392,21 @@ class TestNothingIsRestoredByHalves:
         assert [key.rpartition("/")[2] for key in await source.objects.list("")] == ["0", "1", "2"]
         assert await source.secrets.names() == ["vault-master-key"]
 
+    async def test_a_schema_without_users_is_as_empty_as_none(
+        self, backup: Path, source: Installation, rooms: Rooms, target: Installation
+    ) -> None:
+        await migrate(target.dsn)
+        await restore(backup, target)
+        assert await rows_of_users(target.dsn) == await rows_of_users(source.dsn)
+
+    async def test_the_tables_of_another_program_are_not_touched_even_when_asked(
+        self, backup: Path, target: Installation
+    ) -> None:
+        await rows(target.dsn, "create table users (name text)")
+        with pytest.raises(Conflict, match="another program's tables"):
+            await restore(backup, target, force=True)
+        assert list(await everything(target.dsn)) == ["users"]
+
     @pytest.mark.parametrize("left", ["object", "secret"])
     async def test_stores_that_are_not_empty_are_seen_as_well(
         self, backup: Path, target: Installation, left: str
@@ -454,7 +473,7 @@ class Vanishing(MemoryObjects):
 class Large(MemoryObjects):
     """Every object is 100 MiB, and nowhere."""
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         piece = bytes(1024 * 1024)
         for _ in range(100):
             yield piece

@@ -44,11 +44,11 @@ class TestObjects:
     async def test_what_is_put_in_pieces_is_got_in_pieces(self, objects: Objects) -> None:
         data = os.urandom(5_000_001)
         for whole in (data, b""):
-            await objects.put_stream("large", in_pieces(whole, 700_000))
+            await objects.put_pieces("large", in_pieces(whole, 700_000))
             assert await objects.get("large") == whole
-            assert b"".join([piece async for piece in objects.stream("large")]) == whole
+            assert b"".join([piece async for piece in objects.get_pieces("large")]) == whole
         with pytest.raises(NotFound):
-            await anext(objects.stream("nothing"))
+            await anext(objects.get_pieces("nothing"))
 
     async def test_pieces_that_end_in_an_error_leave_what_was_there(self, objects: Objects) -> None:
         await objects.put("old", b"old")
@@ -60,7 +60,7 @@ class TestObjects:
 
         for key in ("old", "new"):
             with pytest.raises(NotFound):
-                await objects.put_stream(key, broken())
+                await objects.put_pieces(key, broken())
         assert await objects.get("old") == b"old"
         assert await objects.list("") == ["old"]
 

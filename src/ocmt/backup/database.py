@@ -78,12 +78,17 @@ async def check_nobody_else(connection: Connection, clock: Clock) -> None:
         await clock.sleep(0.1)
 
 
-async def holds_rows(connection: Connection) -> bool:
-    """Whether any table has a row."""
-    for table in await tables(connection):
-        if await connection.fetchrow(table.statement + " limit 1", timeout=60) is not None:
-            return True
-    return False
+async def check_ours(connection: Connection) -> None:
+    """Raises Conflict where the schema is another program's, which we would drop."""
+    schema = await queries.find_schema(connection)
+    if schema["is_used"] and not schema["is_ours"]:
+        raise Conflict("This database holds another program's tables: restore into one of its own.")
+
+
+async def holds_users(connection: Connection) -> bool:
+    """Whether anybody lives here. A schema that was only made has rows, too: its plans."""
+    schema = await queries.find_schema(connection)
+    return bool(schema["is_used"]) and bool(await queries.has_users(connection))
 
 
 async def make_schema(connection: Connection, revision: str) -> None:

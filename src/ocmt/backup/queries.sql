@@ -33,9 +33,14 @@ select setval(format('%I', :name::text)::regclass, :last_value);
 select exists (select from vault_keys);
 
 -- name: find_schema^
--- The schema's name, quoted, and whether anything is in it.
+-- The schema's name, quoted, whether anything is in it, and whether our migrations made that.
 select quote_ident(current_schema()) as name,
-       exists (select from pg_class where relnamespace = current_schema()::regnamespace) as is_used;
+       exists (select from pg_class where relnamespace = current_schema()::regnamespace) as is_used,
+       (select count(*) = 4 from pg_class where relnamespace = current_schema()::regnamespace and relkind = 'r'
+        and relname in ('alembic_version', 'users', 'agents', 'vault_keys')) as is_ours;
+
+-- name: has_users$
+select exists (select from users);
 
 -- name: count_others$
 -- Programs of ours that are connected to this database beside this connection.

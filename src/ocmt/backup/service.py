@@ -116,6 +116,7 @@ class Backups:
         connection = await connect(self.dsn)
         try:
             await rows.check_nobody_else(connection, self.clock)
+            await rows.check_ours(connection)
             if not force:
                 await self._check_empty(connection)
             async with _restore_errors(), _database_errors():
@@ -156,7 +157,7 @@ class Backups:
 
     async def _write_objects(self, writer: Writer, needed: set[str]) -> None:
         for key in await self.objects.list(""):
-            pieces = _readable(self.objects.stream(key), key)
+            pieces = _readable(self.objects.get_pieces(key), key)
             try:
                 first = await anext(pieces, b"")
             except NotFound:
@@ -175,7 +176,7 @@ class Backups:
             )
 
     async def _check_empty(self, connection: Connection) -> None:
-        if await rows.holds_rows(connection) or await self.secrets.names() or await self.objects.list(""):
+        if await rows.holds_users(connection) or await self.secrets.names() or await self.objects.list(""):
             raise Conflict(
                 "This installation is not empty. Restore into an empty data folder and database, or replace "
                 "all that is here with --force."
@@ -220,7 +221,7 @@ class Backups:
             case "object":
                 if await self._is_of_the_moment(connection, part.name):
                     written.append(part.name)
-                    await self.objects.put_stream(part.name, data)
+                    await self.objects.put_pieces(part.name, data)
         async for _ in data:
             pass  # what was not wanted
 

@@ -33,10 +33,10 @@ class Objects(Protocol):
     async def get(self, key: str) -> bytes:
         """Raises NotFound."""
 
-    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """As `put`, of what need not fit into memory; nothing is written where the pieces end in an error."""
 
-    def stream(self, key: str) -> AsyncIterator[bytes]:
+    def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """As `get`, in pieces of about 1 MiB, all of the same version. Raises NotFound before the first."""
 
     async def delete(self, key: str) -> None:
@@ -84,14 +84,14 @@ class LocalObjects:
         except FileNotFoundError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
 
-    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """See Objects."""
         try:
             await self._store.put_async(checked_key(key), pieces, chunk_size=_PIECE, max_concurrency=1)
         except BaseError as error:
             raise _os_error(error) from error
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """See Objects."""
         try:
             found = await self._store.get_async(checked_key(key))

@@ -32,11 +32,11 @@ class MemoryObjects:
         except KeyError:
             raise NotFound("There is no such file.", detail=f"object {key!r}") from None
 
-    async def put_stream(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """See Objects."""
         await self.put(key, b"".join([piece async for piece in pieces]))
 
-    async def stream(self, key: str) -> AsyncIterator[bytes]:
+    async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """See Objects."""
         yield await self.get(key)
 
