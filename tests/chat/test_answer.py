@@ -10,7 +10,7 @@ from ocmt.platform.database import Database
 from ocmt.runtimes.base import AgentSpec
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import Die, Disconnect, Fail, FakeGateway, Hold, Retract, Say, UseTool, Wait
-from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime, MakeGateway, NeverRuntime
+from ocmt.testing.runtimes import DiesMidTurn, FakeRuntime, FlakyRuntime, MakeGateway, NeverRuntime
 from tests.agents.replica import Gateways, until
 from tests.chat.conftest import BuildOffice, Office
 
@@ -331,3 +331,20 @@ async def test_who_lost_the_lease_writes_nothing_more(
     await until(ended)
     assert await office.events(turn) == before
     assert (await office.turn(turn)).status is TurnStatus.RUNNING, "it is another replica's to end"
+
+
+@pytest.mark.parametrize(("deaths", "status"), [(1, TurnStatus.COMPLETED), (99, TurnStatus.FAILED)])
+async def test_an_agent_that_dies_mid_turn_ends_the_turn_once_whatever_happens(
+    build_office: BuildOffice,
+    clock: VirtualClock,
+    anna: UUID,
+    gateways: Gateways,
+    deaths: int,
+    status: TurnStatus,
+) -> None:
+    office = build_office(runtime=DiesMidTurn(clock, times=deaths, make_gateway=gateways.make))
+    async with office.open():
+        turn = await office.ended(await office.post(anna, "hello"))
+        events = await office.events(turn)
+    assert turn.status is status
+    assert [kind for kind in types(events) if kind in ("turn.completed", "turn.failed")] == [f"turn.{status}"]

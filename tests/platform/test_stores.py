@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,11 @@ from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.secrets import MemorySecrets
 
 pytestmark = pytest.mark.anyio
+
+
+async def in_pieces(data: bytes, size: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), size):
+        yield data[start : start + size]
 
 
 class TestObjects:
@@ -34,6 +40,29 @@ class TestObjects:
         await objects.delete(key)
         with pytest.raises(NotFound):
             await objects.get(key)
+
+    async def test_what_is_put_in_pieces_is_got_in_pieces(self, objects: Objects) -> None:
+        data = os.urandom(5_000_001)
+        for whole in (data, b""):
+            await objects.put_pieces("large", in_pieces(whole, 700_000))
+            assert await objects.get("large") == whole
+            assert b"".join([piece async for piece in objects.get_pieces("large")]) == whole
+        with pytest.raises(NotFound):
+            await anext(objects.get_pieces("nothing"))
+
+    async def test_pieces_that_end_in_an_error_leave_what_was_there(self, objects: Objects) -> None:
+        await objects.put("old", b"old")
+
+        async def broken() -> AsyncIterator[bytes]:
+            for _ in range(3):
+                yield bytes(1_500_000)
+            raise NotFound("There is no more.")
+
+        for key in ("old", "new"):
+            with pytest.raises(NotFound):
+                await objects.put_pieces(key, broken())
+        assert await objects.get("old") == b"old"
+        assert await objects.list("") == ["old"]
 
     async def test_a_folder_is_listed_with_all_below_it_and_nothing_beside_it(self, objects: Objects) -> None:
         for key in ("users/1/b", "users/1/.blobs/a", "users/10/c", "other"):
@@ -138,6 +167,13 @@ class TestSecrets:
         await secrets.delete("key")
         await secrets.delete("key")
         assert await secrets.get("key") is None
+
+    async def test_the_names_are_told_sorted(self, secrets: Secrets) -> None:
+        assert await secrets.names() == []
+        for name in ("b", "a.sealed", "c-1"):
+            await secrets.put(name, b"x")
+        await secrets.delete("c-1")
+        assert await secrets.names() == ["a.sealed", "b"]
 
     async def test_all_who_ensure_a_secret_at_once_get_the_same(self, secrets: Secrets) -> None:
         made = iter(range(100))

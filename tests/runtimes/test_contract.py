@@ -9,12 +9,23 @@ from uuid import uuid4
 import pytest
 
 from ocmt.errors import NotYet, Unavailable
+from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import SystemClock
 from ocmt.runtimes.base import AgentRuntime, AgentSpec, CanPause
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.tools import Tools
 from ocmt.testing.clock import VirtualClock
-from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime, LyingRuntime, NeverRuntime, SlowRuntime
+from ocmt.testing.gateway import FakeGateway
+from ocmt.testing.runtimes import (
+    DiesMidTurn,
+    FakeRuntime,
+    FlakyRuntime,
+    LyingRuntime,
+    NeverRuntime,
+    RefusesSuspend,
+    SlowRuntime,
+    SlowToDie,
+)
 
 from .conftest import Counter, make_runtime
 
@@ -130,3 +141,45 @@ class TestTheMisbehavingDoubles:
         assert (await runtime.observe(spec.user_id, {})).phase == "running"
         with await runtime.dial(spec.user_id, {}) as connection:
             assert connection.recv(1) == b""
+
+    async def test_slow_to_die(self, clock: VirtualClock) -> None:
+        runtime, spec = SlowToDie(clock, seconds=30), a_spec()
+        await runtime.start(spec, {})
+        for _ in range(2):
+            with pytest.raises(NotYet) as refused:
+                await runtime.stop(spec.user_id, {}, grace=0)
+            assert refused.value.retry_after == 30
+        (await runtime.dial(spec.user_id, {})).close()
+        with pytest.raises(NotYet):
+            await runtime.start(spec, {})
+        stopping = asyncio.create_task(runtime.stop(spec.user_id, {}, grace=60))
+        await clock.advance(30)
+        assert await stopping == {}
+        assert (await runtime.observe(spec.user_id, {})).phase == "absent"
+        await runtime.start(spec, {})
+        await runtime.close()
+
+    async def test_refuses_suspend(self, clock: VirtualClock) -> None:
+        async with FakeGateway(clock) as gateway:
+            runtime, spec = RefusesSuspend(clock, make_gateway=lambda _: made(gateway)), a_spec()
+            await runtime.start(spec, {})
+            assert gateway.busy
+            await runtime.close()
+
+    async def test_dies_mid_turn(self, clock: VirtualClock) -> None:
+        async with FakeGateway(clock) as gateway:
+            runtime, spec = DiesMidTurn(clock, times=1, make_gateway=lambda _: made(gateway)), a_spec()
+            await runtime.start(spec, {})
+            client = await GatewayClient.connect(gateway.dial, token=gateway.token, clock=clock, timeout=5)
+            await client.send_chat(session_key="s", message="hello", idempotency_key="k")
+            await asyncio.wait_for(client.wait_closed(), 5)
+            await client.close()
+            seen = await runtime.observe(spec.user_id, {})
+            assert (seen.phase, seen.exit_code) == ("exited", 137)
+            await runtime.start(spec, {})
+            assert (await runtime.observe(spec.user_id, {})).phase == "running"
+            await runtime.close()
+
+
+async def made(gateway: FakeGateway) -> FakeGateway:
+    return gateway

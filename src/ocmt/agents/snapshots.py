@@ -3,7 +3,7 @@
 The order of a snapshot is what makes it safe: contents, then the manifest, both read back, then the row.
 Until the row says so the generation does not exist, and what was written for it is cleared away by a later
 one. All of it happens under the agent's lease; a holder that has lost it can write objects that nobody refers
-to, and no more. See docs/decisions/0012-snapshots.md.
+to, and no more. See docs/decisions/0015-snapshots.md.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibern
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
 app.command("ocmt.cli.plans:app", name="plans", help="What agents may use and when they sleep, by plan.")
 app.command("ocmt.cli.db:app", name="db", help="Bring the database's schema up to date.")
+app.command("ocmt.cli.backup:app", name="backup", help="Everything in one encrypted file, and back from it.")
 app.command("ocmt.cli.doctor:doctor", name="doctor", help="What works on this machine, and what does not.")
 app.command("ocmt.cli.setup:setup", name="setup", help="Fetch what the agents need: Node.js, OpenClaw, …")
 

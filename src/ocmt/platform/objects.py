@@ -192,8 +192,11 @@ def _read(path: str) -> bytes | None:
 
 @contextmanager
 def _as_os_errors(key: str) -> Iterator[None]:
-    """The store's own errors are no OSErrors, except that of a missing file."""
+    """The store's own errors are no OSErrors, except a missing file; they name the system's number."""
     try:
         yield
     except BaseError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is not None:
+            raise OSError(int(number[1]), os.strerror(int(number[1])), key) from error
         raise OSError(f"object {key!r}: {error}") from error

@@ -41,6 +41,9 @@ class Secrets(Protocol):
     async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The secret; made and kept if there is none. Whoever asks at the same time gets the same one."""
 
+    async def names(self) -> list[str]:
+        """Of all secrets, sorted."""
+
 
 def checked_name(name: str) -> str:
     """The name itself. Raises InvalidInput."""
@@ -71,6 +74,21 @@ class LocalSecrets:
     async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         """See Secrets."""
         return await asyncio.to_thread(self._ensure, checked_name(name), make)
+
+    async def names(self) -> list[str]:
+        """See Secrets."""
+        return await asyncio.to_thread(self._names)
+
+    def _names(self) -> list[str]:
+        # Not by `glob`, to which a folder that we may not read is an empty one.
+        try:
+            found = [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        # What begins with a dot is the unfinished file of somebody who writes just now.
+        return sorted(
+            name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and name[0] != "."
+        )
 
     def _ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         found = self._get(name)

@@ -102,6 +102,11 @@ class FakeGateway(GatewayServer):
         """The answer to the next message that has none yet; it ends well after the last step."""
         self._scripts.append(steps)
 
+    @property
+    def dead(self) -> bool:
+        """Whether it was killed, or killed itself, and has not come back."""
+        return self._dead
+
     def messages(self, session_key: str | None = None) -> list[str]:
         """What `chat.send` has brought, in order, repeated keys included."""
         sent = [params for method, params in self.received if method == "chat.send"]

@@ -16,6 +16,7 @@ from uuid import UUID
 from ocmt.errors import NotYet, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.testing.gateway import Die, FakeGateway, Say
 
 
 class GatewayDouble(Protocol):
@@ -269,3 +270,88 @@ class LyingRuntime(FakeRuntime):
         theirs.close()
         ours.setblocking(False)
         return ours
+
+
+class SlowToDie(FakeRuntime):
+    """Its agents outlive the grace of their stop: they are gone `seconds` after they were first asked to end.
+
+    Until then a stop waits for its grace, and then says when to ask again.
+    """
+
+    def __init__(self, clock: Clock, *, seconds: float, make_gateway: MakeGateway = EchoGateway.make) -> None:
+        super().__init__(clock, make_gateway=make_gateway)
+        self._seconds = seconds
+        self._gone_at: dict[UUID, float] = {}
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime. Beside one that is dying no other starts."""
+        if spec.user_id in self._gone_at:
+            await self.stop(spec.user_id, state, grace=0)
+        return await super().start(spec, state)
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        """See SlowToDie. Raises NotYet."""
+        if user_id in self._agents:
+            gone_at = self._gone_at.setdefault(user_id, self._clock.monotonic() + self._seconds)
+            await self._clock.sleep(max(0.0, min(grace, gone_at - self._clock.monotonic())))
+            left = gone_at - self._clock.monotonic()
+            if left > 0:
+                self.calls.append(("stop", user_id))
+                raise NotYet("The agent is still ending.", retry_after=left)
+        self._gone_at.pop(user_id, None)
+        return await super().stop(user_id, state, grace=grace)
+
+    def relent(self) -> None:
+        """From now on they end at once, those that are ending as well."""
+        self._seconds = 0
+        self._gone_at.clear()
+
+    async def close(self) -> None:
+        """See AgentRuntime: in the end by force."""
+        self.relent()
+        await super().close()
+
+
+MakeFakeGateway = Callable[[AgentSpec], Awaitable[FakeGateway]]
+
+
+class RefusesSuspend(FakeRuntime):
+    """Its agents' gateways never agree to sleep: there is always something that they do."""
+
+    def __init__(self, clock: Clock, *, make_gateway: MakeFakeGateway) -> None:
+        async def make_busy(spec: AgentSpec) -> FakeGateway:
+            gateway = await make_gateway(spec)
+            gateway.busy = ["1 background task"]
+            return gateway
+
+        super().__init__(clock, make_gateway=make_busy)
+
+
+class DiesMidTurn(FakeRuntime):
+    """Its agents are killed in the middle of their first `times` answers, as by a lack of memory."""
+
+    def __init__(self, clock: Clock, *, times: int, make_gateway: MakeFakeGateway) -> None:
+        async def make(spec: AgentSpec) -> FakeGateway:
+            self._fakes[spec.user_id] = gateway = await make_gateway(spec)
+            return gateway
+
+        super().__init__(clock, make_gateway=make)
+        self._fakes: dict[UUID, FakeGateway] = {}
+        self._times = times
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime. The answer that comes next is the agent's last, as long as there are such."""
+        await self.observe(spec.user_id, state)
+        state = await super().start(spec, state)
+        if self._times > 0:
+            self._times -= 1
+            self._fakes[spec.user_id].script(Say("I was about to "), Die())
+        return state
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See AgentRuntime."""
+        agent, gateway = self._agents.get(user_id), self._fakes.get(user_id)
+        if agent is not None and agent.exit_code is None and gateway is not None and gateway.dead:
+            agent.exit_code = 137
+            agent.log += "fake gateway: killed\n"
+        return await super().observe(user_id, state)

@@ -30,3 +30,7 @@ class MemorySecrets:
         if checked_name(name) not in self.kept:
             self.kept[name] = make()
         return self.kept[name]
+
+    async def names(self) -> list[str]:
+        """See Secrets."""
+        return sorted(self.kept)

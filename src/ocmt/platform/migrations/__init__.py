@@ -46,7 +46,7 @@ async def schema_is_current(dsn: str, phase: Phase = "all") -> bool:
     """
     connection = await connect(dsn)
     try:
-        return (await _applied(connection) or "") >= target_revision(phase)
+        return (await applied_revision(connection) or "") >= target_revision(phase)
     finally:
         await connection.close(timeout=5)
 
@@ -60,17 +60,7 @@ async def migrate(dsn: str, phase: Phase = "all") -> list[str]:
     connection = await connect(dsn)
     try:
         async with connection.transaction():
-            await connection.execute(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
-            await connection.execute("set local statement_timeout = 0")
-            await connection.execute("select pg_advisory_xact_lock($1)", _LOCK, timeout=_LOCK_SECONDS + 5)
-            applied = await _applied(connection)
-            target = target_revision(phase)
-            if (applied or "") >= target:
-                return []
-            # Imports SQLAlchemy and works on text only: off the event loop.
-            script = await asyncio.to_thread(_render, applied, target)
-            await connection.execute(script, timeout=3600)
-            return [number for number, _ in revisions() if (applied or "") < number <= target]
+            return await migrate_within(connection, target_revision(phase))
     except asyncpg.LockNotAvailableError as error:
         raise Unavailable("Another process is migrating the database. Try again in a minute.") from error
     except asyncpg.PostgresError as error:
@@ -79,7 +69,24 @@ async def migrate(dsn: str, phase: Phase = "all") -> list[str]:
         await connection.close(timeout=5)
 
 
-async def _applied(connection: Connection) -> str | None:
+async def migrate_within(connection: Connection, target: str) -> list[str]:
+    """Bring the schema to that revision in the caller's transaction, if it is behind; see `migrate`.
+
+    Raises: asyncpg.LockNotAvailableError where another process migrates for over a minute.
+    """
+    await connection.execute(f"set local lock_timeout = '{_LOCK_SECONDS}s'")
+    await connection.execute("set local statement_timeout = 0")
+    await connection.execute("select pg_advisory_xact_lock($1)", _LOCK, timeout=_LOCK_SECONDS + 5)
+    applied = await applied_revision(connection)
+    if (applied or "") >= target:
+        return []
+    # Imports SQLAlchemy and works on text only: off the event loop.
+    script = await asyncio.to_thread(_render, applied, target)
+    await connection.execute(script, timeout=3600)
+    return [number for number, _ in revisions() if (applied or "") < number <= target]
+
+
+async def applied_revision(connection: Connection) -> str | None:
     """The revision that the database is at; None for an empty one."""
     if await connection.fetchval("select to_regclass('alembic_version')") is None:
         return None

@@ -1,0 +1,174 @@
+"""What the lifecycle makes of agents that do not end, do not sleep, or die while they answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from ocmt.agents.model import State
+from ocmt.errors import NotYet
+from ocmt.runtimes.base import AgentSpec, RuntimeState
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.runtimes import DiesMidTurn, RefusesSuspend, SlowToDie
+from tests.agents.replica import Gateways, Replica, time_flies, until
+
+from .test_lifecycle import MINUTE, Build, build
+
+__all__ = ["build"]
+
+pytestmark = pytest.mark.anyio
+
+
+class WatchfulSlowToDie(SlowToDie):
+    """Notes when it started agents, in seconds of the clock."""
+
+    def __init__(self, clock: VirtualClock, gateways: Gateways, *, seconds: float) -> None:
+        super().__init__(clock, seconds=seconds, make_gateway=gateways.make)
+        self.started_at: list[float] = []
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        started = await super().start(spec, state)
+        self.started_at.append(self._clock.monotonic())
+        return started
+
+
+class TestSlowToDie:
+    """A minute, where stopping gives it ten seconds."""
+
+    @pytest.fixture
+    def runtime(self, clock: VirtualClock, gateways: Gateways) -> WatchfulSlowToDie:
+        return WatchfulSlowToDie(clock, gateways, seconds=60)
+
+    @pytest.fixture
+    def replica(self, build: Build, runtime: WatchfulSlowToDie) -> Iterator[Replica]:
+        yield build(runtime)
+        runtime.relent()  # for what is still there when the test is over
+
+    async def test_it_is_stopping_until_nothing_of_it_is_left_and_only_then_stopped(
+        self, replica: Replica, anna: UUID, clock: VirtualClock
+    ) -> None:
+        await (await replica.driver(anna)).awake()
+        await replica.agents.ask_stopped(anna)
+        began = clock.monotonic()
+        with capture_logs():
+            async with time_flies(clock), replica.running():
+                await until(is_in(replica, anna, State.STOPPING))
+                assert (await replica.runtime.observe(anna, {})).phase == "running"
+                await until(is_in(replica, anna, State.STOPPED))
+        assert clock.monotonic() - began >= 60
+        assert (await replica.runtime.observe(anna, {})).phase == "absent"
+
+    async def test_who_needs_it_meanwhile_gets_a_new_one_but_never_beside_the_old(
+        self, replica: Replica, runtime: WatchfulSlowToDie, anna: UUID, clock: VirtualClock
+    ) -> None:
+        driver = await replica.driver(anna)
+        await driver.awake()
+        await replica.agents.ask_stopped(anna)
+        with capture_logs():
+            async with time_flies(clock):
+                began = clock.monotonic()
+                with pytest.raises(NotYet, match="still ending"):
+                    await driver.tick()
+                with pytest.raises(NotYet):
+                    await driver.awake()
+                assert (await replica.agents.find(anna)).state is State.STOPPING
+                async with replica.running():
+                    await replica.agents.ask_awake(anna)
+                    await until(is_in(replica, anna, State.AWAKE))
+        assert len(runtime.started_at) == 2
+        assert runtime.started_at[1] - began >= 60
+
+    async def test_a_shutdown_keeps_the_lease_until_it_runs_out_rather_than_hand_over_a_living_agent(
+        self, replica: Replica, anna: UUID, clock: VirtualClock
+    ) -> None:
+        await (await replica.driver(anna)).awake()
+        with capture_logs() as said:
+            async with time_flies(clock):
+                await replica.reconciler.close()
+        assert [line["event"] for line in said if line["log_level"] == "warning"] == [
+            "agent not closed in order"
+        ]
+        row = await replica.row(anna)
+        assert (row["state"], row["lease_owner"]) == ("awake", "a"), "the next holder clears it away first"
+
+
+class TestRefusesSuspend:
+    async def test_it_is_asked_again_and_again_and_neither_paused_nor_stopped(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(RefusesSuspend(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        asked = []
+        for _ in range(60):  # an hour: also beyond the half that stops others
+            await clock.advance(MINUTE)
+            await driver.tick()
+            received = gateways.of(anna).received
+            asked.append(sum(method == "gateway.suspend.prepare" for method, _ in received))
+        assert asked[-1] == 56, "once a minute from the fifth on"
+        assert [call for call, _ in replica.runtime.calls] == ["start"]
+        assert (await replica.agents.find(anna)).state is State.AWAKE
+        assert await driver.awake() is gateway
+
+    async def test_not_even_its_user_puts_it_to_sleep_but_a_restart_ends_it(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(RefusesSuspend(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await replica.agents.ask_stopped(anna)
+        await driver.tick()
+        assert (await replica.agents.find(anna)).state is State.AWAKE
+        await replica.agents.ask_restart(anna)
+        await driver.tick()
+        assert gateway.closed
+        assert replica.starts() == 2
+
+
+class TestDiesMidTurn:
+    async def test_its_death_is_noted_with_its_cause_and_the_next_wake_starts_another(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(DiesMidTurn(clock, times=1, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await gateway.send_chat(session_key="s", message="hello", idempotency_key="k")
+        await asyncio.wait_for(gateway.wait_closed(), 5)
+        with capture_logs() as said:
+            await driver.tick()
+        (lost,) = [line for line in said if line["event"] == "agent lost"]
+        assert (lost["phase"], lost["exit_code"]) == ("exited", 137)
+        agent = await replica.agents.find(anna)
+        assert (agent.state, agent.failures) == (State.FAILED, 1)
+        async with time_flies(clock):
+            again = await driver.awake()
+        assert again is not gateway
+        assert replica.starts() == 2
+
+    async def test_one_that_always_dies_is_given_up_until_a_person_asks(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(DiesMidTurn(clock, times=99, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        with capture_logs():
+            async with time_flies(clock):
+                for number in range(replica.policy.max_failures):
+                    gateway = await driver.awake()
+                    await gateway.send_chat(
+                        session_key=f"s{number}", message="hello", idempotency_key=f"k{number}"
+                    )
+                    await asyncio.wait_for(gateway.wait_closed(), 5)
+                    await driver.tick()
+        agent = await replica.agents.find(anna)
+        assert (agent.state, agent.failures, agent.retry_at) == (State.FAILED, 5, None)
+
+
+def is_in(replica: Replica, user_id: UUID, state: State) -> Callable[[], Awaitable[bool]]:
+    async def found() -> bool:
+        return (await replica.agents.find(user_id)).state is state
+
+    return found
