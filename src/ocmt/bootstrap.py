@@ -18,6 +18,7 @@ import aiohttp
 import structlog
 
 from ocmt.agents.admission import Admission
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
@@ -154,6 +155,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
+    snapshots = Snapshots(database, platform.objects, clock)
     ledger = Ledger(database, clock)
     vault = Vault(database, platform.secrets)
 
@@ -192,6 +194,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             clock=clock,
             policy=policy,
             admission=admission,
+            files=FileKeeper(snapshots, runtime, lease),
             starts=starts,
         )
 
@@ -259,7 +262,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         stream=EventStream(chat, database, platform.hints, clock),
         worker=worker,
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
-        snapshots=Snapshots(database, platform.objects, clock),
+        snapshots=snapshots,
     )
     return management, orchestrator
 

@@ -14,15 +14,19 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.agents.admission import Admission
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
+from ocmt.agents.snapshots import Snapshots
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
+from ocmt.platform.objects import Objects
 from ocmt.runtimes.base import AgentSpec
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import FakeGateway
+from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
 
 
@@ -86,12 +90,14 @@ class Replica:
         agents: Agents | None = None,
         owner: str = "a",
         capacity: int = 1024**4,
+        objects: Objects | None = None,
     ) -> Replica:
         agents = agents or Agents(database, clock, runtime=runtime.name)
         policy = policy or Policy()
         leases = Leases(database, table="agents", key="user_id", owner=owner)
         starts = asyncio.Semaphore(2)
         admission = Admission(capacity, clock)
+        snapshots = Snapshots(database, objects or MemoryObjects(), clock)
 
         def driver_for(lease: Lease) -> Driver:
             return Driver(
@@ -102,6 +108,7 @@ class Replica:
                 clock=clock,
                 policy=policy,
                 admission=admission,
+                files=FileKeeper(snapshots, runtime, lease),
                 starts=starts,
             )
 

@@ -13,10 +13,12 @@ from uuid import UUID
 
 from ocmt.agents import reconciler as reconciling
 from ocmt.agents.admission import Admission
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
+from ocmt.agents.snapshots import Snapshots
 from ocmt.chat import worker as working
 from ocmt.chat.answer import Answerer
 from ocmt.chat.model import Fault
@@ -27,6 +29,7 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
 from ocmt.runtimes.base import AgentSpec
+from ocmt.testing.objects import MemoryObjects
 from tests.chaos.world import WorldRuntime
 
 LEASE = timedelta(seconds=1.5)
@@ -60,6 +63,7 @@ async def run(dsn: str, path: str, owner: str) -> None:
     agents = Agents(database, clock, runtime=runtime.name)
     leases = Leases(database, table="agents", key="user_id", owner=owner, duration=LEASE)
     admission = Admission(1024**5, clock)
+    snapshots = Snapshots(database, MemoryObjects(), clock)
     starts = asyncio.Semaphore(20)
 
     def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
@@ -75,6 +79,7 @@ async def run(dsn: str, path: str, owner: str) -> None:
             clock=clock,
             policy=POLICY,
             admission=admission,
+            files=FileKeeper(snapshots, runtime, lease),
             starts=starts,
         )
 

@@ -19,6 +19,7 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
+from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
@@ -60,6 +61,7 @@ class Driver:
         clock: Clock,
         policy: Policy,
         admission: Admission,
+        files: Keeper,
         starts: asyncio.Semaphore,
     ) -> None:
         self.user_id: UUID = lease.key
@@ -70,6 +72,7 @@ class Driver:
         self._clock = clock
         self._policy = policy
         self._admission = admission
+        self._files = files
         self._starts = starts
         self._lock = asyncio.Lock()
         self._gateway: GatewayClient | None = None
@@ -288,6 +291,7 @@ class Driver:
             gateway_token = secrets.token_urlsafe(32)
             spec = replace(self._spec_of(agent, broker_token, gateway_token), repair=repair)
             try:
+                await self._files.make_ready(agent, self._show_restoring)
                 runtime_state = await self._runtime.start(spec, agent.runtime_state)
                 await self.renew(self._lease_until)
                 gateway = await wait_for_hello(
@@ -440,13 +444,27 @@ class Driver:
             gateway = self._gateway if agent.state is State.AWAKE else None
 
             async def commit(plan: Projection | None) -> bool:
-                return await self._agents.apply_stopping(agent, self.lease, plan, idle_for=idle_for)
+                return await self._commit_stop(agent, plan, idle_for)
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
             await self._end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
             await self._agents.apply(stopping, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
+
+    async def _commit_stop(self, agent: Agent, plan: Projection | None, idle_for: timedelta | None) -> bool:
+        """Its files are saved first, and only what is saved is stopped."""
+        runs = agent.state is State.AWAKE
+        if not await self._files.saved(agent, runs=runs):
+            self._leave_until = self._clock.now() + self._policy.busy_retry
+            return False
+        committed = False
+        try:
+            committed = await self._agents.apply_stopping(agent, self.lease, plan, idle_for=idle_for)
+        finally:
+            if runs and not committed:
+                await self._files.let_go(agent)
+        return committed
 
     async def _restart(self) -> None:
         async with self._hand():
@@ -505,6 +523,10 @@ class Driver:
     async def _show(self, step: str) -> None:
         self._tell(step, START_STEPS[step])
         await self._agents.apply_progress(self.lease, step, START_STEPS[step])
+
+    async def _show_restoring(self) -> None:
+        self._tell("files", "Restoring your files")
+        await self._agents.apply_progress(self.lease, "files", "Restoring your files")
 
     def _tell(self, step: str, text: str) -> None:
         self._progress = (step, text)

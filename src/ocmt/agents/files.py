@@ -1,0 +1,95 @@
+"""One agent's files under its driver's lease: right before it starts, saved before it is stopped.
+
+For runtimes whose agents' files the platform can read (`KeepsFiles`); with others there is nothing to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from ocmt.agents.model import Agent
+from ocmt.agents.restoring import SnapshotDamaged
+from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.starting import StartFailed
+from ocmt.errors import LeaseLost, LimitReached, NotFound, OcmtError
+from ocmt.platform.leases import Lease
+from ocmt.runtimes.base import AgentRuntime, CanPause, KeepsFiles
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper(Protocol):
+    """What a driver asks about its agent's files."""
+
+    async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
+        """Before a start: bring back what the newest snapshot has and this machine lacks, and what the user
+        wants back. `show` is awaited if that takes longer. Raises: StartFailed, LeaseLost, Unavailable."""
+
+    async def saved(self, agent: Agent, *, runs: bool) -> bool:
+        """Before a stop: whether all there is has been saved and read back. One that `runs` is held still for
+        it, and stays so where it was saved: `let_go` of it, or end it. Raises: LeaseLost."""
+
+    async def let_go(self, agent: Agent) -> None:
+        """It goes on after all. Raises: Unavailable."""
+
+
+class FileKeeper:
+    """See Keeper."""
+
+    def __init__(self, snapshots: Snapshots, runtime: AgentRuntime, lease: Lease) -> None:
+        self._snapshots = snapshots
+        self._runtime = runtime
+        self._lease = lease
+
+    async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
+        """See Keeper. Never starts an agent on files that are not its own latest."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return
+        files = self._runtime.files(agent.user_id, agent.slot)
+        try:
+            if (await self._snapshots.standing(agent.user_id, files)).behind:
+                await show()
+                await self._snapshots.restore(self._lease, files)
+            if await self._snapshots.restore_asked(agent.user_id) is not None:
+                await show()
+                await self._snapshots.carry_out_wish(self._lease, files, image=agent.image)
+        except (SnapshotDamaged, NotFound) as error:
+            raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
+
+    async def saved(self, agent: Agent, *, runs: bool) -> bool:
+        """See Keeper."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return True
+        files = self._runtime.files(agent.user_id, agent.slot)
+        held = runs and isinstance(self._runtime, CanPause)
+        done = False
+        try:
+            if isinstance(self._runtime, CanPause) and held:
+                await self._runtime.pause(agent.user_id, agent.runtime_state)
+            await self._snapshots.take(self._lease, files, image=agent.image)
+            done = True
+        except LeaseLost:
+            raise
+        except LimitReached as error:
+            # For ever: it would never sleep again. Its files stay on this machine, and what was saved before.
+            log.warning("agent stopped unsaved", user_id=str(agent.user_id), error=error.message)
+            done = True
+        except OcmtError as error:
+            log.warning(
+                "agent not saved, so it is not stopped",
+                user_id=str(agent.user_id),
+                error=error.message,
+                detail=error.detail,
+            )
+        finally:
+            if held and not done:
+                await self.let_go(agent)
+        return done
+
+    async def let_go(self, agent: Agent) -> None:
+        """See Keeper."""
+        if isinstance(self._runtime, KeepsFiles) and isinstance(self._runtime, CanPause):
+            await self._runtime.resume(agent.user_id, agent.runtime_state)

@@ -1,0 +1,163 @@
+"""An agent's files: saved and read back before it is stopped, brought back before it starts, never lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from ocmt.agents.model import State
+from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.starting import AgentFailed
+from ocmt.platform.database import Database, Hints
+from ocmt.runtimes.agent_files import FilesOnDisk
+from ocmt.runtimes.base import AgentSpec, RuntimeState
+from ocmt.runtimes.folders import AgentFolder
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.objects import MemoryObjects
+from ocmt.testing.runtimes import FakeRuntime
+from tests.agents.replica import Gateways, Replica
+
+pytestmark = pytest.mark.anyio
+
+MINUTE = 60.0
+
+
+class MachineRuntime(FakeRuntime):
+    """With a disk of its own, as one machine has."""
+
+    def __init__(self, clock: VirtualClock, gateways: Gateways, disk: Path) -> None:
+        super().__init__(clock, make_gateway=gateways.make)
+        self._disk = disk
+
+    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+        """See KeepsFiles."""
+        return FilesOnDisk(self._folder(user_id))
+
+    def _folder(self, user_id: UUID) -> AgentFolder:
+        return AgentFolder(self._disk / str(user_id), None)
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        self._folder(spec.user_id).prepare(spec.config, compile_cache=None)
+        return await super().start(spec, state)
+
+    def note(self, user_id: UUID) -> Path:
+        return self._disk / str(user_id) / "workspace" / "note.txt"
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+async def machines(
+    clock: VirtualClock, database: Database, hints: Hints, objects: MemoryObjects, tmp_path: Path
+) -> AsyncIterator[list[tuple[Replica, MachineRuntime]]]:
+    """Two, with one database and one object store."""
+    built = []
+    for name in ("a", "b"):
+        gateways = Gateways(clock)
+        runtime = MachineRuntime(clock, gateways, tmp_path / name)
+        replica = Replica.build(
+            clock=clock,
+            database=database,
+            hints=hints,
+            runtime=runtime,
+            gateways=gateways,
+            owner=name,
+            objects=objects,
+        )
+        built.append((replica, runtime, gateways))
+    yield [(replica, runtime) for replica, runtime, _ in built]
+    for replica, _, gateways in built:
+        await replica.reconciler.close()
+        await gateways.close()
+
+
+async def sleep(replica: Replica, user_id: UUID, clock: VirtualClock) -> None:
+    await clock.advance(30 * MINUTE)
+    await (await replica.driver(user_id)).tick()
+
+
+async def test_what_one_machine_has_saved_another_goes_on_with(
+    machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock
+) -> None:
+    (here, disk), (there, other_disk) = machines
+    driver = await here.driver(anna)
+    await driver.awake()
+    disk.note(anna).write_text("remember")
+    await sleep(here, anna, clock)
+    assert (await here.agents.find(anna)).state is State.STOPPED
+    assert ("pause", anna) in disk.calls, "held still while it was read"
+    await here.reconciler.close()
+
+    told: list[str] = []
+    await (await there.driver(anna)).awake(lambda step, _: told.append(step))
+    assert other_disk.note(anna).read_text() == "remember"
+    assert told[:2] == ["sandbox", "files"]
+
+
+async def test_what_cannot_be_saved_is_not_stopped(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    clock: VirtualClock,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, disk = machines[0]
+    driver = await here.driver(anna)
+    await driver.awake()
+    disk.note(anna).write_text("remember")
+
+    async def broken(*_: object) -> None:
+        raise OSError("the store is away")
+
+    with monkeypatch.context() as away:
+        away.setattr(objects, "put", broken)
+        away.setattr(objects, "put_if_absent", broken)
+        away.setattr(objects, "put_pieces", broken)
+        await sleep(here, anna, clock)
+    assert (await here.agents.find(anna)).state is State.AWAKE
+    assert disk.calls[-1] == ("resume", anna), "and it goes on"
+    await sleep(here, anna, clock)
+    assert (await here.agents.find(anna)).state is State.STOPPED
+
+
+async def test_an_agent_whose_files_are_damaged_does_not_wake_with_an_empty_workspace(
+    machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock, objects: MemoryObjects
+) -> None:
+    (here, disk), (there, other_disk) = machines
+    await (await here.driver(anna)).awake()
+    disk.note(anna).write_text("remember")
+    await sleep(here, anna, clock)
+    await here.reconciler.close()
+    for key in [key for key in objects.stored if "/.blobs/" in key]:
+        objects.stored[key] = b"rotten"
+
+    with pytest.raises(AgentFailed, match="damaged"):
+        await (await there.driver(anna)).awake()
+    assert (await there.agents.find(anna)).state is State.FAILED
+    assert not other_disk.note(anna).exists()
+
+
+async def test_a_user_gets_an_earlier_state_back(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    clock: VirtualClock,
+    database: Database,
+    objects: MemoryObjects,
+) -> None:
+    here, disk = machines[0]
+    snapshots = Snapshots(database, objects, clock)
+    for text in ("first", "second"):
+        await (await here.driver(anna)).awake()
+        disk.note(anna).write_text(text)
+        await sleep(here, anna, clock)
+    oldest = (await snapshots.list(anna))[-1]
+    await snapshots.ask_restore(anna, oldest.generation)
+    await (await here.driver(anna)).awake()
+    assert disk.note(anna).read_text() == "first"
+    assert len(await snapshots.list(anna)) == 3, "and the state that it replaced can come back, too"
