@@ -3,8 +3,9 @@
 import asyncio
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, NoReturn
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from starlette.routing import Route
@@ -100,6 +101,24 @@ async def test_what_one_puts_into_the_vault_nobody_else_finds(house: House) -> N
     listed = await anna.call("GET", "/api/v1/vault/items")
     assert [found["name"] for found in listed.json()["items"]] == ["anthropic_api_key"]
     assert b"sk-ant-secret" not in listed.body
+
+
+async def test_an_agents_page_tells_what_keeps_it_awake_and_what_it_has_planned(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    me = UUID((await anna.call("GET", "/api/v1/me")).json()["id"])
+    agents = house.orchestrator.agents
+    await agents.find(me)
+    await agents.hold(me, "operator", "cli", ttl=timedelta(hours=1), note="a demo")
+    (hold,) = (await anna.call("GET", "/agent")).json()["kept_awake_by"]
+    assert (hold["reason"], hold["text"]) == ("operator", "An operator keeps it awake: a demo")
+    assert (await anna.call("GET", "/agent/schedule")).json() == {
+        "jobs": [],
+        "done": [],
+        "next_run_at": None,
+        "left_out": 0,
+        "read_at": None,
+        "heartbeat": {"on": False, "turns_per_day": 0},
+    }
 
 
 async def test_only_administrators_administer(house: House) -> None:
