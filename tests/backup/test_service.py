@@ -490,3 +490,6 @@ class Full(MemoryObjects):
         if len(self.stored) == self._room:
             raise OSError(28, os.strerror(28))
         await super().put(key, data)
+
+    async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
+        await self.put(key, b"".join([piece async for piece in pieces]))

@@ -178,6 +178,10 @@ select a.snapshot_generation, s.generation, s.created_at, s.image, s.files, s.by
 from agents a left join snapshots s on s.user_id = a.user_id and s.generation = a.snapshot_generation
 where a.user_id = :user_id and a.lease_token = :lease_token;
 
+-- name: find_all_snapshots
+-- For a backup.
+select user_id, generation from snapshots;
+
 -- name: find_snapshot_times
 select generation, created_at from snapshots where user_id = :user_id;
 

@@ -9,8 +9,9 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.agents.service import CHANNEL, NOT_OURS, queries
+from ocmt.agents.snapshot_store import manifest_key
 from ocmt.errors import LeaseLost, NotFound
-from ocmt.platform.database import Database, notify
+from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
 from ocmt.platform.queries import every
 
@@ -131,3 +132,9 @@ def _snapshot(row: Any) -> Snapshot:
         row["manifest"],
         row["content"],
     )
+
+
+async def keys_of_all_manifests(connection: Connection) -> set[str]:
+    """Of all users, as that connection sees them: what a backup must hold to be of use."""
+    rows = await every(queries.find_all_snapshots(connection))
+    return {manifest_key(row["user_id"], row["generation"]) for row in rows}

@@ -25,11 +25,17 @@ AT_ONCE = 16
 """Calls under way to the store, for one agent."""
 
 
+def manifest_key(user_id: UUID, generation: int) -> str:
+    """Where the manifest of a generation lies."""
+    return f"users/{user_id}/.snapshots/{generation:08d}.json"
+
+
 class UserObjects:
     """What of the object store is one user's snapshots. Every call raises Unavailable if the store fails."""
 
     def __init__(self, objects: Objects, user_id: UUID) -> None:
         self._objects = objects
+        self._user_id = user_id
         self._top = f"users/{user_id}"
         self._calls = asyncio.Semaphore(AT_ONCE)
 
@@ -170,7 +176,7 @@ class UserObjects:
         return f"{self._top}/.blobs/{sha256}"
 
     def _manifest(self, generation: int) -> str:
-        return f"{self._top}/.snapshots/{generation:08d}.json"
+        return manifest_key(self._user_id, generation)
 
     @contextlib.asynccontextmanager
     async def _call(self, seconds: float = CALL_SECONDS) -> AsyncIterator[None]:

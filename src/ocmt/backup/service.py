@@ -197,6 +197,7 @@ class Backups:
                     await self.secrets.put(name, value)
                 if force:
                     await self._remove_others(set(written), set(secrets))
+                await self.objects.persist(written)
                 await rows.settle(connection)
         except BaseException:
             if not force:

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from ocmt.agents.snapshot_rows import keys_of_all_manifests
 from ocmt.backup import service
 from ocmt.backup.model import checked_passphrase
 from ocmt.backup.service import Backups, Report, open_backup
@@ -94,7 +95,14 @@ async def _backups(data: Path | None, *, create: bool) -> AsyncIterator[Backups]
                 f"The data folder {settings.data_dir} belongs to another user: run this as that user."
             ) from error
         secrets = LocalSecrets(settings.data_dir / "secrets")
-        yield Backups(dsn, objects, secrets, SystemClock(), program=version("ocmt"))
+        yield Backups(
+            dsn,
+            objects,
+            secrets,
+            SystemClock(),
+            program=version("ocmt"),
+            needed_objects=keys_of_all_manifests,
+        )
 
 
 def _passphrase(file: Path | None, *, twice: bool) -> str:
