@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +26,7 @@ from ocmt.agents.restoring import SnapshotDamaged
 from ocmt.agents.snapshots import Snapshots, Standing
 from ocmt.errors import LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.database import Database
-from ocmt.runtimes.agent_files import FilesOnDisk
+from ocmt.runtimes.agent_files import FilesOnDisk, FreshFolder
 from ocmt.runtimes.folders import AgentFolder
 from tests.accounts import make_user
 from tests.agents.snapshotting import Bench, lease_of, taken_over
@@ -430,6 +432,33 @@ class TestRestoring:
         bench.objects.lose(bench.manifests()[0])
         assert (await bench.take()).generation == 2
         assert (await bench.content_of())["workspace/a"] == b"precious"
+
+    async def test_a_restore_that_is_cancelled_leaves_no_thread_at_work(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.write("workspace/a", "one")
+        await bench.take()
+        entered, leave = threading.Event(), threading.Event()
+        put_in_place = FreshFolder.put_in_place
+
+        def slowly(fresh: FreshFolder) -> None:
+            entered.set()
+            leave.wait(10)
+            put_in_place(fresh)
+
+        monkeypatch.setattr(FreshFolder, "put_in_place", slowly)
+        (bench.workspace / "a").unlink()
+        restoring = asyncio.create_task(bench.restore())
+        await asyncio.to_thread(entered.wait, 10)
+        restoring.cancel()
+        assert not (await asyncio.wait([restoring], timeout=0.05))[0], "it waits for its thread"
+        leave.set()
+        with pytest.raises(asyncio.CancelledError):
+            await restoring
+        assert bench.content()["workspace/a"] == b"one"
+        assert (await bench.snapshots.standing(bench.user_id, bench.files)).behind, (
+            "and says it was cut short"
+        )
 
 
 class TestStanding:

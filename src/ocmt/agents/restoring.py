@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ocmt.agents.manifest import Manifest, Mark, parse
 from ocmt.agents.snapshot_rows import Snapshot, SnapshotRows
-from ocmt.agents.snapshot_store import UserObjects, reaching
+from ocmt.agents.snapshot_store import UserObjects, reaching, to_the_end
 from ocmt.agents.unpacking import Contents, unpack
 from ocmt.agents.uploading import all_or_first_error
 from ocmt.errors import OcmtError
@@ -86,21 +86,21 @@ async def put_in_place(
     Afterwards the folder counts as being at the newest generation. Raises: LeaseLost, Unavailable.
     """
     with reaching():
-        fresh = await asyncio.to_thread(files.fresh)
+        fresh = await to_the_end(files.fresh)
     try:
         damaged = await unpack(manifest, contents, fresh)
         if not damaged:
             newest = await rows.newest(lease)
             with reaching():
                 # In between the folder is a mixture; without a mark it is not believed.
-                await asyncio.to_thread(files.write_mark, None)
-                await asyncio.to_thread(fresh.put_in_place)
+                await to_the_end(files.write_mark, None)
+                await to_the_end(fresh.put_in_place)
                 mark = Mark(newest.generation if newest else 0)
-                await asyncio.to_thread(files.write_mark, mark.render())
+                await to_the_end(files.write_mark, mark.render())
         return damaged
     finally:
         with reaching():
-            await asyncio.to_thread(fresh.discard)
+            await to_the_end(fresh.discard)
 
 
 async def good_before(store: UserObjects, rows: SnapshotRows, user_id: UUID, generation: int) -> int | None:

@@ -13,11 +13,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from ocmt.errors import NotFound, Unavailable
 from ocmt.platform.objects import Objects
+
+T = TypeVar("T")
 
 CALL_SECONDS = 60.0
 LARGE_CALL_SECONDS = 1800.0
@@ -194,3 +197,16 @@ def reaching() -> Iterator[None]:
         raise Unavailable(
             "Your agent's saved files cannot be reached just now.", detail=repr(error), retry_after=5.0
         ) from error
+
+
+async def to_the_end(call: Callable[..., T], *given: Any) -> T:
+    """Run what blocks in a thread, and wait for its end even if cancelled: a thread cannot be stopped, and
+    nobody may start an agent or anything else on files that it still writes."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *given))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        if not work.cancelled():
+            work.exception()  # whoever cancelled does not want to know
+        raise

@@ -44,7 +44,7 @@ from ocmt.agents.restoring import (
     read_manifest,
 )
 from ocmt.agents.snapshot_rows import NO_SUCH, Snapshot, SnapshotRows
-from ocmt.agents.snapshot_store import UserObjects, reaching
+from ocmt.agents.snapshot_store import UserObjects, reaching, to_the_end
 from ocmt.agents.unpacking import Contents
 from ocmt.agents.uploading import Upload, all_or_first_error
 from ocmt.errors import InvalidInput, LeaseLost, NotFound, Unavailable
@@ -213,7 +213,7 @@ class Snapshots:
     ) -> None:
         mark = Mark(generation, remember(looked.found, hashes, looked_at_ns=looked.at_ns))
         with reaching():
-            await asyncio.to_thread(lambda: files.write_mark(mark.render()))
+            await to_the_end(lambda: files.write_mark(mark.render()))
 
     # Tidying
 
@@ -226,7 +226,7 @@ class Snapshots:
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
             with reaching():
-                await asyncio.to_thread(files.clear_away)
+                await to_the_end(files.clear_away)
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)

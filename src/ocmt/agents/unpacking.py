@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 from ocmt.agents.manifest import Entry, Manifest
-from ocmt.agents.snapshot_store import reaching
+from ocmt.agents.snapshot_store import reaching, to_the_end
 from ocmt.agents.uploading import BATCH_BYTES, BATCH_FILES, BATCHES_AT_ONCE, LARGE, all_or_first_error
 from ocmt.runtimes.base import FreshFiles
 
@@ -37,14 +37,14 @@ async def unpack(manifest: Manifest, contents: Contents, fresh: FreshFiles) -> l
     """
     folders = [(entry.path, entry.mode) for entry in manifest.entries if entry.kind == "folder"]
     with reaching():
-        await asyncio.to_thread(fresh.add_folders, folders)
+        await to_the_end(fresh.add_folders, folders)
     files = [entry for entry in manifest.entries if entry.kind == "file"]
     work = _Unpacking(contents, fresh)
     await all_or_first_error([work.run(batch) for batch in _batches(files)])
     if not work.damaged:
         links = [entry for entry in manifest.entries if entry.kind == "link"]
         with reaching():
-            await asyncio.to_thread(_add_links, fresh, links)
+            await to_the_end(_add_links, fresh, links)
     return sorted(work.damaged)
 
 
@@ -62,7 +62,7 @@ class _Unpacking:
                 return
             got = await self._contents.get_blobs([entry.sha256 or "" for entry in batch])
             with reaching():
-                await asyncio.to_thread(self._write, batch, got)
+                await to_the_end(self._write, batch, got)
 
     def _write(self, batch: Sequence[Entry], contents: Sequence[bytes | None]) -> None:
         """Blocks."""
@@ -91,7 +91,7 @@ class _Unpacking:
                 yield piece
 
         with reaching():
-            await asyncio.to_thread(self._fresh.add_file, entry.path, entry.mode, entry.mtime_ns, checked())
+            await to_the_end(self._fresh.add_file, entry.path, entry.mode, entry.mtime_ns, checked())
         if digest.hexdigest() != entry.sha256:
             self.damaged.add(entry.path)
 
