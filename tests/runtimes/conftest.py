@@ -147,9 +147,7 @@ async def docker(folder: Path, docker_image: str, broker: Counter) -> AsyncItera
     await runtime.close()
 
 
-def make_docker_runtime(
-    folder: Path, image: str, broker: Counter, *, url: str = DOCKER_URL
-) -> DockerRuntime:
+def make_docker_runtime(folder: Path, image: str, broker: Counter, *, url: str = DOCKER_URL) -> DockerRuntime:
     return DockerRuntime(
         data_dir=folder / "data",
         doors={"broker": broker.door, "egress": broker.door},

@@ -30,7 +30,8 @@ def root_file_system(*, stand_in: str | None, folders: Iterable[tuple[Path, str]
     """A tar of it. `stand_in` is the program in Node's place; `folders` go in besides, by (host, inside)."""
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as tar:
-        for name in ("tmp", "run/ocmt", "proc", "sys", "dev", "home/agent", "etc", "usr/bin"):
+        _folder(tar, "tmp", 0o1777)
+        for name in ("run/ocmt", "proc", "sys", "dev", "home/agent", "etc", "usr/bin"):
             _folder(tar, name)
         _python(tar)
         shell = Path("/bin/bash").resolve()
@@ -54,7 +55,9 @@ def _python(tar: tarfile.TarFile) -> None:
     extensions = [*library.glob("lib-dynload/*.so")]
     _programs(tar, [program], needed_by=extensions)
     tar.add(
-        library, str(library).lstrip("/"), filter=lambda one: None if _LEFT_OUT.search("/" + one.name) else one
+        library,
+        str(library).lstrip("/"),
+        filter=lambda one: None if _LEFT_OUT.search("/" + one.name) else one,
     )
     if str(program) != PYTHON:
         _link(tar, PYTHON.lstrip("/"), str(program))
@@ -74,9 +77,9 @@ def _programs(tar: tarfile.TarFile, programs: list[Path], *, needed_by: Iterable
                 known.add(name.lstrip("/"))
 
 
-def _folder(tar: tarfile.TarFile, name: str) -> None:
+def _folder(tar: tarfile.TarFile, name: str, mode: int = 0o755) -> None:
     entry = tarfile.TarInfo(name)
-    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    entry.type, entry.mode = tarfile.DIRTYPE, mode
     tar.addfile(entry)
 
 

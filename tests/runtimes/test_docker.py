@@ -111,7 +111,9 @@ async def test_it_is_hardened_as_inspected(docker: DockerRuntime) -> None:
     assert "nosuid" in host["Tmpfs"]["/tmp"]
     assert not host["PortBindings"]
     own = str(container["Config"]["User"])
-    assert own == (f"{FIRST_UID + 7}:{FIRST_UID + 7}" if os.geteuid() == 0 else f"{os.getuid()}:{os.getuid()}")
+    assert own == (
+        f"{FIRST_UID + 7}:{FIRST_UID + 7}" if os.geteuid() == 0 else f"{os.getuid()}:{os.getuid()}"
+    )
     writable = {one["Destination"] for one in container["Mounts"] if one["RW"]}
     assert writable == {
         "/home/agent", "/home/agent/workspace", "/home/agent/state", "/tmp/node-compile-cache",
@@ -362,7 +364,9 @@ class TestTheEnd:
         spec = a_spec("stubborn")
         await docker.start(spec, {})
         await inside(
-            docker, spec.user_id, "import subprocess; subprocess.Popen(['setsid', 'sleep', '600']); answer = 1"
+            docker,
+            spec.user_id,
+            "import subprocess; subprocess.Popen(['setsid', 'sleep', '600']); answer = 1",
         )
         began = time.monotonic()
         await docker.stop(spec.user_id, {}, grace=0.3)

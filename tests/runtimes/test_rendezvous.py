@@ -69,7 +69,10 @@ async def test_a_stranger_is_sent_away(folder: Path) -> None:
             assert await asyncio.to_thread(root.recv, 1) == b""
         assert not taking.done()
         with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", CALL, str(folder / NAME)], user=4242, group=4242, extra_groups=[]
+            [sys.executable, "-I", "-S", "-c", CALL, str(folder / NAME)],
+            user=4242,
+            group=4242,
+            extra_groups=[],
         ) as caller:
             async with asyncio.timeout(10):
                 connection, pid = await taking

@@ -202,7 +202,7 @@ class DockerRuntime:
         """See AgentRuntime. Starting an agent that runs, paused or not, changes nothing."""
         isolation = await self.probe()
         if isolation.level == "none":
-            raise SetupProblem(isolation.summary)
+            raise SetupProblem(isolation.summary, detail="; ".join(isolation.missing))
         async with self._lock(spec.user_id):
             if self._closed:
                 raise Unavailable("The platform is shutting down.")

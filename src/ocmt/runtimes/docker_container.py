@@ -159,7 +159,9 @@ def _mount(source: Path, target: str, read_only: bool) -> dict[str, Any]:
     return {"Type": "bind", "Source": str(source), "Target": target, "ReadOnly": read_only}
 
 
-def judge(daemon: Daemon, *, holes: Sequence[str], own_uid: bool, hardened: bool, filtered: bool) -> Isolation:
+def judge(
+    daemon: Daemon, *, holes: Sequence[str], own_uid: bool, hardened: bool, filtered: bool
+) -> Isolation:
     """What was seen from inside a container of ours, in the words that people read."""
     if holes:
         return Isolation(
