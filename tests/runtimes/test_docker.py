@@ -577,6 +577,8 @@ class TestADaemonThatGoesAway:
         assert await inside(runtime, spec.user_id, "answer = 2") == 2
         with pytest.raises(Unavailable):
             await runtime.pause(spec.user_id, {})
+        await runtime.resume(spec.user_id, {})
+        assert await inside(runtime, spec.user_id, "answer = 3") == 3
         with pytest.raises(Unavailable):
             await runtime.stop(spec.user_id, {}, grace=0.2)
         assert (await runtime.observe(spec.user_id, {})).phase != "absent"

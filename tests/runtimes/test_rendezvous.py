@@ -14,7 +14,15 @@ import pytest
 from ocmt.runtimes.rendezvous import NAME, Rendezvous
 
 pytestmark = pytest.mark.anyio
-CALL = "import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1]); s.recv(1)"
+CALL = """
+import os, socket, sys
+os.setgroups([])
+os.setgid(4242)
+os.setuid(4242)
+caller = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+caller.connect(sys.argv[1])
+caller.recv(1)
+"""
 
 
 def a_caller(folder: Path) -> socket.socket:
@@ -24,13 +32,12 @@ def a_caller(folder: Path) -> socket.socket:
 
 
 async def test_the_first_call_is_taken_and_the_name_is_gone(folder: Path) -> None:
-    with Rendezvous(folder, None) as rendezvous:
-        with a_caller(folder) as caller:
-            connection, pid = await rendezvous.taken()
-            assert pid == os.getpid()
-            caller.send(b"hello")
-            assert connection.recv(5) == b"hello"
-            connection.close()
+    with Rendezvous(folder, None) as rendezvous, a_caller(folder) as caller:
+        connection, pid = await rendezvous.taken()
+        assert pid == os.getpid()
+        caller.send(b"hello")
+        assert connection.recv(5) == b"hello"
+        connection.close()
     assert list(folder.iterdir()) == []
     rendezvous.close()
 
@@ -68,12 +75,7 @@ async def test_a_stranger_is_sent_away(folder: Path) -> None:
             root.settimeout(5)
             assert await asyncio.to_thread(root.recv, 1) == b""
         assert not taking.done()
-        with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", CALL, str(folder / NAME)],
-            user=4242,
-            group=4242,
-            extra_groups=[],
-        ) as caller:
+        with subprocess.Popen([sys.executable, "-I", "-S", "-c", CALL, str(folder / NAME)]) as caller:
             async with asyncio.timeout(10):
                 connection, pid = await taking
             assert pid == caller.pid

@@ -47,7 +47,10 @@ class Channel:
         self._loop.add_reader(end.fileno(), self._readable)
 
     def send(self, body: dict[str, object], attached: int | None = None) -> None:
-        """The descriptor stays the caller's. Raises: Unavailable where the supervisor is gone or has stopped reading."""
+        """The descriptor stays the caller's.
+
+        Raises: Unavailable where the supervisor is gone or has stopped reading.
+        """
         data = json.dumps(body).encode()
         if len(data) > MAX_MESSAGE:
             raise Unavailable("The agent's environment is too large.", detail=f"{len(data)} bytes")

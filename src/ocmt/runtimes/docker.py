@@ -140,8 +140,8 @@ class DockerRuntime:
             )
         if not await self._engine.has_image(self._image):
             raise SetupProblem(
-                f"Docker has no image {self._image}: build it with "
-                f"`docker build -t {self._image} -f agent/Dockerfile .`, or name another with OCMT_AGENT_IMAGE."
+                f"Docker has no image {self._image}: build it with `docker build -t {self._image} "
+                "-f agent/Dockerfile .`, or name another with OCMT_AGENT_IMAGE."
             )
         for leftover in await self._engine.labelled(f"{LABEL}={self._label}"):
             self._log.info("container_of_an_earlier_run_ended", container=leftover)
@@ -329,7 +329,8 @@ class DockerRuntime:
             if agent is not None:
                 try:
                     async with asyncio.timeout(grace + END_LIMIT):
-                        await self._go_on(user_id, agent)
+                        with contextlib.suppress(OcmtError):  # then it is killed, frozen or not
+                            await self._go_on(user_id, agent)
                         await agent.end(grace)
                 except TimeoutError as error:
                     raise Unavailable(
@@ -370,10 +371,22 @@ class DockerRuntime:
             try:
                 await self._engine.pause(self._bodies[user_id].number)
             except OcmtError as error:
-                with contextlib.suppress(OcmtError):
-                    await self._go_on(user_id, agent)
+                await self._undo_pause(user_id, agent)
                 raise Unavailable("The agent cannot be held still.", detail=error.detail) from error
             return self._state(user_id)
+
+    async def _undo_pause(self, user_id: UUID, agent: Supervised) -> None:
+        """After a pause that may or may not have come to Docker: where Docker cannot be asked, who answers is
+        not frozen. Else it counts as paused, until a later `resume` or `stop` gets through.
+        """
+        with contextlib.suppress(OcmtError):
+            await self._go_on(user_id, agent)
+            return
+        agent.paused = False
+        try:
+            (await agent.dial()).close()
+        except Unavailable:
+            agent.paused = True
 
     async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
         """See CanPause. Raises: Unavailable where there is no agent, or Docker does not answer."""

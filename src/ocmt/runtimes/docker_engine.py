@@ -1,5 +1,5 @@
-"""Docker's API (and podman's, which is the same) as far as agents need it: every call with a time limit, every
-fault one of our errors. The only place that knows aiodocker.
+"""Docker's API (and podman's, which is the same) as far as agents need it: every call with a time limit,
+every fault one of our errors. The only place that knows aiodocker.
 """
 
 from __future__ import annotations

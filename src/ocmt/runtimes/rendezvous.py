@@ -1,4 +1,4 @@
-"""Where the platform waits for a supervisor that can inherit nothing: a unix socket in a folder of an agent's.
+"""Where the platform waits for a supervisor that can inherit nothing: a unix socket in an agent's folder.
 
 It is the platform that listens, in a folder that it alone writes (the agent sees it read-only); it never
 connects to a path. One call is taken, before anything of the agent's runs; then the name is gone.

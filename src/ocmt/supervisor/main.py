@@ -1,16 +1,17 @@
 """The small program beside OpenClaw inside the sandbox: it starts the gateway, hands sockets out, stops it.
 
 It runs as `python -I -S main.py CONTROL`, imports the standard library only and talks to the platform over a
-SOCK_SEQPACKET socket: one JSON object a message, at most one file descriptor with it. CONTROL is the number of
-an inherited descriptor or, in a container, the path at which the platform waits for one to call. Until the
+SOCK_SEQPACKET socket: one JSON object a message, at most one file descriptor with it. CONTROL is the number
+of an inherited descriptor or, in a container, the path at which the platform waits for one to call. Until the
 gateway runs nothing untrusted has run here; that is why the listeners are made, handed over and closed before
 that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not being dumpable. When the platform
 goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
 
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
-"processes", "filter"?} and, where it was not inherited, the pipe for all output · {"op": "dial", "id"} · {"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "hardened"} ·
-{"event": "listener", "name"} + fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected",
-"id"} + fd · {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
+"processes", "filter"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
+{"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "hardened"} · {"event": "listener", "name"}
++ fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd · {"event":
+"refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
 """
 
 from __future__ import annotations
