@@ -29,7 +29,7 @@ from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.supervised import Closer
 from ocmt.runtimes.tools import Tools, find_tools, own_python
 
-from .docker_image import answers, make_image, remove_image, root_file_system
+from .docker_image import answers, make_image, remove_image
 
 DOCKER_URL = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
@@ -127,15 +127,19 @@ def make_runtime(folder: Path, tools: Tools, broker: Counter, view: View) -> San
     )
 
 
-@pytest.fixture(scope="session")
-def docker_image() -> Iterator[str]:
-    """An image with the stand-in, on the daemon of this machine."""
+def need_docker() -> None:
+    """Skip the test where no daemon runs."""
     if not asyncio.run(answers(DOCKER_URL)):
         pytest.skip(
             f"no Docker answers at {DOCKER_URL}: start dockerd, or name another socket with DOCKER_HOST"
         )
-    stand_in = (Path(__file__).parent / "stand_in.py").read_text()
-    image = asyncio.run(make_image(DOCKER_URL, root_file_system(stand_in=stand_in)))
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> Iterator[str]:
+    """An image with the stand-in, on the daemon of this machine."""
+    need_docker()
+    image = asyncio.run(make_image(DOCKER_URL, (Path(__file__).parent / "stand_in.py").read_text()))
     yield image
     asyncio.run(remove_image(DOCKER_URL, image))
 

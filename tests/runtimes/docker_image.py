@@ -11,14 +11,16 @@ import re
 import subprocess
 import sysconfig
 import tarfile
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import aiohttp
 
 from ocmt.runtimes.bubblewrap import SUPERVISOR
-from ocmt.runtimes.tools import own_python
+from ocmt.runtimes.tools import Tools, own_python
 
 _LEFT_OUT = re.compile(
     r"/(__pycache__|test|tests|site-packages|idlelib|tkinter|turtledemo|ensurepip|lib2to3|config-[^/]*)(/|$)"
@@ -26,9 +28,9 @@ _LEFT_OUT = re.compile(
 PYTHON = "/usr/bin/python3"
 
 
-def root_file_system(*, stand_in: str | None, folders: Iterable[tuple[Path, str]] = ()) -> io.BytesIO:
-    """A tar of it. `stand_in` is the program in Node's place; `folders` go in besides, by (host, inside)."""
-    raw = io.BytesIO()
+def root_file_system(content: Tools | str) -> IO[bytes]:
+    """A tar of it, in a temporary file: with that Node and OpenClaw, or that program in Node's place."""
+    raw = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked for it closes it
     with tarfile.open(fileobj=raw, mode="w") as tar:
         _folder(tar, "tmp", 0o1777)
         for name in ("run/ocmt", "proc", "sys", "dev", "home/agent", "etc", "usr/bin"):
@@ -39,11 +41,13 @@ def root_file_system(*, stand_in: str | None, folders: Iterable[tuple[Path, str]
         _link(tar, "bin", "usr/bin")
         _link(tar, "usr/bin/sh", shell.name)
         tar.add(SUPERVISOR, "supervisor/main.py")
-        if stand_in is not None:
-            _file(tar, "opt/node/bin/node", f"#!{PYTHON} -IS\n{stand_in}", 0o755)
+        if isinstance(content, str):
+            _file(tar, "opt/node/bin/node", f"#!{PYTHON} -IS\n{content}", 0o755)
             _file(tar, "opt/openclaw/node_modules/openclaw/openclaw.mjs", "", 0o644)
-        for host, inside in folders:
-            tar.add(host, inside.lstrip("/"))
+        else:
+            _programs(tar, [], needed_by=[content.node])
+            _file(tar, "opt/node/bin/node", content.node.read_bytes(), 0o755)
+            tar.add(content.openclaw, "opt/openclaw")
     raw.seek(0)
     return raw
 
@@ -96,7 +100,7 @@ def _file(tar: tarfile.TarFile, name: str, content: str | bytes, mode: int) -> N
     tar.addfile(entry, io.BytesIO(data))
 
 
-async def _ask(url: str, method: str, path: str, body: io.BytesIO | None = None) -> int:
+async def _ask(url: str, method: str, path: str, body: IO[bytes] | None = None) -> int:
     connector = aiohttp.UnixConnector(url.removeprefix("unix://"))
     async with (
         aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=100)) as session,
@@ -114,10 +118,11 @@ async def answers(url: str) -> bool:
         return False
 
 
-async def make_image(url: str, tar: io.BytesIO) -> str:
-    """The name of a new image of that content, `ocmt-test:…`."""
+async def make_image(url: str, content: Tools | str) -> str:
+    """The name of a new image of that content (see `root_file_system`), `ocmt-test:…`."""
     tag = uuid4().hex[:12]
-    assert await _ask(url, "POST", f"/images/create?fromSrc=-&repo=ocmt-test&tag={tag}", tar) == 200
+    with root_file_system(content) as tar:
+        assert await _ask(url, "POST", f"/images/create?fromSrc=-&repo=ocmt-test&tag={tag}", tar) == 200
     return f"ocmt-test:{tag}"
 
 

@@ -41,7 +41,7 @@ CALL_LIMIT = 20.0
 START_LIMIT = 30.0
 """From there to the gateway's process, and its end where there is none."""
 PROBE_LIMIT = 20.0
-CLOSE_GRACE = 4.0
+CLOSE_GRACE = 3.5
 END_LIMIT = 3.0
 """Seconds that Docker has, beyond the agent's own grace, to say that a container has ended."""
 RETRY_END = 0.5
