@@ -119,11 +119,11 @@ async def answers(url: str) -> bool:
 
 
 async def make_image(url: str, content: Tools | str) -> str:
-    """The name of a new image of that content (see `root_file_system`), `ocmt-test:…`."""
-    tag = uuid4().hex[:12]
+    """The name of a new image of that content (see `root_file_system`), `ocmt-test-…`."""
+    name = f"ocmt-test-{uuid4().hex[:12]}"  # podman's import knows no tags
     with root_file_system(content) as tar:
-        assert await _ask(url, "POST", f"/images/create?fromSrc=-&repo=ocmt-test&tag={tag}", tar) == 200
-    return f"ocmt-test:{tag}"
+        assert await _ask(url, "POST", f"/images/create?fromSrc=-&repo={name}", tar) == 200
+    return name
 
 
 async def remove_image(url: str, image: str) -> None:

@@ -63,11 +63,13 @@ async def test_it_runs_under_uvloop_too(folder: Path, docker_image: str, broker:
     async def life() -> None:
         runtime = make_docker_runtime(folder, docker_image, broker)
         spec = a_spec()
-        await runtime.start(spec, {})
-        assert await inside(runtime, spec.user_id, "answer = 1") == 1
-        await runtime.pause(spec.user_id, {})
-        await runtime.resume(spec.user_id, {})
-        await runtime.close()
+        try:
+            await runtime.start(spec, {})
+            assert await inside(runtime, spec.user_id, "answer = 1") == 1
+            await runtime.pause(spec.user_id, {})
+            await runtime.resume(spec.user_id, {})
+        finally:
+            await runtime.close()
 
     def run() -> None:
         uvloop.run(life())
@@ -617,8 +619,8 @@ async def test_the_level_is_found_by_running_a_container(docker: DockerRuntime) 
 
 
 async def test_a_missing_image_is_said_in_one_line(folder: Path, docker_image: str, broker: Counter) -> None:
-    runtime = make_docker_runtime(folder, "ocmt-test:never", broker)
-    with pytest.raises(SetupProblem, match="docker build -t ocmt-test:never") as caught:
+    runtime = make_docker_runtime(folder, "ocmt-test-never", broker)
+    with pytest.raises(SetupProblem, match="docker build -t ocmt-test-never") as caught:
         await runtime.probe()
     assert "\n" not in caught.value.message
     await runtime.close()

@@ -104,8 +104,9 @@ class TestWhatIsSoAlready:
         await engine.unpause("x")
         assert await engine.end("x") == 137
 
-    async def test_paused_twice(self, engine: Engine, daemon: Daemon) -> None:
-        daemon.says(409, "Container x is already paused")
+    @pytest.mark.parametrize("status", [409, 500])  # Docker, podman
+    async def test_paused_twice(self, engine: Engine, daemon: Daemon, status: int) -> None:
+        daemon.says(status, "Container x is already paused")
         await engine.pause("x")
         daemon.says(409, "Container x is not running")
         with pytest.raises(Conflict):

@@ -63,7 +63,7 @@ class Engine:
         try:
             async with self._asking("pause a container") as docker:
                 await docker.containers.container(container).pause()
-        except Conflict as error:
+        except (Conflict, Unavailable) as error:  # podman says so with status 500
             if "already paused" not in (error.detail or ""):
                 raise
 
