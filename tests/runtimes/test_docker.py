@@ -21,6 +21,7 @@ import uvloop
 
 from ocmt.errors import NotYet, SetupProblem, Unavailable
 from ocmt.runtimes import docker as docker_module
+from ocmt.runtimes import supervised
 from ocmt.runtimes.base import CanPause, Observation
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.docker_container import USER_LABEL
@@ -616,6 +617,14 @@ async def test_the_level_is_found_by_running_a_container(docker: DockerRuntime) 
     assert any("no network" in line for line in isolation.guarantees)
     assert any("second filter" in line for line in isolation.guarantees)
     assert isolation is await docker.probe()
+
+
+async def test_an_image_of_another_version_is_said_in_one_line(
+    docker: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised, "PROTOCOL", -1)
+    with pytest.raises(SetupProblem, match="build it again"):
+        await docker.probe()
 
 
 async def test_a_missing_image_is_said_in_one_line(folder: Path, docker_image: str, broker: Counter) -> None:

@@ -87,3 +87,12 @@ def test_the_image_has_a_node_that_openclaw_accepts() -> None:
     for name in ("agent/Dockerfile", "deploy/Dockerfile"):
         (version,) = re.findall(r"^FROM node:([\d.]+)-", (PROJECT / name).read_text(), re.MULTILINE)
         assert accepted(version)
+
+
+def test_the_compose_file_names_settings_that_there_are() -> None:
+    from ocmt.settings import Settings
+
+    compose = (PROJECT / "deploy" / "compose.yaml").read_text()
+    names = set(re.findall(r"^ +OCMT_(\w+):", compose, re.MULTILINE))
+    assert {"RUNTIME", "DATA_DIR"} <= names
+    assert {name.lower() for name in names} <= set(Settings.model_fields)

@@ -98,7 +98,7 @@ def test_it_imports_the_standard_library_only() -> None:
 
 
 def test_doors_are_handed_over_before_the_gateway_runs_and_kept_by_nobody_inside(platform: Platform) -> None:
-    assert platform.hear() == ({"event": "hello", "hardened": True}, [])
+    assert platform.hear() == ({"event": "hello", "protocol": main.PROTOCOL, "hardened": True}, [])
     platform.start("serve")
     message, (listener,) = platform.hear()
     with listener:
@@ -221,7 +221,7 @@ class TestInAContainer:
 
     def test_it_calls_and_writes_where_it_is_told(self, called: tuple[Platform, Path]) -> None:
         platform, _ = called
-        assert platform.hear() == ({"event": "hello", "hardened": True}, [])
+        assert platform.hear() == ({"event": "hello", "protocol": main.PROTOCOL, "hardened": True}, [])
         code = "import os, sys; print(len(os.listdir('/proc/self/fd'))); print('oh', file=sys.stderr)"
         assert sorted(self.start(platform, code).split()) == ["4", "oh"]  # 0, 1, 2 and the listing
         assert platform.hear_until("exited")["code"] == 0

@@ -26,7 +26,7 @@ from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
 from ocmt.runtimes.docker_container import LABEL, PYTHON, Daemon, OwnFiles, describe, judge, read_about
-from ocmt.runtimes.docker_engine import CALL_TIMEOUT, Engine
+from ocmt.runtimes.docker_engine import CALL_TIMEOUT, Container, Engine
 from ocmt.runtimes.folders import FIRST_UID, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.probe import PROBE_SCRIPT, find_holes
@@ -44,42 +44,6 @@ PROBE_LIMIT = 20.0
 CLOSE_GRACE = 3.5
 END_LIMIT = 3.0
 """Seconds that Docker has, beyond the agent's own grace, to say that a container has ended."""
-RETRY_END = 0.5
-KILLED = 137
-
-
-class Container:
-    """The body of an agent that lives in a container: what runs in it ends with it."""
-
-    def __init__(self, engine: Engine, number: str, pid: int) -> None:
-        """`number` is Docker's id of it, `pid` the supervisor's, 0 where it is not visible from here."""
-        self.number = number
-        self.pid = pid
-        self._engine = engine
-        self._doomed = asyncio.Event()
-        self._given_up = asyncio.Event()
-
-    def greeted(self) -> None:
-        """Nothing to note: the container is known by its id."""
-
-    def kill(self) -> None:
-        """Also the answer to the end of the control channel, so that every end is noticed."""
-        self._doomed.set()
-
-    def give_up(self) -> None:
-        """Ask Docker no longer: the platform ends, and its next start removes what is left."""
-        self._given_up.set()
-        self._doomed.set()
-
-    async def ended(self) -> int:
-        """See Body. Asks Docker again and again where it does not answer."""
-        await self._doomed.wait()
-        while not self._given_up.is_set():
-            with contextlib.suppress(OcmtError):
-                return await self._engine.end(self.number)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._given_up.wait(), RETRY_END)
-        return KILLED
 
 
 class DockerRuntime:

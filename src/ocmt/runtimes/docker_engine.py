@@ -5,6 +5,7 @@ every fault one of our errors. The only place that knows aiodocker.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT = 10.0
 """Seconds for a call; on a quiet machine none takes a second."""
+RETRY_END = 0.5
+"""Seconds between two attempts to have a container's end confirmed."""
+KILLED = 137
 _NO_CONNECTION = 900
 """aiodocker's own status for a daemon that cannot be reached."""
 
@@ -93,7 +97,7 @@ class Engine:
                         raise
                 code = int((await found.wait())["StatusCode"])
         except NotFound:
-            return 137
+            return KILLED
         await self.remove(container)
         return code
 
@@ -174,6 +178,40 @@ class Engine:
             "another with OCMT_DOCKER_URL.",
             detail=repr(error),
         )
+
+
+class Container:
+    """The body of an agent that lives in a container: what runs in it ends with it."""
+
+    def __init__(self, engine: Engine, number: str, pid: int) -> None:
+        """`number` is Docker's id of it, `pid` the supervisor's, 0 where it is not visible from here."""
+        self.number = number
+        self.pid = pid
+        self._engine = engine
+        self._doomed = asyncio.Event()
+        self._given_up = asyncio.Event()
+
+    def greeted(self) -> None:
+        """Nothing to note: the container is known by its id."""
+
+    def kill(self) -> None:
+        """Also the answer to the end of the control channel, so that every end is noticed."""
+        self._doomed.set()
+
+    def give_up(self) -> None:
+        """Ask Docker no longer: the platform ends, and its next start removes what is left."""
+        self._given_up.set()
+        self._doomed.set()
+
+    async def ended(self) -> int:
+        """See Body. Asks Docker again and again where it does not answer."""
+        await self._doomed.wait()
+        while not self._given_up.is_set():
+            with contextlib.suppress(OcmtError):
+                return await self._engine.end(self.number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._given_up.wait(), RETRY_END)
+        return KILLED
 
 
 def docker_error() -> type[DockerError]:

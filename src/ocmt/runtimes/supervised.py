@@ -19,10 +19,11 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.errors import NotYet, Unavailable
+from ocmt.errors import NotYet, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.channel import Channel, Misbehaviour, checked_socket
 from ocmt.runtimes.output import Output
+from ocmt.supervisor.main import PROTOCOL
 
 START_TIMEOUT = 20.0
 """Seconds from the spawn to the gateway's process; it takes 0.1 on a quiet machine."""
@@ -118,6 +119,8 @@ class Supervised:
         self.exit_code: int | None = None
         self.paused = False
         self.hardened = False
+        self._foreign = False
+        """Whether the supervisor speaks another version of the protocol."""
         self._order = order
         self._doors = doors
         self._clock = clock
@@ -133,7 +136,8 @@ class Supervised:
         """Spawn it and have the gateway started.
 
         `spawn` runs in this thread (the death of the spawning thread would end the sandbox).
-        Raises: Unavailable where the sandbox could not be started; nothing is left then.
+        Raises: Unavailable where the sandbox could not be started, SetupProblem where its supervisor is of
+        another version; nothing is left then.
         """
         try:
             spawned = spawn()
@@ -195,7 +199,7 @@ class Supervised:
         elif event == "refused":
             self._refused(message.get("id"))
         elif event == "hello" and self.step == "sandbox":
-            self._greet(message.get("hardened") is True)
+            self._greet(message)
         elif event == "spawned" and self.step == "files":
             self.step = "gateway"
             self._spawned.set()
@@ -208,9 +212,12 @@ class Supervised:
         else:
             raise _misbehaviour(f"an unexpected {event[:40]!r}")
 
-    def _greet(self, hardened: bool) -> None:
+    def _greet(self, message: dict[str, Any]) -> None:
         """The supervisor runs, nothing of the agent's yet."""
-        self.hardened = hardened
+        self.hardened = message.get("hardened") is True
+        self._foreign = message.get("protocol") != PROTOCOL
+        if self._foreign:
+            self._body.kill()
         self.step = "files"
         self._body.greeted()
 
@@ -311,6 +318,10 @@ class Supervised:
     # Doors
 
     async def _open_doors(self) -> None:
+        if self._foreign:
+            raise SetupProblem(
+                "The agents' image is of another version of OCMT: build it again.", detail=self.failure()
+            )
         if self.ended:
             raise Unavailable("The agent's sandbox did not start.", detail=self.failure())
         for name in self._order.doors:

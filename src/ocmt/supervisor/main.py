@@ -9,9 +9,9 @@ goes away, or when the gateway ends, it ends too, and the sandbox's process name
 
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
 "processes", "filter"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
-{"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "hardened"} · {"event": "listener", "name"}
-+ fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd · {"event":
-"refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
+{"op": "stop", "grace"}. Supervisor → platform: {"event": "hello", "protocol", "hardened"} · {"event":
+"listener", "name"} + fd · {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd ·
+{"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ import socket
 import sys
 import time
 
+PROTOCOL = 1
+"""Raised with every change of the messages: an image may be older than the platform, or newer."""
 MAX_MESSAGE = 64 * 1024
 POLL_SECONDS = 0.02
 """Between two attempts to connect, while somebody waits for a connection."""
@@ -84,7 +86,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the gateway's exit code, 128 + N if signal N ended it."""
-        self._send({"event": "hello", "hardened": _harden()})
+        self._send({"event": "hello", "protocol": PROTOCOL, "hardened": _harden()})
         while True:
             ready = {fd for fd, _ in self._poll.poll(self._timeout())}
             if self._control.fileno() in ready and not self._receive():
