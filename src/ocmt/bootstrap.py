@@ -47,6 +47,7 @@ from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets, Secrets
 from ocmt.runtimes.base import AgentRuntime, AgentSpec
+from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import find_tools
@@ -313,7 +314,7 @@ def _mail(settings: Settings, data: Path, announce: Announce) -> Mail:
 
 def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
     settings = platform.settings
-    if settings.runtime != "sandbox":
+    if settings.runtime == "process":
         raise SetupProblem(
             f"The runtime {settings.runtime} is not there yet: use `sandbox`, the default. "
             "`ocmt doctor` tells what it needs on this machine."
@@ -323,10 +324,20 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
     async def broker_door(user_id: UUID, listener: socket.socket) -> Closer:
         return await serve_on(listener, broker.app(user_id=user_id))
 
+    doors = {"broker": broker_door, "egress": egress.door}
+    if settings.runtime == "docker":
+        return DockerRuntime(
+            data_dir=settings.data_dir.resolve(),
+            doors=doors,
+            clock=platform.clock,
+            log=structlog.get_logger("ocmt.runtimes.docker"),
+            url=settings.docker_url,
+            image=settings.agent_image,
+        )
     return SandboxRuntime(
         data_dir=settings.data_dir.resolve(),
         tools=find_tools(settings.cache_dir),
-        doors={"broker": broker_door, "egress": egress.door},
+        doors=doors,
         clock=platform.clock,
         log=structlog.get_logger("ocmt.runtimes.sandbox"),
         view=platform.paths.view,

@@ -66,6 +66,13 @@ class Settings(BaseSettings):
     database_pool: int = Field(default=10, ge=2)
 
     runtime: Literal["sandbox", "docker", "process"] = "sandbox"
+    docker_url: str = Field(
+        default="unix:///var/run/docker.sock",
+        validation_alias=_alias("OCMT_DOCKER_URL", "DOCKER_HOST", "docker_url"),
+    )
+    """Of the runtime docker: the socket of Docker or podman on this machine."""
+    agent_image: str = "ocmt-agent"
+    """Of the runtime docker: the image that agents run, built from agent/Dockerfile."""
     agent_pause_after: Duration = timedelta(minutes=5)
     agent_stop_after: Duration = timedelta(minutes=30)
     agent_page_out_after: Duration = timedelta(seconds=60)

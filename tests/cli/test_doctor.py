@@ -41,6 +41,16 @@ def test_json_has_the_same_checks(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(check["ok"] or check["advice"] for check in checks)
 
 
+def test_with_docker_it_looks_at_docker_instead_of_sandboxes(tmp_path: Path) -> None:
+    given = {"runtime": "docker", "docker_url": f"unix://{tmp_path}/nobody"}
+    assert {"node", "openclaw", "bubblewrap", "sandbox"}.isdisjoint(
+        check.name for check in examine(load_settings(**given))
+    )
+    found = check("docker", **given)
+    assert not found.ok
+    assert "systemctl start docker" in (found.advice or "")
+
+
 def test_a_taken_port_is_found_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         found = check("port", port=other.getsockname()[1])

@@ -22,11 +22,16 @@ from platformdirs import user_cache_path
 from ocmt.errors import NotYet
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.reachable import ReachablePaths
-from ocmt.runtimes.base import AgentSpec
+from ocmt.runtimes.base import AgentRuntime, AgentSpec
 from ocmt.runtimes.bubblewrap import View
+from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.supervised import Closer
 from ocmt.runtimes.tools import Tools, find_tools, own_python
+
+from .docker_image import answers, make_image, remove_image
+
+DOCKER_URL = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
 
 @pytest.fixture(scope="session")
@@ -122,12 +127,47 @@ def make_runtime(folder: Path, tools: Tools, broker: Counter, view: View) -> San
     )
 
 
+def need_docker() -> None:
+    """Skip the test where no daemon runs."""
+    if not asyncio.run(answers(DOCKER_URL)):
+        pytest.skip(
+            f"no Docker answers at {DOCKER_URL}: start dockerd, or name another socket with DOCKER_HOST"
+        )
+
+
+@pytest.fixture(scope="session")
+def docker_image() -> Iterator[str]:
+    """An image with the stand-in, on the daemon of this machine."""
+    need_docker()
+    image = asyncio.run(make_image(DOCKER_URL, (Path(__file__).parent / "stand_in.py").read_text()))
+    yield image
+    asyncio.run(remove_image(DOCKER_URL, image))
+
+
+@pytest.fixture
+async def docker(folder: Path, docker_image: str, broker: Counter) -> AsyncIterator[DockerRuntime]:
+    runtime = make_docker_runtime(folder, docker_image, broker)
+    yield runtime
+    await runtime.close()
+
+
+def make_docker_runtime(folder: Path, image: str, broker: Counter, *, url: str = DOCKER_URL) -> DockerRuntime:
+    return DockerRuntime(
+        data_dir=folder / "data",
+        doors={"broker": broker.door, "egress": broker.door},
+        clock=SystemClock(),
+        log=structlog.get_logger("tests"),
+        url=url,
+        image=image,
+    )
+
+
 def a_spec(behaviour: str = "", *, slot: int = 1, **changes: Any) -> AgentSpec:
     environment = {"STAND_IN": behaviour, "SECRET": "a-very-secret-token"}
     return AgentSpec(uuid4(), slot, '{"gateway": {}}', environment, **changes)
 
 
-async def connect(runtime: SandboxRuntime, user_id: UUID) -> socket.socket:
+async def connect(runtime: AgentRuntime, user_id: UUID) -> socket.socket:
     async with asyncio.timeout(20):
         while True:
             try:
@@ -136,7 +176,7 @@ async def connect(runtime: SandboxRuntime, user_id: UUID) -> socket.socket:
                 await asyncio.sleep(error.retry_after or 0)
 
 
-async def inside(runtime: SandboxRuntime, user_id: UUID, code: str) -> Any:
+async def inside(runtime: AgentRuntime, user_id: UUID, code: str) -> Any:
     """Run Python inside that agent's sandbox; returns what it has assigned to `answer`."""
     reader, writer = await asyncio.open_connection(sock=await connect(runtime, user_id))
     try:

@@ -27,15 +27,25 @@ from ocmt.testing.runtimes import (
     SlowToDie,
 )
 
-from .conftest import Counter, make_runtime
+from .conftest import Counter, make_docker_runtime, make_runtime
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(params=["fake", pytest.param("sandbox", marks=pytest.mark.sandbox)])
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("sandbox", marks=pytest.mark.sandbox),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ]
+)
 def any_runtime(request: pytest.FixtureRequest) -> AgentRuntime:
     if request.param == "fake":
         return FakeRuntime(SystemClock())
+    if request.param == "docker":
+        return make_docker_runtime(
+            *(request.getfixturevalue(name) for name in ("folder", "docker_image", "broker"))
+        )
     parts: tuple[Path, Tools, Counter, View] = tuple(
         request.getfixturevalue(name) for name in ("folder", "tools", "broker", "view")
     )

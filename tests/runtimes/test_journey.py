@@ -1,6 +1,7 @@
-"""The real OpenClaw in a real sandbox: it says hello, calls its model through a door, sleeps and ends.
+"""The real OpenClaw in a real sandbox, and in a real container where Docker answers: it says hello, calls its
+model through a door, sleeps and ends.
 
-Takes half a minute, nearly all of it OpenClaw's own start.
+Takes half a minute each, nearly all of it OpenClaw's own start; the container's image half a minute more.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -22,11 +23,15 @@ from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.openclaw.protocol import Failed, Final, RunEvent
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.http.listener import serve_on
-from ocmt.runtimes.base import AgentSpec
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, CanPause
 from ocmt.runtimes.bubblewrap import View
+from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.supervised import Closer
 from ocmt.runtimes.tools import Tools
+
+from .conftest import DOCKER_URL, need_docker
+from .docker_image import make_image, remove_image
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.sandbox, pytest.mark.timeout(300)]
 
@@ -90,7 +95,39 @@ async def runtime(folder: Path, installed: Tools, model: Model, view: View) -> A
     await runtime.close()
 
 
+@pytest.fixture
+def openclaw_image(installed: Tools) -> Iterator[str]:
+    """An image with the real Node and OpenClaw of this machine."""
+    need_docker()
+    image = asyncio.run(make_image(DOCKER_URL, installed))
+    yield image
+    asyncio.run(remove_image(DOCKER_URL, image))
+
+
+@pytest.fixture
+async def containers(folder: Path, openclaw_image: str, model: Model) -> AsyncIterator[DockerRuntime]:
+    runtime = DockerRuntime(
+        data_dir=folder / "data",
+        doors={"broker": model.door},
+        clock=SystemClock(),
+        log=structlog.get_logger("tests"),
+        url=DOCKER_URL,
+        image=openclaw_image,
+    )
+    yield runtime
+    await runtime.close()
+
+
+@pytest.mark.docker
+async def test_openclaw_does_the_same_in_a_container(containers: DockerRuntime, model: Model) -> None:
+    await answers_sleeps_and_ends(containers, model)
+
+
 async def test_openclaw_answers_sleeps_and_ends(runtime: SandboxRuntime, model: Model) -> None:
+    await answers_sleeps_and_ends(runtime, model)
+
+
+async def answers_sleeps_and_ends(runtime: AgentRuntime, model: Model) -> None:
     environment = gateway_environment(gateway_token="gateway-token", broker_token="broker-token")
     spec = AgentSpec(uuid4(), 1, render_config(model="claude-sonnet-4-6"), environment)
     state = await runtime.start(spec, {})
@@ -108,6 +145,7 @@ async def test_openclaw_answers_sleeps_and_ends(runtime: SandboxRuntime, model: 
     assert answer.text == "pong"
     assert set(model.keys) == {"broker-token"}
 
+    assert isinstance(runtime, CanPause)
     began = time.monotonic()
     await runtime.pause(spec.user_id, state)
     assert time.monotonic() - began < 1  # 10 ms on a quiet machine, see benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ocmt.runtimes.seccomp import compiled_filter
 from ocmt.supervisor import main
 
 GATEWAY = """
@@ -97,7 +99,7 @@ def test_it_imports_the_standard_library_only() -> None:
 
 
 def test_doors_are_handed_over_before_the_gateway_runs_and_kept_by_nobody_inside(platform: Platform) -> None:
-    assert platform.hear() == ({"event": "hello", "hardened": True}, [])
+    assert platform.hear() == ({"event": "hello", "protocol": main.PROTOCOL, "hardened": True}, [])
     platform.start("serve")
     message, (listener,) = platform.hear()
     with listener:
@@ -211,3 +213,62 @@ def test_it_ends_with_the_platform(platform: Platform) -> None:
         if handle is not None:
             os.close(handle)
             assert Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+
+
+class TestInAContainer:
+    """Nothing is inherited there: the supervisor calls, and gets what it would have had."""
+
+    @pytest.fixture
+    def called(self, tmp_path: Path) -> Iterator[tuple[Platform, Path]]:
+        path = tmp_path / "control"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(path))
+            listener.listen(1)
+            listener.settimeout(10)
+            caller = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(main.__file__), str(path)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+            )
+            platform = Platform.__new__(Platform)
+            platform.process = caller
+            platform.end, _ = listener.accept()
+            platform.end.settimeout(10)
+        yield platform, path
+        platform.end.close()
+        caller.wait(10)
+
+    def start(self, platform: Platform, code: str, **more: Any) -> str:
+        """Run a program as the gateway; returns all that it writes."""
+        reading, writing = os.pipe()
+        command = [sys.executable, "-I", "-S", "-c", code]
+        order = {"op": "start", "command": command, "environment": {}, "directory": "/", "port": 1}
+        data = json.dumps(order | {"listen": {}} | more).encode()
+        socket.send_fds(platform.end, [data], [writing])
+        os.close(writing)
+        with os.fdopen(reading) as output:
+            return output.read()
+
+    def test_it_calls_and_writes_where_it_is_told(self, called: tuple[Platform, Path]) -> None:
+        platform, _ = called
+        assert platform.hear() == ({"event": "hello", "protocol": main.PROTOCOL, "hardened": True}, [])
+        code = "import os, sys; print(len(os.listdir('/proc/self/fd'))); print('oh', file=sys.stderr)"
+        assert sorted(self.start(platform, code).split()) == ["4", "oh"]  # 0, 1, 2 and the listing
+        assert platform.hear_until("exited")["code"] == 0
+
+    def test_it_puts_on_the_filter_before_the_gateway_runs(self, called: tuple[Platform, Path]) -> None:
+        platform, _ = called
+        code = "print(*[line for line in open('/proc/self/status') if line.startswith(('Secc', 'NoNew'))])"
+        written = self.start(platform, code, filter=base64.b64encode(compiled_filter()).decode())
+        assert "NoNewPrivs:\t1" in written
+        assert "Seccomp:\t2" in written
+
+    def test_a_filter_that_is_none_ends_it_before_the_gateway_runs(
+        self, called: tuple[Platform, Path]
+    ) -> None:
+        platform, _ = called
+        written = self.start(platform, "print('ran')", filter=base64.b64encode(b"nonsense").decode())
+        assert "Invalid argument" in written
+        assert "ran" not in written.split()
+        assert platform.process.wait(10) == 1

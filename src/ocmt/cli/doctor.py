@@ -25,6 +25,7 @@ from cyclopts import Parameter
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
 from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
+from ocmt.runtimes.base import Isolation
 from ocmt.runtimes.paging import room_in_swap
 from ocmt.runtimes.tools import find_tools
 from ocmt.services.static_ui import find_ui
@@ -79,10 +80,7 @@ def examine(settings: Settings) -> list[Check]:
     """All checks, in the order in which `ocmt up` needs what they look at."""
     looks: list[tuple[str, Callable[[Settings], Check]]] = [
         ("python", _python),
-        ("node", _node),
-        ("openclaw", _openclaw),
-        ("bubblewrap", _bubblewrap),
-        ("sandbox", _sandbox),
+        *(_OF_DOCKER if settings.runtime == "docker" else _OF_SANDBOXES),
         ("database", _database),
         ("data folder", _data_folder),
         ("memory", _memory),
@@ -155,12 +153,49 @@ def _sandbox(settings: Settings) -> Check:
             view=paths.view,
         )
         isolation = asyncio.run(runtime.probe())
-    missing = "; ".join(isolation.missing)
-    if not isolation.is_boundary:
-        return Check("sandbox", False, missing or isolation.level, isolation.summary)
-    return Check(
-        "sandbox", True, f"{isolation.level}: {isolation.summary}", missing and f"Not here: {missing}"
-    )
+    return _isolation("sandbox", isolation)
+
+
+def _docker(settings: Settings) -> Check:
+    import structlog
+
+    from ocmt.platform.clock import SystemClock
+    from ocmt.runtimes.docker import DockerRuntime
+
+    async def probe(folder: Path) -> Isolation:
+        runtime = DockerRuntime(
+            data_dir=folder,
+            doors={},
+            clock=SystemClock(),
+            log=structlog.get_logger("doctor"),
+            url=settings.docker_url,
+            image=settings.agent_image,
+        )
+        try:
+            return await runtime.probe()
+        finally:
+            await runtime.close()
+
+    # Beside the data folder: Docker may see that one only, as where ocmt runs in a container itself.
+    place = settings.data_dir if settings.data_dir.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix=".ocmt-doctor-", dir=place) as folder:
+        return _isolation("docker", asyncio.run(probe(Path(folder))))
+
+
+def _isolation(name: str, found: Isolation) -> Check:
+    missing = "; ".join(found.missing)
+    if not found.is_boundary:
+        return Check(name, False, missing or found.level, found.summary)
+    return Check(name, True, f"{found.level}: {found.summary}", missing and f"Not here: {missing}")
+
+
+_OF_SANDBOXES: list[tuple[str, Callable[[Settings], Check]]] = [
+    ("node", _node),
+    ("openclaw", _openclaw),
+    ("bubblewrap", _bubblewrap),
+    ("sandbox", _sandbox),
+]
+_OF_DOCKER: list[tuple[str, Callable[[Settings], Check]]] = [("docker", _docker)]
 
 
 def _database(settings: Settings) -> Check:

@@ -24,9 +24,9 @@ View = Callable[[Path], Path]
 """A host path → a path by which another uid can reach it (see `platform/reachable.py`)."""
 
 _ETC = {
-    "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{INSIDE_ID}:{INSIDE_ID}::{HOME}:/bin/bash\n"
+    "passwd": f"root:x:0:0:root:/root:/usr/sbin/nologin\nagent:x:{{id}}:{{id}}::{HOME}:/bin/bash\n"
     "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
-    "group": f"root:x:0:\nagent:x:{INSIDE_ID}:\nnogroup:x:65534:\n",
+    "group": "root:x:0:\nagent:x:{id}:\nnogroup:x:65534:\n",
     "hosts": "127.0.0.1 localhost agent\n",
     "host.conf": "multi on\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
@@ -78,16 +78,22 @@ LAUNCH_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 @dataclass(frozen=True)
 class EtcFolder:
-    """The generated files of the sandbox's /etc, alike for all agents."""
+    """The generated files of the sandbox's /etc, alike for all agents that see the same uid as their own."""
 
     folder: Path
+    inside: int = INSIDE_ID
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files in it."""
+        return tuple(_ETC)
 
     def write(self) -> None:
         """Blocks, briefly. Raises OSError."""
         self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         for name, text in _ETC.items():
             unfinished = self.folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(text)
+            unfinished.write_text(text.format(id=self.inside))
             unfinished.chmod(0o644)
             unfinished.replace(self.folder / name)
 

@@ -46,13 +46,19 @@ class Channel:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(end.fileno(), self._readable)
 
-    def send(self, body: dict[str, object]) -> None:
-        """Raises: Unavailable where the supervisor is gone or has stopped reading."""
+    def send(self, body: dict[str, object], attached: int | None = None) -> None:
+        """The descriptor stays the caller's.
+
+        Raises: Unavailable where the supervisor is gone or has stopped reading.
+        """
         data = json.dumps(body).encode()
         if len(data) > MAX_MESSAGE:
             raise Unavailable("The agent's environment is too large.", detail=f"{len(data)} bytes")
         try:
-            self._end.send(data)
+            if attached is None:
+                self._end.send(data)
+            else:
+                socket.send_fds(self._end, [data], [attached])
         except OSError as error:
             raise Unavailable("The agent does not answer just now.", detail=repr(error)) from error
 

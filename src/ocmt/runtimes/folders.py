@@ -38,6 +38,8 @@ class AgentFolder:
     root: Path
     uid: int | None
     """The host uid (and gid) of the agent; None: that of this process."""
+    of_the_agent: tuple[str, ...] = OF_THE_AGENT
+    """The names of those folders that the agent writes."""
 
     @property
     def logs(self) -> Path:
@@ -54,7 +56,7 @@ class AgentFolder:
             self.make_root()
             self._make(self.root / "config", 0o750, group=True)
             self._make(self.logs, 0o700)
-            for name in OF_THE_AGENT:
+            for name in self.of_the_agent:
                 self._hand_over(self.root / name, name, compile_cache)
             self._write_config(config)
         except OSError as error:

@@ -22,7 +22,7 @@ from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
 TIMEOUT = 20.0
 TRACE = "probe"
 
-_SCRIPT = """
+PROBE_SCRIPT = """
 import errno, json, os, socket, sys
 
 def attempt(call, *arguments):
@@ -32,7 +32,7 @@ def attempt(call, *arguments):
         return errno.errorcode.get(error.errno, str(error.errno))
     return "done"
 
-asked = json.loads(sys.stdin.read())
+asked = json.loads(os.environ.pop("ASKED", None) or sys.stdin.read())
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 with open("/tmp/probe", "w"):
     pass
@@ -54,7 +54,7 @@ print(json.dumps({
     "namespaces": int(open("/proc/sys/user/max_user_namespaces").read()),
 }))
 """
-PROBE_PROGRAM = ("-c", _SCRIPT)
+PROBE_PROGRAM = ("-c", PROBE_SCRIPT)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ async def look_around(command: Sequence[str], agent: AgentFolder, seccomp: int |
         )
     owner = (agent.root / "tmp" / TRACE).lstat().st_uid
     return Findings(
-        holes=tuple(_holes(json.loads(output), filtered=seccomp is not None)),
+        holes=tuple(find_holes(json.loads(output), filtered=seccomp is not None)),
         own_uid=owner != os.getuid(),
         hardened=_has_ctypes(),
     )
@@ -116,9 +116,10 @@ def _spawn(command: Sequence[str], seccomp: int | None) -> subprocess.Popen[byte
     )
 
 
-def _holes(seen: dict[str, object], *, filtered: bool) -> list[str]:
+def find_holes(seen: dict[str, object], *, filtered: bool, uid: int = INSIDE_ID) -> list[str]:
+    """What the probing program reports, against what it may have seen; `uid` is its own, seen from inside."""
     expected: dict[str, tuple[object, ...]] = {
-        "uid": (INSIDE_ID,),
+        "uid": (uid,),
         "interfaces": (["lo"],),
         "connect_host": ("ECONNREFUSED",),
         "connect_out": ("ENETUNREACH",),
@@ -132,7 +133,11 @@ def _holes(seen: dict[str, object], *, filtered: bool) -> list[str]:
     }
     if filtered:
         expected["vsock"] = ("EAFNOSUPPORT",)
-    return [f"{name} is {seen[name]!r}" for name, values in expected.items() if seen[name] not in values]
+    return [
+        f"{name} is {seen[name]!r}"
+        for name, values in expected.items()
+        if name in seen and seen[name] not in values
+    ]
 
 
 def _has_ctypes() -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 from ocmt.platform.clock import Clock
@@ -41,6 +42,46 @@ class WatchedProcess:
         if self._handle >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+
+
+class Launched:
+    """A launcher and its one child, process 1 of a process namespace: both must be gone for all to be."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        self._launcher = WatchedProcess(popen.pid)
+        self._inner: WatchedProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id."""
+        return self._popen.pid
+
+    def greeted(self) -> None:
+        """The launcher has its child now, and no other yet."""
+        self._find_inner()
+
+    def _find_inner(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            for pid in children(self._popen.pid):
+                self._inner = WatchedProcess(pid, is_orphan=True)
+
+    def kill(self) -> None:
+        """SIGKILL to both, and so to everything inside."""
+        if self._inner is None:
+            self._find_inner()
+        if self._inner is not None:
+            self._inner.kill()
+        self._launcher.kill()
+
+    async def ended(self) -> int:
+        """Wait for both; the launcher's exit code, 128 + N where signal N ended it."""
+        await self._launcher.ended.wait()
+        if self._inner is not None:
+            self._inner.kill()
+            await self._inner.ended.wait()
+        status = self._popen.wait()
+        return 128 - status if status < 0 else status
 
 
 def children(pid: int) -> set[int]:

@@ -44,9 +44,9 @@ from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
-from ocmt.runtimes.processes import continue_tree, descendants, stop_tree
+from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
-from ocmt.runtimes.supervised import Door, Order, Supervised
+from ocmt.runtimes.supervised import Door, Order, Spawned, Supervised
 from ocmt.runtimes.tools import Tools
 
 CLOSE_GRACE = 5.0
@@ -227,9 +227,7 @@ class SandboxRuntime:
         )
         return launch_command(command, uid=folder.uid, join=join)
 
-    def _spawn(
-        self, folder: AgentFolder, join: list[Path]
-    ) -> tuple[subprocess.Popen[bytes], socket.socket, int]:
+    def _spawn(self, folder: AgentFolder, join: list[Path]) -> Spawned:
         """Runs in the event loop's thread, as `Supervised.start` asks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
@@ -253,7 +251,7 @@ class SandboxRuntime:
             os.close(writing)
             if seccomp is not None:
                 os.close(seccomp)
-        return popen, ours, reading
+        return Spawned(Launched(popen), ours, reading)
 
     async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
         """See AgentRuntime."""

@@ -1,16 +1,16 @@
 """One agent that a supervisor runs: its process, its control channel, its doors, and what is known of it.
 
-Knows nothing of how the surroundings of the supervisor were made (that is `sandbox.py`), only that a process
-was spawned whose end takes everything inside with it.
+Knows nothing of how the surroundings of the supervisor were made (that is `sandbox.py` and `docker.py`), only
+that there is something, the body, whose end takes everything inside with it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import socket
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,11 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.errors import NotYet, Unavailable
+from ocmt.errors import NotYet, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.channel import Channel, Misbehaviour, checked_socket
 from ocmt.runtimes.output import Output
-from ocmt.runtimes.processes import WatchedProcess, children
+from ocmt.supervisor.main import PROTOCOL
 
 START_TIMEOUT = 20.0
 """Seconds from the spawn to the gateway's process; it takes 0.1 on a quiet machine."""
@@ -53,7 +53,10 @@ class Order:
     gateway_port: int
     doors: Mapping[str, int]
     """Names of doors → the ports they have inside."""
-    processes: int
+    processes: int | None
+    """The most that it may have; None where something else sees to that."""
+    filter: bytes | None = None
+    """A system call filter (BPF) for the supervisor to put on, where its surroundings do not."""
 
     def message(self) -> dict[str, object]:
         """The start message of the control protocol."""
@@ -65,7 +68,38 @@ class Order:
             "port": self.gateway_port,
             "listen": dict(self.doors),
             "processes": self.processes,
+            **({"filter": base64.b64encode(self.filter).decode()} if self.filter else {}),
         }
+
+
+class Body(Protocol):
+    """What holds all of an agent's processes, so that they end together."""
+
+    @property
+    def pid(self) -> int:
+        """The host's id of the outermost process, all others are below it; 0 where nobody can tell."""
+
+    def greeted(self) -> None:
+        """Told when the supervisor runs, and nothing of the agent's yet."""
+
+    def kill(self) -> None:
+        """End all of them. Returns at once; may be called again."""
+
+    async def ended(self) -> int:
+        """Wait until none is left; the exit code of the outermost, 128 + N where signal N ended it."""
+
+
+@dataclass(frozen=True)
+class Spawned:
+    """A supervisor on its way. Owns its three descriptors."""
+
+    body: Body
+    control: socket.socket
+    """Our end of the control channel."""
+    output: int
+    """The pipe to read the agent's output from."""
+    writing: int | None = None
+    """The other end of that pipe, where it could not be inherited and has to be handed over."""
 
 
 class Supervised:
@@ -87,6 +121,8 @@ class Supervised:
         self.paged_out = False
         self.called_back: asyncio.Task[None] | None = None
         self.hardened = False
+        self._foreign = False
+        """Whether the supervisor speaks another version of the protocol."""
         self._order = order
         self._doors = doors
         self._clock = clock
@@ -99,27 +135,24 @@ class Supervised:
         self._failure: str | None = None
         self._lease_until: float | None = None
 
-    async def start(
-        self, spawn: Callable[[], tuple[subprocess.Popen[bytes], socket.socket, int]], logs: Path
-    ) -> None:
+    async def start(self, spawn: Callable[[], Spawned], logs: Path) -> None:
         """Spawn it and have the gateway started.
 
-        `spawn` runs in this thread (the death of the spawning thread would end the sandbox) and returns the
-        process, our end of the control channel and the read end of its output.
-        Raises: Unavailable where the sandbox could not be started; nothing is left then.
+        `spawn` runs in this thread (the death of the spawning thread would end the sandbox).
+        Raises: Unavailable where the sandbox could not be started, SetupProblem where its supervisor is of
+        another version; nothing is left then.
         """
         try:
-            self._popen, end, pipe = spawn()
+            spawned = spawn()
         except OSError as error:
             raise Unavailable("The agent's sandbox could not be started.", detail=repr(error)) from error
-        self._launcher = WatchedProcess(self._popen.pid)
-        self._inner: WatchedProcess | None = None
-        self._output = Output(pipe, logs, on_end=lambda: None)
-        self._channel = Channel(end, on_message=self._heard, on_closed=self._lost)
+        self._body = spawned.body
+        self._output = Output(spawned.output, logs, on_end=lambda: None)
+        self._channel = Channel(spawned.control, on_message=self._heard, on_closed=self._lost)
         self._watch = asyncio.create_task(self._watch_end(), name=f"agent {self.user_id}")
         try:
             async with asyncio.timeout(START_TIMEOUT):
-                self._channel.send(self._order.message())
+                self._give_order(spawned.writing)
                 await self._spawned.wait()
                 await self._open_doors()
         except TimeoutError as error:
@@ -128,6 +161,13 @@ class Supervised:
         except BaseException:
             await self.kill()
             raise
+
+    def _give_order(self, writing: int | None) -> None:
+        try:
+            self._channel.send(self._order.message(), writing)
+        finally:
+            if writing is not None:
+                os.close(writing)
 
     def failure(self) -> str:
         """Why it ended, in its own last words."""
@@ -146,7 +186,7 @@ class Supervised:
     @property
     def process(self) -> int:
         """The host's id of the outermost process; all others are below it."""
-        return self._popen.pid
+        return self._body.pid
 
     # What the supervisor says
 
@@ -162,7 +202,7 @@ class Supervised:
         elif event == "refused":
             self._refused(message.get("id"))
         elif event == "hello" and self.step == "sandbox":
-            self._greet(message.get("hardened") is True)
+            self._greet(message)
         elif event == "spawned" and self.step == "files":
             self.step = "gateway"
             self._spawned.set()
@@ -175,16 +215,14 @@ class Supervised:
         else:
             raise _misbehaviour(f"an unexpected {event[:40]!r}")
 
-    def _greet(self, hardened: bool) -> None:
-        """The supervisor runs, nothing of the agent's yet: the launcher's one child is process 1 inside."""
-        self.hardened = hardened
+    def _greet(self, message: dict[str, Any]) -> None:
+        """The supervisor runs, nothing of the agent's yet."""
+        self.hardened = message.get("hardened") is True
+        self._foreign = message.get("protocol") != PROTOCOL
+        if self._foreign:
+            self._body.kill()
         self.step = "files"
-        self._find_inner()
-
-    def _find_inner(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            for pid in children(self._popen.pid):
-                self._inner = WatchedProcess(pid, is_orphan=True)
+        self._body.greeted()
 
     def _take_listener(self, name: object, attached: int | None) -> None:
         """Only before the gateway runs: until then nobody inside can keep a copy and play with its flags."""
@@ -219,7 +257,7 @@ class Supervised:
         if error is not None:
             self._failure = f"The agent broke the rules of its channel ({error.detail})."
             self._log.warning("agent_misbehaved", detail=error.detail)
-        self._kill()
+        self._body.kill()
 
     # What the platform asks
 
@@ -227,6 +265,8 @@ class Supervised:
         """A connection to the gateway. Raises: NotYet, Unavailable."""
         if self.phase == "exited" or self.paused:
             raise Unavailable("The agent is not running.", retry_after=1.0)
+        if not self._spawned.is_set():
+            raise NotYet("The agent is being started.", retry_after=RETRY_DIAL)
         if len(self._dials) >= DIALS_AT_ONCE:
             raise NotYet("Too many connections are being made to the agent.", retry_after=RETRY_DIAL)
         self._next_dial += 1
@@ -255,6 +295,10 @@ class Supervised:
             left = max(0.0, self._lease_until - self._clock.monotonic())
             self._channel.send({"op": "lease", "seconds": left})
 
+    async def over(self) -> None:
+        """Wait until it has ended by itself."""
+        await asyncio.shield(self._watch)
+
     async def end(self, grace: float) -> None:
         """Ask it to end, wait at most `grace` seconds, kill; returns when no process is left."""
         if self.phase != "exited":
@@ -267,29 +311,18 @@ class Supervised:
 
     async def kill(self) -> None:
         """End it at once; returns when no process is left."""
-        self._kill()
+        self._body.kill()
         await asyncio.shield(self._watch)
-
-    def _kill(self) -> None:
-        if self._inner is None:
-            self._find_inner()
-        if self._inner is not None:
-            self._inner.kill()
-        self._launcher.kill()
 
     async def _watch_end(self) -> None:
         """Tidy up after the end, however it came."""
-        await self._launcher.ended.wait()
-        if self._inner is not None:
-            self._inner.kill()
-            await self._inner.ended.wait()
+        status = await self._body.ended()
         self._channel.drain()
         self._channel.close()
         self._output.drain()
         self._output.close()
-        status = self._popen.wait()
         if self.exit_code is None:
-            self.exit_code = 128 - status if status < 0 else status
+            self.exit_code = status
         self.phase = "exited"
         self._spawned.set()
         for waiting in self._dials.values():
@@ -300,6 +333,10 @@ class Supervised:
     # Doors
 
     async def _open_doors(self) -> None:
+        if self._foreign:
+            raise SetupProblem(
+                "The agents' image is of another version of OCMT: build it again.", detail=self.failure()
+            )
         if self.ended:
             raise Unavailable("The agent's sandbox did not start.", detail=self.failure())
         for name in self._order.doors:

@@ -1,15 +1,17 @@
 """The small program beside OpenClaw inside the sandbox: it starts the gateway, hands sockets out, stops it.
 
-It runs as `python -I -S main.py FD`, imports the standard library only and talks to the platform over FD, an
-inherited SOCK_SEQPACKET socket: one JSON object a message, at most one file descriptor with it. Until the
+It runs as `python -I -S main.py CONTROL`, imports the standard library only and talks to the platform over a
+SOCK_SEQPACKET socket: one JSON object a message, at most one file descriptor with it. CONTROL is the number
+of an inherited descriptor or, in a container, the path at which the platform waits for one to call. Until the
 gateway runs nothing untrusted has run here; that is why the listeners are made, handed over and closed before
 that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not being dumpable. When the platform
 goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
 
-Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port}}
-· {"op": "dial", "id"} · {"op": "stop", "grace"} · {"op": "lease", "seconds"}: the gateway may run for so long
-from now; without a further one it is killed then, because another machine may be about to start this agent.
-Supervisor → platform: {"event": "hello", "hardened"} · {"event": "listener", "name"} + fd ·
+Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
+"processes", "filter"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
+{"op": "stop", "grace"} · {"op": "lease", "seconds"}: the gateway may run for so long from now; without a
+further one it is killed then, because another machine may be about to start this agent.
+Supervisor → platform: {"event": "hello", "protocol", "hardened"} · {"event": "listener", "name"} + fd ·
 {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd ·
 {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
 """
@@ -25,6 +27,8 @@ import socket
 import sys
 import time
 
+PROTOCOL = 1
+"""Raised with every change of the messages: an image may be older than the platform, or newer."""
 MAX_MESSAGE = 64 * 1024
 POLL_SECONDS = 0.02
 """Between two attempts to connect, while somebody waits for a connection."""
@@ -32,19 +36,30 @@ LOOK_SECONDS = 0.25
 """Between two looks whether the gateway listens, while nobody does: a look costs 1.4 ms of processor time."""
 DIAL_SECONDS = 0.5
 """How long a dial waits here for the gateway to listen before the platform is told to ask again."""
+CALL_SECONDS = 10.0
 PROCESS_LIMIT_KERNEL = (5, 14)
 """From here on RLIMIT_NPROC counts per user namespace; before, per host user."""
 
 
 def main() -> int:
-    """Serve the platform on the file descriptor named by the first argument until the gateway has ended."""
-    control = socket.socket(fileno=int(sys.argv[1]))
+    """Serve the platform on the control channel named by the first argument until the gateway has ended."""
+    control = _control(sys.argv[1])
     for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - pathlib would cost 5 ms of every wake
         number = int(name)
         if number > 2 and number != control.fileno():
             _keep_from_children(number)
     control.set_inheritable(False)
     return Supervisor(control).run()
+
+
+def _control(name: str) -> socket.socket:
+    if name.isdigit():
+        return socket.socket(fileno=int(name))
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    control.settimeout(CALL_SECONDS)
+    control.connect(name)
+    control.settimeout(None)
+    return control
 
 
 def _keep_from_children(number: int) -> None:
@@ -74,7 +89,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the gateway's exit code, 128 + N if signal N ended it."""
-        self._send({"event": "hello", "hardened": _harden()})
+        self._send({"event": "hello", "protocol": PROTOCOL, "hardened": _harden()})
         while True:
             ready = {fd for fd, _ in self._poll.poll(self._timeout())}
             if self._control.fileno() in ready and not self._receive():
@@ -131,11 +146,15 @@ class Supervisor:
     def _receive(self) -> bool:
         """Read one message and do it; False where the platform is gone."""
         try:
-            data = self._control.recv(MAX_MESSAGE + 1)
+            data, attached, _, _ = socket.recv_fds(self._control, MAX_MESSAGE + 1, 1)
         except ConnectionError:
             return False
         if not data:
             return False
+        for number in attached:
+            for standard in (1, 2):
+                os.dup2(number, standard)
+            os.close(number)
         message = json.loads(data)
         if message["op"] == "start":
             self._start(message)
@@ -161,6 +180,8 @@ class Supervisor:
             with socket.create_server(("127.0.0.1", int(port)), backlog=128) as listener:
                 self._send({"event": "listener", "name": name}, listener)
         _limit_processes(message.get("processes"))
+        if "filter" in message:
+            _put_on(str(message["filter"]))
         try:
             os.chdir(str(message["directory"]))
             self._gateway = os.posix_spawn(
@@ -238,6 +259,26 @@ def _harden() -> bool:
     except ImportError:
         return False
     return bool(ctypes.CDLL(None).prctl(4, 0, 0, 0, 0) == 0)
+
+
+def _put_on(encoded: str) -> None:
+    """Let the kernel refuse what this filter (BPF, base64) says, to us and to all that we start.
+
+    Raises OSError where it cannot: the platform has promised the filter.
+    """
+    import base64
+    import ctypes
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+    code = base64.b64decode(encoded)
+    program = Program(len(code) // 8, code)
+    libc = ctypes.CDLL(None, use_errno=True)
+    # PR_SET_NO_NEW_PRIVS, without which PR_SET_SECCOMP with SECCOMP_MODE_FILTER takes a capability.
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _limit_processes(wanted: object) -> None:

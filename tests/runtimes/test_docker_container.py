@@ -1,0 +1,98 @@
+"""What a container of ours is, and what is said of it: no daemon is needed for these."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from ocmt.runtimes.base import AgentSpec
+from ocmt.runtimes.bubblewrap import gateway_command
+from ocmt.runtimes.docker_container import SUPERVISOR, Daemon, OwnFiles, describe, judge, read_about
+
+SPEC = AgentSpec(UUID(int=5), 1, "{}", {"ANTHROPIC_API_KEY": "a-very-secret-token"}, pids=77, cpus=1.5)
+FILES = OwnFiles(Path("/data/agents/5"), uid=1_000_000, inside=1_000_000)
+PROJECT = Path(__file__).parents[2]
+
+
+def described(daemon: Daemon = Daemon()) -> dict[str, object]:  # noqa: B008 - frozen
+    host: dict[str, object] = describe(SPEC, FILES, image="i", label="l", daemon=daemon)["HostConfig"]
+    return host
+
+
+def test_no_secret_is_in_a_description() -> None:
+    text = json.dumps(describe(SPEC, FILES, image="i", label="l", daemon=Daemon()))
+    assert "a-very-secret-token" not in text
+    assert "Env" not in text
+
+
+def test_user_ids_mean_the_same_inside_and_outside() -> None:
+    assert "UsernsMode" not in described()
+    assert described(Daemon(remaps=True))["UsernsMode"] == "host"
+    assert described(Daemon(podman=True, rootless=True))["UsernsMode"] == "keep-id"
+
+
+def test_what_docker_says_of_itself() -> None:
+    full = {"MemoryLimit": True, "CpuCfsQuota": True, "PidsLimit": True}
+    assert read_about(full | {"SecurityOptions": ["name=seccomp,profile=default"]}).missing == (
+        "no limit of disk space: an agent can fill the disk that its files are on",
+    )
+    found = read_about({"SecurityOptions": ["name=rootless", "name=userns"], "PidsLimit": True})
+    assert found.rootless
+    assert found.remaps
+    assert [line.partition(":")[0] for line in found.missing[:3]] == [
+        "no hard memory limit",
+        "no hard CPU limit",
+        "no system call filter of Docker's own",
+    ]
+
+
+class TestTheWords:
+    def test_a_hole_is_no_isolation(self) -> None:
+        found = judge(Daemon(), holes=["uid is 0"], own_uid=True, hardened=True, filtered=True)
+        assert found.level == "none"
+        assert not found.is_boundary
+        assert found.missing == ("uid is 0",)
+
+    def test_all_that_there_can_be(self) -> None:
+        found = judge(Daemon(), holes=[], own_uid=True, hardened=True, filtered=True)
+        assert found.level == "docker"
+        assert "a user id of its own on this machine" in found.guarantees
+        assert "hard limits of memory, CPU and processes" in found.guarantees
+        assert not found.missing
+
+    @pytest.mark.parametrize("lacking", ["own_uid", "hardened", "filtered"])
+    def test_what_is_missing_is_said(self, lacking: str) -> None:
+        given = {"own_uid": True, "hardened": True, "filtered": True} | {lacking: False}
+        assert len(judge(Daemon(), holes=[], **given).missing) == 1
+
+
+def test_the_image_has_what_the_platform_runs_in_it() -> None:
+    dockerfile = (PROJECT / "agent" / "Dockerfile").read_text()
+    node, openclaw, *_ = gateway_command()
+    assert f"/usr/local/bin/node {node}\n" in dockerfile
+    assert f"COPY --from=openclaw {openclaw.split('/node_modules')[0]} " in dockerfile
+    assert f"src/ocmt/supervisor/main.py {SUPERVISOR[3]}\n" in dockerfile
+    assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE)[0]) == list(SUPERVISOR)
+    assert "package-lock.json" in dockerfile
+    assert "npm ci" in dockerfile
+
+
+def test_the_image_has_a_node_that_openclaw_accepts() -> None:
+    from ocmt.setup.node import accepted
+
+    for name in ("agent/Dockerfile", "deploy/Dockerfile"):
+        (version,) = re.findall(r"^FROM node:([\d.]+)-", (PROJECT / name).read_text(), re.MULTILINE)
+        assert accepted(version)
+
+
+def test_the_compose_file_names_settings_that_there_are() -> None:
+    from ocmt.settings import Settings
+
+    compose = (PROJECT / "deploy" / "compose.yaml").read_text()
+    names = set(re.findall(r"^ +OCMT_(\w+):", compose, re.MULTILINE))
+    assert {"RUNTIME", "DATA_DIR"} <= names
+    assert {name.lower() for name in names} <= set(Settings.model_fields)
