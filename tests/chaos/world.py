@@ -141,7 +141,7 @@ class World:
                     self._running.pop(user_id, None)
             case "renew":
                 if mine is not None:
-                    mine.lease_until = self._clock.monotonic() + call["seconds"]
+                    mine.lease_until = call["until"]
             case "pause" | "resume":
                 if mine is None or not mine.alive:
                     return {"error": "The agent is not running."}
@@ -250,9 +250,9 @@ class WorldRuntime:
         await self._call("resume", user_id)
         return {}
 
-    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+    async def renew(self, user_id: UUID, *, until: float) -> None:
         """See EndsWithLease."""
-        await self._call("renew", user_id, seconds=seconds)
+        await self._call("renew", user_id, until=until)
 
     async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
         """See AgentRuntime."""

@@ -176,7 +176,7 @@ def test_without_a_further_lease_the_gateway_is_killed(platform: Platform) -> No
     """Also a stubborn one: another machine may be about to start the same agent."""
     platform.start("stubborn")
     platform.hear_until("listening")
-    platform.say(op="lease", seconds=0.3)
+    platform.say(op="lease", until=time.monotonic() + 0.3)
     assert platform.hear_until("exited")["code"] == 128 + signal.SIGKILL
 
 
@@ -184,7 +184,7 @@ def test_a_lease_that_is_renewed_in_time_keeps_it_alive(platform: Platform) -> N
     platform.start("serve")
     platform.hear_until("listening")
     for _ in range(4):
-        platform.say(op="lease", seconds=0.4)
+        platform.say(op="lease", until=time.monotonic() + 0.4)
         time.sleep(0.2)
     platform.say(op="dial", id=1)
     platform.hear_until("connected")
@@ -193,10 +193,10 @@ def test_a_lease_that_is_renewed_in_time_keeps_it_alive(platform: Platform) -> N
 def test_one_that_was_held_still_beyond_its_lease_and_has_a_new_one_goes_on(platform: Platform) -> None:
     platform.start("serve")
     platform.hear_until("listening")
-    platform.say(op="lease", seconds=0.2)
+    platform.say(op="lease", until=time.monotonic() + 0.2)
     os.kill(platform.process.pid, signal.SIGSTOP)
     time.sleep(0.4)
-    platform.say(op="lease", seconds=60)
+    platform.say(op="lease", until=time.monotonic() + 60)
     os.kill(platform.process.pid, signal.SIGCONT)
     platform.say(op="dial", id=1)
     platform.hear_until("connected")

@@ -69,7 +69,8 @@ class FileKeeper:
         try:
             if isinstance(self._runtime, CanPause) and held:
                 await self._runtime.pause(agent.user_id, agent.runtime_state)
-            await self._snapshots.take(self._lease, files, image=agent.image)
+            # What is written through memory maps need not change a file's times: all is read again.
+            await self._snapshots.take(self._lease, files, image=agent.image, reread=True)
             done = True
         except LeaseLost:
             raise

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -23,16 +22,16 @@ from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
-from ocmt.agents.starting import AgentFailed, Report, StartFailed, failed_by, wait_for_hello
+from ocmt.agents.starting import AgentFailed, Report, StartFailed
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
+from ocmt.agents.waking import SpecOf, Starter, Telling
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
-from ocmt.openclaw.client import GatewayClient, GatewayError
+from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import (
     START_STEPS,
     AgentRuntime,
-    AgentSpec,
     CanPageOut,
     CanPause,
     EndsWithLease,
@@ -40,9 +39,6 @@ from ocmt.runtimes.base import (
 )
 
 log = structlog.get_logger(__name__)
-
-SpecOf = Callable[[Agent, str, str], AgentSpec]
-"""(agent, broker token, gateway token) → what the runtime needs to run it."""
 
 NOT_HERE = "Another server, or the next start of this one, looks after your agent."
 REPAIRING = "OpenClaw refuses this agent's configuration; its own doctor is trying to mend it."
@@ -68,17 +64,17 @@ class Driver:
         self.lease = lease
         self._agents = agents
         self._runtime = runtime
-        self._spec_of = spec_of
         self._clock = clock
         self._policy = policy
         self._admission = admission
         self._files = files
-        self._starts = starts
+        self._telling = Telling(agents, lease)
+        self._starter = Starter(
+            lease, agents, runtime, spec_of, clock, policy, admission, files, starts, self._telling
+        )
         self._lock = asyncio.Lock()
         self._gateway: GatewayClient | None = None
         self._waking: asyncio.Task[GatewayClient] | None = None
-        self._reports: set[Report] = set()
-        self._progress: tuple[str, str] | None = None
         self._frozen: RuntimeState | None = None
         self.paged_out = False
         self._page_out_from = clock.now()
@@ -125,19 +121,11 @@ class Driver:
         if gateway is not None and not gateway.closed and self._frozen is None and not self._lock.locked():
             return gateway
         if self._waking is None or self._waking.done():
-            self._progress = None
+            self._telling.begin()
             self._waking = asyncio.create_task(self._wake(), name=f"wake {self.user_id}")
             self._waking.add_done_callback(_noticed)
-        waking = self._waking
-        if report is not None:
-            self._reports.add(report)
-            if self._progress is not None:
-                report(*self._progress)
-        try:
-            return await asyncio.shield(waking)
-        finally:
-            if report is not None:
-                self._reports.discard(report)
+        with self._telling.to(report):
+            return await asyncio.shield(self._waking)
 
     async def tick(self) -> None:
         """Look after it once: notice a crash, follow what is desired, let it sleep when it is truly idle."""
@@ -184,7 +172,7 @@ class Driver:
         if until < inf and isinstance(self._runtime, EndsWithLease):
             # One that does not listen ends with its lease, as it should.
             with contextlib.suppress(Unavailable):
-                await self._runtime.renew(self.user_id, seconds=max(0.0, until - self._clock.monotonic()))
+                await self._runtime.renew(self.user_id, until=until)
 
     def retire(self) -> None:
         """The lease goes back: whoever still holds this driver asks the reconciler for a new one."""
@@ -215,7 +203,7 @@ class Driver:
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
             if self._frozen is not None:
                 if self.paged_out:
-                    await self._find_room(await self._agents.find(self.user_id), deadline)
+                    await self._starter.find_room(await self._agents.find(self.user_id), deadline)
                 resumed = await self._resume(self._frozen)
                 if resumed is not None:
                     return resumed
@@ -277,57 +265,22 @@ class Driver:
         wait = (agent.retry_at - self._clock.now()).total_seconds()
         if self._clock.monotonic() + wait > deadline:
             raise AgentFailed(f"{_words(agent)} It will be tried again in {wait:.0f} s.", retry_after=wait)
-        self._tell("retry", f"OpenClaw stopped; starting it again in {wait:.0f} s")
+        self._telling.tell("retry", f"OpenClaw stopped; starting it again in {wait:.0f} s")
         await self._clock.sleep(wait)
 
     async def _start(self, agent: Agent, deadline: float, *, repair: bool) -> GatewayClient:
-        await self._find_room(agent, deadline)
-        if self._starts.locked():
-            self._tell("queue", "Waiting for other agents to start")
-        async with self._starts:
+        await self._starter.find_room(agent, deadline)
+        async with self._starter.turn():
             agent = await self._agents.apply(agent, self.lease, Change(Event.START, desired=State.AWAKE))
-            await self._show("sandbox")
-            broker_token = await self._agents.mint_broker_token(self.lease)
-            gateway_token = secrets.token_urlsafe(32)
-            spec = replace(self._spec_of(agent, broker_token, gateway_token), repair=repair)
-            try:
-                await self._files.make_ready(agent, self._show_restoring)
-                runtime_state = await self._runtime.start(spec, agent.runtime_state)
-                await self.renew(self._lease_until)
-                gateway = await wait_for_hello(
-                    self._runtime,
-                    self.user_id,
-                    runtime_state,
-                    token=gateway_token,
-                    clock=self._clock,
-                    timeout=max(1.0, deadline - self._clock.monotonic()),
-                    show=self._show,
-                )
-            except (StartFailed, OcmtError, GatewayError) as error:
-                await self._end(agent.runtime_state, grace=1)
-                if isinstance(error, StartFailed | LeaseLost):
-                    raise
-                raise failed_by(error) from error
+            gateway, state = await self._starter.start(
+                agent, deadline, repair=repair, renew=lambda: self.renew(self._lease_until)
+            )
             self._gateway = gateway
             await self._agents.apply(
-                agent, self.lease, Change(Event.HELLO, failures=agent.failures, runtime_state=runtime_state)
+                agent, self.lease, Change(Event.HELLO, failures=agent.failures, runtime_state=state)
             )
-            self._tell("ready", START_STEPS["ready"])
+            self._telling.tell("ready", START_STEPS["ready"])
             return gateway
-
-    async def _find_room(self, agent: Agent, deadline: float) -> None:
-        def show(place: int) -> None:
-            self._tell("room", f"Waiting for room on this machine: number {place} in line")
-
-        try:
-            await self._admission.enter(
-                self.user_id,
-                agent.plan.memory_bytes or self._policy.memory_bytes,
-                timeout=max(1.0, deadline - self._clock.monotonic()),
-                show=show,
-            )
-        except OcmtError as error:
-            raise AgentFailed(error.message, retry_after=error.retry_after) from error
 
     # Watching
 
@@ -517,21 +470,6 @@ class Driver:
             if self._closed:
                 raise LeaseLost(NOT_HERE)
             yield
-
-    # Telling
-
-    async def _show(self, step: str) -> None:
-        self._tell(step, START_STEPS[step])
-        await self._agents.apply_progress(self.lease, step, START_STEPS[step])
-
-    async def _show_restoring(self) -> None:
-        self._tell("files", "Restoring your files")
-        await self._agents.apply_progress(self.lease, "files", "Restoring your files")
-
-    def _tell(self, step: str, text: str) -> None:
-        self._progress = (step, text)
-        for report in tuple(self._reports):
-            report(step, text)
 
 
 def _words(agent: Agent) -> str:

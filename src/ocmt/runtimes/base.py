@@ -124,8 +124,11 @@ class EndsWithLease(Protocol):
     agent has ended before another replica may start it.
     """
 
-    async def renew(self, user_id: UUID, *, seconds: float) -> None:
-        """It may run for `seconds` from now; a paused one begins to count when it goes on, none is fine.
+    async def renew(self, user_id: UUID, *, until: float) -> None:
+        """It may run until then; no agent at all is fine.
+
+        `until`: seconds of this machine's monotonic clock. No span of time: that would begin to count when it
+        is read, and this process may be held up between the thought and the word.
 
         Raises: Unavailable where it does not listen.
         """

@@ -23,6 +23,7 @@ import structlog
 
 from ocmt.errors import Conflict, NotFound, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
 from ocmt.runtimes.docker_container import LABEL, PYTHON, Daemon, OwnFiles, describe, judge, read_about
@@ -116,7 +117,7 @@ class DockerRuntime:
     async def _look_around(self) -> Isolation:
         """Run a real container, of the kind that agents get, that reports what it can see."""
         spec = AgentSpec(UUID(int=0), slot=0, config="{}")
-        files = self._files(spec)
+        files = self._files(spec.user_id, spec.slot)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             asked = {
                 "port": listener.getsockname()[1],
@@ -186,7 +187,7 @@ class DockerRuntime:
             agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
             self._agents[spec.user_id] = agent
             try:
-                await self._launch(agent, self._files(spec), spec)
+                await self._launch(agent, self._files(spec.user_id, spec.slot), spec)
             except BaseException:
                 await self._forget(spec.user_id)
                 raise
@@ -201,9 +202,9 @@ class DockerRuntime:
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
 
-    def _files(self, spec: AgentSpec) -> OwnFiles:
-        uid = FIRST_UID + spec.slot if self._root else None
-        return OwnFiles(self._folder(spec.user_id), uid, os.getuid() if uid is None else uid)
+    def _files(self, user_id: UUID, slot: int) -> OwnFiles:
+        uid = FIRST_UID + slot if self._root else None
+        return OwnFiles(self._folder(user_id), uid, os.getuid() if uid is None else uid)
 
     def _folder(self, user_id: UUID) -> Path:
         return self._data / "agents" / str(user_id)
@@ -323,13 +324,19 @@ class DockerRuntime:
             await self._agents[user_id].over()
         await self._engine.close()
 
+    # KeepsFiles
+
+    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+        """See KeepsFiles."""
+        return FilesOnDisk(self._files(user_id, slot).folder)
+
     # EndsWithLease
 
-    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+    async def renew(self, user_id: UUID, *, until: float) -> None:
         """See EndsWithLease."""
         agent = self._agents.get(user_id)
         if agent is not None:
-            agent.renew(seconds)
+            agent.renew(until)
 
     # CanPause
 

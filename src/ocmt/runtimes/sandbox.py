@@ -304,11 +304,11 @@ class SandboxRuntime:
 
     # EndsWithLease
 
-    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+    async def renew(self, user_id: UUID, *, until: float) -> None:
         """See EndsWithLease."""
         agent = self._agents.get(user_id)
         if agent is not None:
-            agent.renew(seconds)
+            agent.renew(until)
 
     # CanPause
 

@@ -283,17 +283,16 @@ class Supervised:
             raise NotYet("The agent did not answer.", retry_after=RETRY_DIAL)
         return waiting.result()
 
-    def renew(self, seconds: float) -> None:
+    def renew(self, until: float) -> None:
         """See EndsWithLease. A paused agent cannot read: it is told when it goes on."""
-        self._lease_until = self._clock.monotonic() + seconds
-        if not self.paused and self.phase != "exited":
-            self._channel.send({"op": "lease", "seconds": seconds})
+        self._lease_until = until
+        if not self.paused:
+            self.tell_lease()
 
     def tell_lease(self) -> None:
-        """Before it goes on after a pause: what is left of its lease. Raises Unavailable."""
+        """Until when it may run; also before it goes on after a pause. Raises Unavailable."""
         if self._lease_until is not None and self.phase != "exited":
-            left = max(0.0, self._lease_until - self._clock.monotonic())
-            self._channel.send({"op": "lease", "seconds": left})
+            self._channel.send({"op": "lease", "until": self._lease_until})
 
     async def over(self) -> None:
         """Wait until it has ended by itself."""

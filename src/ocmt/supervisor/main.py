@@ -9,8 +9,8 @@ goes away, or when the gateway ends, it ends too, and the sandbox's process name
 
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
 "processes", "filter"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
-{"op": "stop", "grace"} · {"op": "lease", "seconds"}: the gateway may run for so long from now; without a
-further one it is killed then, because another machine may be about to start this agent.
+{"op": "stop", "grace"} · {"op": "lease", "until"}: the gateway may run until then (the machine's monotonic
+clock); without a further one it is killed then, because another replica may be about to start this agent.
 Supervisor → platform: {"event": "hello", "protocol", "hardened"} · {"event": "listener", "name"} + fd ·
 {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd ·
 {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
@@ -163,7 +163,7 @@ class Supervisor:
         elif message["op"] == "stop":
             self._stop(float(message["grace"]))
         elif message["op"] == "lease":
-            self._lease_until = time.monotonic() + float(message["seconds"])
+            self._lease_until = float(message["until"])
         return True
 
     def _has_word(self) -> bool:

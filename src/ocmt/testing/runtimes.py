@@ -196,11 +196,11 @@ class FakeRuntime:
         self.calls.append(("page_out", user_id))
         return self._running(user_id).paused
 
-    async def renew(self, user_id: UUID, *, seconds: float) -> None:
+    async def renew(self, user_id: UUID, *, until: float) -> None:
         """See EndsWithLease. Nobody watches here: `lapse` is for tests to call."""
         agent = self._agents.get(user_id)
         if agent is not None:
-            agent.lease_until = self._clock.monotonic() + seconds
+            agent.lease_until = until
 
     async def lapse(self) -> None:
         """For tests: end those whose lease has not been renewed in time."""
