@@ -73,7 +73,10 @@ async def measure(folder: Path, rounds: int) -> list[Result]:
         await snapshots.tidy(lease, files)
         changed = [await _changed(snapshots, lease, files, agent, number) for number in range(rounds)]
         await snapshots.tidy(lease, files)
-        unchanged = [await _timed(lambda: snapshots.save(lease, files)) for _ in range(rounds + 1)]
+        await snapshots.save(lease, files)
+        spent = time.process_time()
+        unchanged = [await _timed(lambda: snapshots.save(lease, files)) for _ in range(rounds)]
+        processor = 1000 * (time.process_time() - spent) / rounds
         reread = [await _timed(lambda: snapshots.save(lease, files, reread=True)) for _ in range(rounds)]
         restored, copied = [], []
         for _ in range(rounds):
@@ -97,19 +100,22 @@ async def measure(folder: Path, rounds: int) -> list[Result]:
         Result(
             "snapshot_unchanged",
             "ms",
-            unchanged[1:],
+            unchanged,
             target=f"≤ {UNCHANGED_TARGET:g} ms",
-            met=median(unchanged[1:]) <= UNCHANGED_TARGET,
-            more={"every_file_read_again": round(median(reread), 1)},
+            met=median(unchanged) <= UNCHANGED_TARGET,
+            more={
+                "processor_milliseconds": round(processor, 1),
+                "every_file_read_again": round(median(reread), 1),
+            },
         ),
         Result(
             "restore_50mb",
             "MB/s",
-            [1000 * size / spent for spent in restored],
+            [1000 * size / taken for taken in restored],
             target=f"≥ {RESTORE_TARGET:g} MB/s, or ≥ {RESTORE_RATIO:g} of cp -a",
             met=median(restored) <= max(1000 * size / RESTORE_TARGET, median(copied) / RESTORE_RATIO),
             peer="cp -a of the same files (without making sure that they are on the disk)",
-            peer_samples=[1000 * size / spent for spent in copied],
+            peer_samples=[1000 * size / taken for taken in copied],
             more={"milliseconds": round(median(restored), 1), "peer_milliseconds": round(median(copied), 1)},
         ),
     ]
