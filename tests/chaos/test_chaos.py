@@ -40,7 +40,7 @@ from tests.accounts import make_user
 from tests.chaos.world import World
 from tests.conftest import open_temporary_folder
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(900)]
 
 SECONDS = float(os.environ.get("OCMT_CHAOS_SECONDS", "30"))
 SEED = int(os.environ.get("OCMT_CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))

@@ -154,8 +154,8 @@ class World:
     async def _start(self, owner: int, user_id: UUID, agent: _Running | None, token: str) -> dict[str, Any]:
         self.starts += 1
         if agent is not None and agent.alive:
-            if agent.paused and self._clock.monotonic() >= agent.lease_until:
-                await self._end(user_id, 137)  # it can never go on again
+            if self._clock.monotonic() >= agent.lease_until:
+                await self._end(user_id, 137)  # its own machine has done so, if it was not held still anyway
             elif agent.owner != owner:
                 self.violations.append(f"two gateways on the workspace of {user_id}")
         if user_id not in self.gateways:

@@ -357,6 +357,15 @@ class Answerer:
                 assert ended.fault is not None
                 last = Event(EventType.FAILED, turn.id, ended.fault.as_data())
         async with writer.held() as unwritten, self._database.transaction() as connection:
+            # Before its row says so: behind an end nothing is taken any more.
+            await event_log.append(
+                connection,
+                self._clock,
+                user_id=turn.user_id,
+                conversation_id=turn.conversation_id,
+                events=[*unwritten, last],
+                lease_token=lease_token,
+            )
             written = await queries.turn_finished(
                 connection,
                 user_id=turn.user_id,
@@ -371,14 +380,6 @@ class Answerer:
             )
             if written is None:
                 raise LeaseLost("Another replica answers this turn now.", detail=f"turn {turn.id}")
-            await event_log.append(
-                connection,
-                self._clock,
-                user_id=turn.user_id,
-                conversation_id=turn.conversation_id,
-                events=[*unwritten, last],
-                lease_token=lease_token,
-            )
         await self._agents.touch(turn.user_id)
         logger.info("turn ended", turn_id=str(turn.id), status=ended.status.value, attempt=turn.attempt)
 

@@ -129,13 +129,15 @@ where user_id = :user_id and id = :id and attempt = :attempt and status in ('acc
 returning id;
 
 -- name: append_events$
--- Numbers, stores and announces a batch in one statement; null where the lease or the conversation is gone.
--- lease_token null: the writer is the user's own request.
+-- Numbers, stores and announces a batch in one statement; null where the lease or the conversation is gone, or the
+-- turn has ended: nothing comes behind its end. lease_token null: the writer is the user's own request.
 with moved as (
   update conversations c set last_seq = c.last_seq + :count, updated_at = :now
   where c.user_id = :user_id and c.id = :conversation_id
     and (:lease_token::bigint is null
-         or exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint))
+         or (exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint)
+             and exists (select from turns t where t.user_id = :user_id and t.id = any(:turn_ids::uuid[])
+                           and t.status in ('accepted', 'running'))))
   returning c.last_seq
 ), added as (
   insert into events (conversation_id, seq, turn_id, type, data, created_at)

@@ -44,6 +44,8 @@ class TurnWorker:
         self._answerer = answerer
         self._runs: dict[UUID, Run] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._ended: set[UUID] = set()
+        """Turns whose work here ended while the database was being asked: its answer may still list them."""
 
     async def run(self) -> None:
         """Answer turns until cancelled; what is under way then is found again at the next start."""
@@ -69,12 +71,15 @@ class TurnWorker:
                 run.writer.put(EventType.PROGRESS, step="model", text=text)
 
     async def _look(self, hinted: Subscription) -> None:
+        self._ended.clear()
         async with self._database.connection() as connection:
             rows = await every(queries.find_work(connection, limit=MAX_PARALLEL_TURNS))
         for row in rows:
             turn = turn_from_row(row)
             run = self._runs.get(turn.conversation_id)
-            if run is None and len(self._runs) < MAX_PARALLEL_TURNS:
+            if turn.id in self._ended:
+                hinted.hint()
+            elif run is None and len(self._runs) < MAX_PARALLEL_TURNS:
                 self._begin(turn, hinted)
             elif run is not None and run.turn.id == turn.id and turn.stop_requested:
                 run.stop.set()
@@ -100,4 +105,5 @@ class TurnWorker:
             logger.exception("answering a turn failed", turn_id=str(turn.id))
             await self._clock.sleep(POLL_INTERVAL)
         finally:
+            self._ended.add(turn.id)
             del self._runs[turn.conversation_id], self._tasks[turn.conversation_id]
