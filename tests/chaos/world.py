@@ -134,7 +134,7 @@ class World:
         mine = agent if agent is not None and agent.owner == owner else None
         match op:
             case "start":
-                return await self._start(owner, user_id, agent, call["token"])
+                return await self._start(owner, user_id, agent, call)
             case "stop":
                 if mine is not None:
                     await self._end(user_id, 0)
@@ -151,7 +151,9 @@ class World:
                 return {"phase": phase, "exit_code": mine.exit_code if mine else None}
         return {}
 
-    async def _start(self, owner: int, user_id: UUID, agent: _Running | None, token: str) -> dict[str, Any]:
+    async def _start(
+        self, owner: int, user_id: UUID, agent: _Running | None, call: dict[str, Any]
+    ) -> dict[str, Any]:
         self.starts += 1
         if agent is not None and agent.alive:
             if self._clock.monotonic() >= agent.lease_until:
@@ -163,8 +165,8 @@ class World:
         else:
             await self.gateways[user_id].kill()
             await self.gateways[user_id].restart()
-        self.gateways[user_id].token = token
-        self._running[user_id] = _Running(owner)
+        self.gateways[user_id].token = call["token"]
+        self._running[user_id] = _Running(owner, lease_until=call["until"])
         return {"port": self.gateways[user_id].port}
 
 
@@ -213,7 +215,8 @@ class WorldRuntime:
     async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
         """See AgentRuntime."""
         token = spec.environment["OPENCLAW_GATEWAY_TOKEN"]
-        self._ports[spec.user_id] = (await self._call("start", spec.user_id, token=token))["port"]
+        answer = await self._call("start", spec.user_id, token=token, until=spec.lease_until)
+        self._ports[spec.user_id] = answer["port"]
         return {}
 
     async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:

@@ -56,7 +56,7 @@ class Platform:
     def say(self, **body: Any) -> None:
         self.end.send(json.dumps(body).encode())
 
-    def start(self, mode: str) -> None:
+    def start(self, mode: str, **more: Any) -> None:
         command = [sys.executable, "-I", "-S", "-c", GATEWAY, mode, str(self.port)]
         self.say(
             op="start",
@@ -65,6 +65,7 @@ class Platform:
             directory="/",
             port=self.port,
             listen={"broker": self.door},
+            **more,
         )
 
     def hear(self) -> tuple[dict[str, Any], list[socket.socket]]:
@@ -177,6 +178,11 @@ def test_without_a_further_lease_the_gateway_is_killed(platform: Platform) -> No
     platform.start("stubborn")
     platform.hear_until("listening")
     platform.say(op="lease", until=time.monotonic() + 0.3)
+    assert platform.hear_until("exited")["code"] == 128 + signal.SIGKILL
+
+
+def test_the_lease_counts_from_the_start(platform: Platform) -> None:
+    platform.start("stubborn", lease=time.monotonic() + 0.5)
     assert platform.hear_until("exited")["code"] == 128 + signal.SIGKILL
 
 

@@ -273,7 +273,10 @@ class Driver:
         async with self._starter.turn():
             agent = await self._agents.apply(agent, self.lease, Change(Event.START, desired=State.AWAKE))
             gateway, state = await self._starter.start(
-                agent, deadline, repair=repair, renew=lambda: self.renew(self._lease_until)
+                agent,
+                deadline,
+                repair=repair,
+                lease_until=lambda: self._lease_until if self._lease_until < inf else None,
             )
             self._gateway = gateway
             await self._agents.apply(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ocmt.agents.admission import Admission
@@ -107,20 +107,20 @@ class Starter:
             yield
 
     async def start(
-        self, agent: Agent, deadline: float, *, repair: bool, renew: Callable[[], Awaitable[None]]
+        self, agent: Agent, deadline: float, *, repair: bool, lease_until: Callable[[], float | None]
     ) -> tuple[GatewayClient, RuntimeState]:
-        """The gateway that has said hello, and the runtime's notes. `renew` is awaited once it runs.
+        """The gateway that has said hello, and the runtime's notes. `lease_until`: as it is by then.
 
         Raises: StartFailed, LeaseLost; nothing of it is left then.
         """
         await self.telling.show("sandbox")
         broker_token = await self.agents.mint_broker_token(self.lease)
         gateway_token = secrets.token_urlsafe(32)
-        spec = replace(self.spec_of(agent, broker_token, gateway_token), repair=repair)
+        spec = self.spec_of(agent, broker_token, gateway_token)
         try:
             await self.files.make_ready(agent, self._show_restoring)
+            spec = replace(spec, repair=repair, lease_until=lease_until())
             state = await self.runtime.start(spec, agent.runtime_state)
-            await renew()
             gateway = await wait_for_hello(
                 self.runtime,
                 agent.user_id,

@@ -54,6 +54,8 @@ class AgentSpec:
     """Whether this agent may reach the internet through the egress proxy."""
     repair: bool = False
     """Whether to run OpenClaw's own doctor first, because the gateway refused its configuration."""
+    lease_until: float | None = None
+    """As in EndsWithLease, from the first moment on: this process may be held up before it could say so."""
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512

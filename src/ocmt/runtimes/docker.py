@@ -183,6 +183,7 @@ class DockerRuntime:
                 doors={name: DOOR_PORTS[name] for name in names},
                 processes=None,  # the container's own limit counts no other's
                 filter=self._filter,
+                lease_until=spec.lease_until,
             )
             agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
             self._agents[spec.user_id] = agent

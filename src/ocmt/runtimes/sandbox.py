@@ -180,6 +180,7 @@ class SandboxRuntime:
                 gateway_port=GATEWAY_PORT,
                 doors={name: DOOR_PORTS[name] for name in doors},
                 processes=spec.pids,
+                lease_until=spec.lease_until,
             )
             agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
             self._agents[spec.user_id] = agent

@@ -12,7 +12,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from uuid import UUID
@@ -57,6 +57,8 @@ class Order:
     """The most that it may have; None where something else sees to that."""
     filter: bytes | None = None
     """A system call filter (BPF) for the supervisor to put on, where its surroundings do not."""
+    lease_until: float | None = None
+    """See EndsWithLease."""
 
     def message(self) -> dict[str, object]:
         """The start message of the control protocol."""
@@ -68,6 +70,7 @@ class Order:
             "port": self.gateway_port,
             "listen": dict(self.doors),
             "processes": self.processes,
+            **({"lease": self.lease_until} if self.lease_until is not None else {}),
             **({"filter": base64.b64encode(self.filter).decode()} if self.filter else {}),
         }
 
@@ -133,7 +136,9 @@ class Supervised:
         self._next_dial = 0
         self._spawned = asyncio.Event()
         self._failure: str | None = None
-        self._lease_until: float | None = None
+        self._lease_until = order.lease_until
+        self._ordered = False
+        """Whether the supervisor has its order, which brings the lease; before, there may be no channel."""
 
     async def start(self, spawn: Callable[[], Spawned], logs: Path) -> None:
         """Spawn it and have the gateway started.
@@ -164,7 +169,8 @@ class Supervised:
 
     def _give_order(self, writing: int | None) -> None:
         try:
-            self._channel.send(self._order.message(), writing)
+            self._channel.send(replace(self._order, lease_until=self._lease_until).message(), writing)
+            self._ordered = True
         finally:
             if writing is not None:
                 os.close(writing)
@@ -291,7 +297,7 @@ class Supervised:
 
     def tell_lease(self) -> None:
         """Until when it may run; also before it goes on after a pause. Raises Unavailable."""
-        if self._lease_until is not None and self.phase != "exited":
+        if self._lease_until is not None and self._ordered and self.phase != "exited":
             self._channel.send({"op": "lease", "until": self._lease_until})
 
     async def over(self) -> None:

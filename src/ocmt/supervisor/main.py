@@ -8,7 +8,7 @@ that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not bein
 goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
 
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
-"processes", "filter"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
+"processes", "filter"?, "lease"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
 {"op": "stop", "grace"} · {"op": "lease", "until"}: the gateway may run until then (the machine's monotonic
 clock); without a further one it is killed then, because another replica may be about to start this agent.
 Supervisor → platform: {"event": "hello", "protocol", "hardened"} · {"event": "listener", "name"} + fd ·
@@ -176,6 +176,8 @@ class Supervisor:
             raise TypeError("a start message needs listen, command and environment")
         if self._gateway is not None:
             return
+        if "lease" in message:
+            self._lease_until = float(str(message["lease"]))
         for name, port in listen.items():
             with socket.create_server(("127.0.0.1", int(port)), backlog=128) as listener:
                 self._send({"event": "listener", "name": name}, listener)

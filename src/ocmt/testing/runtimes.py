@@ -136,7 +136,10 @@ class FakeRuntime:
                 await self._gateways[spec.user_id].restart()
             else:
                 self._gateways[spec.user_id] = await self._make_gateway(spec)
-            self._agents[spec.user_id] = _Agent(self._clock.monotonic() + self._boot_seconds)
+            self._agents[spec.user_id] = _Agent(
+                self._clock.monotonic() + self._boot_seconds,
+                lease_until=float("inf") if spec.lease_until is None else spec.lease_until,
+            )
         return {"fake": str(spec.user_id)}
 
     async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
