@@ -25,7 +25,7 @@ from uuid_utils.compat import uuid7
 
 from benchmarks.results import Result
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres

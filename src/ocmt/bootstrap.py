@@ -23,7 +23,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer

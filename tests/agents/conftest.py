@@ -11,7 +11,7 @@ from ocmt.testing.clock import VirtualClock
 from ocmt.testing.runtimes import FakeRuntime
 from tests.accounts import make_user
 from tests.agents.replica import Gateways, Replica
-from tests.agents.snapshotting import Bench
+from tests.agents.snapshots.snapshotting import Bench
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
 from ocmt.platform.objects import Objects

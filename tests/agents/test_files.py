@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from ocmt.agents.model import State
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.starting import AgentFailed
 from ocmt.platform.database import Database, Hints
 from ocmt.runtimes.agent_files import FilesOnDisk

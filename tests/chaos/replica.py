@@ -18,7 +18,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.chat import worker as working
 from ocmt.chat.answer import Answerer
 from ocmt.chat.model import Fault

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.service import Chat

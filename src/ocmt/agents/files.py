@@ -11,8 +11,8 @@ from typing import Protocol
 import structlog
 
 from ocmt.agents.model import Agent
-from ocmt.agents.restoring import SnapshotDamaged
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.restoring import SnapshotDamaged
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.starting import StartFailed
 from ocmt.errors import LeaseLost, LimitReached, NotFound, OcmtError
 from ocmt.platform.leases import Lease

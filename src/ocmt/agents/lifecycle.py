@@ -20,23 +20,17 @@ from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
 from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
+from ocmt.agents.running import Running
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
 from ocmt.agents.waking import SpecOf, Starter, Telling
-from ocmt.errors import LeaseLost, OcmtError, Unavailable
+from ocmt.errors import LeaseLost, OcmtError
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import (
-    START_STEPS,
-    AgentRuntime,
-    CanPageOut,
-    CanPause,
-    EndsWithLease,
-    RuntimeState,
-)
+from ocmt.runtimes.base import START_STEPS, AgentRuntime, RuntimeState
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +57,7 @@ class Driver:
         self.user_id: UUID = lease.key
         self.lease = lease
         self._agents = agents
-        self._runtime = runtime
+        self._running = Running(self.user_id, runtime, clock)
         self._clock = clock
         self._policy = policy
         self._admission = admission
@@ -73,12 +67,7 @@ class Driver:
             lease, agents, runtime, spec_of, clock, policy, admission, files, starts, self._telling
         )
         self._lock = asyncio.Lock()
-        self._gateway: GatewayClient | None = None
         self._waking: asyncio.Task[GatewayClient] | None = None
-        self._frozen: RuntimeState | None = None
-        self.paged_out = False
-        self._page_out_from = clock.now()
-        self._taking_work: asyncio.Task[None] | None = None
         self._cron = CronWatch(agents, lease, clock, policy)
         self._leave_until = clock.now()
         self._lease_until = clock.monotonic()
@@ -90,7 +79,7 @@ class Driver:
         """Whether nothing of it runs here and nobody works with it, so that its lease can be given back."""
         return (
             self._users == 0
-            and self._gateway is None
+            and self._running.gateway is None
             and not self._lock.locked()
             and (self._waking is None or self._waking.done())
         )
@@ -109,6 +98,11 @@ class Driver:
         """Whether this hand is no longer on the agent."""
         return self._closed
 
+    @property
+    def paged_out(self) -> bool:
+        """Whether it is paused and holds next to no memory."""
+        return self._running.paged_out
+
     async def awake(self, report: Report | None = None) -> GatewayClient:
         """The gateway of the awake agent; wakes it if need be.
 
@@ -116,9 +110,9 @@ class Driver:
         """
         if self._closed:
             raise LeaseLost(NOT_HERE)
-        gateway = self._gateway
+        gateway = self._running.living
         # While it goes to sleep the lock is held; then the slow way finds out what became of it.
-        if gateway is not None and not gateway.closed and self._frozen is None and not self._lock.locked():
+        if gateway is not None and self._running.frozen is None and not self._lock.locked():
             return gateway
         if self._waking is None or self._waking.done():
             self._telling.begin()
@@ -143,14 +137,14 @@ class Driver:
         elif await self._cron.is_due(agent):
             await self.awake()
         else:
-            await self._rest(await self._cron.look(agent, self._gateway))
+            await self._rest(await self._cron.look(agent, self._running.gateway))
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.STOPPED, State.FAILED):
-                state = await self._runtime.stop(self.user_id, agent.runtime_state, grace=5)
+                state = await self._running.runtime.stop(self.user_id, agent.runtime_state, grace=5)
                 await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state=state))
 
     async def close(self, *, grace: float) -> None:
@@ -169,10 +163,8 @@ class Driver:
     async def renew(self, until: float) -> None:
         """The lease is ours until then (monotonic seconds; for ever: inf); so long may the agent run."""
         self._lease_until = until
-        if until < inf and isinstance(self._runtime, EndsWithLease):
-            # One that does not listen ends with its lease, as it should.
-            with contextlib.suppress(Unavailable):
-                await self._runtime.renew(self.user_id, until=until)
+        if until < inf:
+            await self._running.renew(until)
 
     def retire(self) -> None:
         """The lease goes back: whoever still holds this driver asks the reconciler for a new one."""
@@ -195,16 +187,16 @@ class Driver:
         try:
             return await self._awake_by_all_means()
         finally:
-            if self._gateway is None:
+            if self._running.gateway is None:
                 self._admission.leave(self.user_id)
 
     async def _awake_by_all_means(self) -> GatewayClient:
         async with self._hand():
             deadline = self._clock.monotonic() + self._policy.wake_timeout.total_seconds()
-            if self._frozen is not None:
+            if self._running.frozen is not None:
                 if self.paged_out:
                     await self._starter.find_room(await self._agents.find(self.user_id), deadline)
-                resumed = await self._resume(self._frozen)
+                resumed = await self._resume()
                 if resumed is not None:
                     return resumed
             agent = await self._agents.find(self.user_id)
@@ -212,29 +204,19 @@ class Driver:
                 agent = await self._lost(agent)
             elif agent.state is State.AWAKE:
                 # It was about to sleep when it was needed, and stayed awake.
-                assert self._gateway is not None
-                return self._gateway
+                assert self._running.gateway is not None
+                return self._running.gateway
             return await self._start_until(agent, deadline)
 
-    async def _resume(self, state: RuntimeState) -> GatewayClient | None:
-        """From the pause; None where it did not survive it. `state`: the runtime's, when it was paused."""
-        gateway = self._gateway
-        if gateway is None or gateway.closed or not isinstance(self._runtime, CanPause):
-            await self._lost(await self._agents.find(self.user_id))
-            return None
-        try:
-            # First of all, and the row after it: somebody waits for every millisecond of this.
-            await self._runtime.resume(self.user_id, state)
-        except OcmtError as error:
-            log.warning("agent did not survive its pause", user_id=str(self.user_id), error=str(error))
-            await self._lost(await self._agents.find(self.user_id))
-            return None
-        self._frozen = None
-        self.paged_out = False
-        # Not waited for: the gateway takes requests in their order, so a message may follow at once.
-        self._taking_work = asyncio.create_task(take_work_or_close(gateway, self.user_id))
+    async def _resume(self) -> GatewayClient | None:
+        """From the pause; None where it did not survive it."""
+        # First of all, and the row after it: somebody waits for every millisecond of this.
+        gateway = await self._running.resume()
         agent = await self._agents.find(self.user_id)
-        await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
+        if gateway is None:
+            await self._lost(agent)
+        else:
+            await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
         return gateway
 
     async def _start_until(self, agent: Agent, deadline: float) -> GatewayClient:
@@ -278,7 +260,7 @@ class Driver:
                 repair=repair,
                 lease_until=lambda: self._lease_until if self._lease_until < inf else None,
             )
-            self._gateway = gateway
+            self._running.gateway = gateway
             await self._agents.apply(
                 agent, self.lease, Change(Event.HELLO, failures=agent.failures, runtime_state=state)
             )
@@ -291,15 +273,14 @@ class Driver:
         """Whether the row says something that is not so: to be asked by the lock's holder, or before it."""
         if agent.state in (State.STARTING, State.STOPPING):
             return True  # who did that has died, or met an error
-        living = self._gateway is not None and not self._gateway.closed
-        return agent.state in (State.AWAKE, State.PAUSED) and not living
+        return agent.state in (State.AWAKE, State.PAUSED) and self._running.living is None
 
     async def _mend(self) -> None:
         """Make the row true again: the connection to the gateway is gone, or a change was cut short."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if self._broken(agent):
-                seen = await self._runtime.observe(self.user_id, agent.runtime_state)
+                seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
                 log.warning(
                     "agent lost",
                     user_id=str(self.user_id),
@@ -341,11 +322,12 @@ class Driver:
         return agent.desired is State.STOPPED and sleepless and not agent.holds
 
     async def _rest(self, agent: Agent) -> None:
-        can_pause = isinstance(self._runtime, CanPause)
+        can_pause = self._running.can_pause
         now = self._clock.now()
         policy = self._policy.of(agent.plan)
-        if agent.state is State.PAUSED and now - agent.since >= policy.page_out_after:
-            await self._page_out()
+        slept_enough = agent.state is State.PAUSED and now - agent.since >= policy.page_out_after
+        if slept_enough and await self._running.page_out(again_after=policy.page_out_after):
+            self._admission.shrink(self.user_id, policy.paged_out_bytes)
         step = rest(agent, now, policy, can_pause=can_pause)
         step = short_rest(step, agent, now, policy, can_pause=can_pause)
         if step is Rest.STAY or now < self._leave_until:
@@ -355,49 +337,36 @@ class Driver:
         else:
             await self._stop(idle_for=policy.stop_after)
 
-    async def _page_out(self) -> None:
-        """Without the lock: who needs it meanwhile does not wait."""
-        frozen = self._frozen
-        if frozen is None or self.paged_out or not isinstance(self._runtime, CanPageOut):
-            return
-        if self._clock.now() < self._page_out_from:
-            return
-        self._page_out_from = self._clock.now() + self._policy.page_out_after
-        if await self._runtime.page_out(self.user_id, frozen) and self._frozen is frozen:
-            self.paged_out = True
-            self._admission.shrink(self.user_id, self._policy.paged_out_bytes)
-
     async def make_room(self) -> bool:
         """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
         await self._stop(idle_for=self._policy.evict_after)
-        return self._gateway is None
+        return self._running.gateway is None
 
     async def _pause(self, idle_for: timedelta) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state is not State.AWAKE or self._gateway is None:
+            gateway = self._running.gateway
+            if agent.state is not State.AWAKE or gateway is None:
                 return
 
             async def commit(plan: Projection | None) -> bool:
                 return await self._agents.apply_pause(agent, self.lease, plan, idle_for=idle_for)
 
-            if not await self._may_sleep(agent, self._gateway, commit):
+            if not await self._may_sleep(agent, gateway, commit):
                 return
-            assert isinstance(self._runtime, CanPause)
-            self._frozen = agent.runtime_state
             try:
-                await self._runtime.pause(self.user_id, self._frozen)
+                await self._running.pause(agent.runtime_state)
             except OcmtError as error:
                 log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
                 self._leave_until = self._clock.now() + self._policy.busy_retry
-                await self._resume(self._frozen)
+                await self._resume()
 
     async def _stop(self, *, idle_for: timedelta | None) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
                 return
-            gateway = self._gateway if agent.state is State.AWAKE else None
+            gateway = self._running.gateway if agent.state is State.AWAKE else None
 
             async def commit(plan: Projection | None) -> bool:
                 return await self._commit_stop(agent, plan, idle_for)
@@ -453,17 +422,7 @@ class Driver:
         return committed
 
     async def _end(self, runtime_state: RuntimeState, *, grace: float) -> None:
-        if self._gateway is not None:
-            gateway, self._gateway = self._gateway, None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(gateway.close(), 1)
-        if isinstance(self._runtime, CanPause):
-            # A frozen agent can not shut down in order. One that is gone already has nothing to resume.
-            with contextlib.suppress(OcmtError):
-                await self._runtime.resume(self.user_id, runtime_state)
-        self._frozen = None
-        self.paged_out = False
-        await self._runtime.stop(self.user_id, runtime_state, grace=grace)
+        await self._running.end(runtime_state, grace=grace)
         self._admission.leave(self.user_id)
 
     @contextlib.asynccontextmanager

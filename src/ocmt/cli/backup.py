@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ocmt.agents.snapshot_rows import keys_of_all_manifests
+from ocmt.agents.snapshots.rows import keys_of_all_manifests
 from ocmt.backup import service
 from ocmt.backup.model import checked_passphrase
 from ocmt.backup.service import Backups, Report, open_backup

@@ -16,8 +16,8 @@ from ocmt.agents.model import Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.routes import routes as agent_routes
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshot_routes import routes as snapshot_routes
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.routes import routes as snapshot_routes
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.broker.service import Broker
 from ocmt.chat.routes import routes as chat_routes
 from ocmt.chat.service import Chat

@@ -11,9 +11,15 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
-from ocmt.agents.manifest import Entry, Manifest
-from ocmt.agents.snapshot_store import reaching, to_the_end
-from ocmt.agents.uploading import BATCH_BYTES, BATCH_FILES, BATCHES_AT_ONCE, LARGE, all_or_first_error
+from ocmt.agents.snapshots.manifest import Entry, Manifest
+from ocmt.agents.snapshots.store import reaching, to_the_end
+from ocmt.agents.snapshots.uploading import (
+    BATCH_BYTES,
+    BATCH_FILES,
+    BATCHES_AT_ONCE,
+    LARGE,
+    all_or_first_error,
+)
 from ocmt.runtimes.base import FreshFiles
 
 PIECE_SECONDS = 120.0

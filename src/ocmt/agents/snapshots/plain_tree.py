@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ocmt.agents.manifest import Entry, Manifest
-from ocmt.agents.snapshot_store import UserObjects
-from ocmt.agents.uploading import LARGE, all_or_first_error
+from ocmt.agents.snapshots.manifest import Entry, Manifest
+from ocmt.agents.snapshots.store import UserObjects
+from ocmt.agents.snapshots.uploading import LARGE, all_or_first_error
 from ocmt.errors import InvalidInput
 from ocmt.platform.objects import checked_key
 

@@ -13,9 +13,9 @@ import zipfile
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
-from ocmt.agents.manifest import Entry, Manifest, parse
-from ocmt.agents.snapshot_store import UserObjects
-from ocmt.agents.uploading import LARGE
+from ocmt.agents.snapshots.manifest import Entry, Manifest, parse
+from ocmt.agents.snapshots.store import UserObjects
+from ocmt.agents.snapshots.uploading import LARGE
 from ocmt.errors import InvalidInput, TooLarge
 
 MANIFEST = "manifest.json"

@@ -8,11 +8,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocmt.agents.snapshot_routes import PAGE, routes
+from ocmt.agents.snapshots.routes import PAGE, routes
 from ocmt.platform.database import Database
 from ocmt.platform.http import Principal, exception_handlers
 from tests.accounts import make_user
-from tests.agents.snapshotting import Bench
+from tests.agents.snapshots.snapshotting import Bench
 from tests.identity.browser import Browser
 
 pytestmark = pytest.mark.anyio

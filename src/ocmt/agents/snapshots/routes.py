@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ocmt.agents.snapshot_rows import NO_SUCH, Snapshot
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.errors import InvalidInput, NotFound
 from ocmt.platform.http import principal
 

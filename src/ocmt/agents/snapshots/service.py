@@ -20,9 +20,16 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from ocmt.agents.archive import Archive, write_archive
-from ocmt.agents.keeping import IGNORE_FILE, LONGEST_IGNORE_FILE, Keeping, Limits, gather, parse_ignore
-from ocmt.agents.manifest import (
+from ocmt.agents.snapshots.archive import Archive, write_archive
+from ocmt.agents.snapshots.keeping import (
+    IGNORE_FILE,
+    LONGEST_IGNORE_FILE,
+    Keeping,
+    Limits,
+    gather,
+    parse_ignore,
+)
+from ocmt.agents.snapshots.manifest import (
     Manifest,
     Mark,
     Retention,
@@ -33,8 +40,8 @@ from ocmt.agents.manifest import (
     remember,
     succeed,
 )
-from ocmt.agents.plain_tree import refresh_plain_tree, shown_generation
-from ocmt.agents.restoring import (
+from ocmt.agents.snapshots.plain_tree import refresh_plain_tree, shown_generation
+from ocmt.agents.snapshots.restoring import (
     SnapshotDamaged,
     good_before,
     has_manifest,
@@ -43,10 +50,10 @@ from ocmt.agents.restoring import (
     put_in_place,
     read_manifest,
 )
-from ocmt.agents.snapshot_rows import NO_SUCH, Snapshot, SnapshotRows
-from ocmt.agents.snapshot_store import UserObjects, reaching, to_the_end
-from ocmt.agents.unpacking import Contents
-from ocmt.agents.uploading import Upload, all_or_first_error
+from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot, SnapshotRows
+from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
+from ocmt.agents.snapshots.unpacking import Contents
+from ocmt.agents.snapshots.uploading import Upload, all_or_first_error
 from ocmt.errors import InvalidInput, LeaseLost, NotFound, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshot_rows import Snapshot
-from ocmt.agents.snapshots import Snapshots
+from ocmt.agents.snapshots.rows import Snapshot
+from ocmt.agents.snapshots.service import Snapshots
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease, Leases
 from ocmt.runtimes.agent_files import FilesOnDisk

@@ -8,12 +8,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ocmt.agents.service import CHANNEL, NOT_OURS, queries
-from ocmt.agents.snapshot_store import manifest_key
+from ocmt.agents.service import CHANNEL, NOT_OURS
+from ocmt.agents.snapshots.store import manifest_key
 from ocmt.errors import LeaseLost, NotFound
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
-from ocmt.platform.queries import every
+from ocmt.platform.queries import every, load_queries
+
+queries = load_queries(__package__)
 
 NO_SUCH = "There is no such snapshot of your agent's files."
 

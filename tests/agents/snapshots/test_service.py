@@ -20,16 +20,16 @@ from uuid import UUID
 
 import pytest
 
-from ocmt.agents.keeping import Limits
-from ocmt.agents.manifest import Retention, parse
-from ocmt.agents.restoring import SnapshotDamaged
-from ocmt.agents.snapshots import Snapshots, Standing
+from ocmt.agents.snapshots.keeping import Limits
+from ocmt.agents.snapshots.manifest import Retention, parse
+from ocmt.agents.snapshots.restoring import SnapshotDamaged
+from ocmt.agents.snapshots.service import Snapshots, Standing
 from ocmt.errors import LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.database import Database
 from ocmt.runtimes.agent_files import FilesOnDisk, FreshFolder
 from ocmt.runtimes.folders import AgentFolder
 from tests.accounts import make_user
-from tests.agents.snapshotting import Bench, lease_of, taken_over
+from tests.agents.snapshots.snapshotting import Bench, lease_of, taken_over
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,11 @@ import hashlib
 from typing import ClassVar
 from uuid import UUID
 
-from ocmt.agents.manifest import Manifest, Mark, parse
-from ocmt.agents.snapshot_rows import Snapshot, SnapshotRows
-from ocmt.agents.snapshot_store import UserObjects, reaching, to_the_end
-from ocmt.agents.unpacking import Contents, unpack
-from ocmt.agents.uploading import all_or_first_error
+from ocmt.agents.snapshots.manifest import Manifest, Mark, parse
+from ocmt.agents.snapshots.rows import Snapshot, SnapshotRows
+from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
+from ocmt.agents.snapshots.unpacking import Contents, unpack
+from ocmt.agents.snapshots.uploading import all_or_first_error
 from ocmt.errors import OcmtError
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import AgentFiles

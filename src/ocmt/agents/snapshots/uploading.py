@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ocmt.agents.snapshot_store import UserObjects, reaching
+from ocmt.agents.snapshots.store import UserObjects, reaching
 from ocmt.errors import Unavailable
 from ocmt.runtimes.base import AgentFiles, FoundFile
 

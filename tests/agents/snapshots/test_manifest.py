@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocmt.agents.manifest import (
+from ocmt.agents.snapshots.manifest import (
     Entry,
     Manifest,
     Mark,

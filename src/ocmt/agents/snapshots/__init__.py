@@ -1,0 +1,1 @@
+"""Snapshots: an agent's files as generations that can be had back; taken, verified, kept, restored."""

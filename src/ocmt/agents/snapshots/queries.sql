@@ -1,0 +1,55 @@
+-- name: find_snapshots
+-- A page of a user's snapshots, newest first; `before` null: from the newest.
+select generation, created_at, image, files, bytes, manifest, content
+from snapshots
+where user_id = :user_id and (:before::bigint is null or generation < :before::bigint)
+order by generation desc
+limit :limit;
+
+-- name: find_snapshot^
+select generation, created_at, image, files, bytes, manifest, content
+from snapshots where user_id = :user_id and generation = :generation;
+
+-- name: find_newest_snapshot^
+-- For the lease's holder only; without a snapshot a row of nulls, without the lease none.
+select a.snapshot_generation, s.generation, s.created_at, s.image, s.files, s.bytes, s.manifest, s.content
+from agents a left join snapshots s on s.user_id = a.user_id and s.generation = a.snapshot_generation
+where a.user_id = :user_id and a.lease_token = :lease_token;
+
+-- name: find_all_snapshots
+-- For a backup.
+select user_id, generation from snapshots;
+
+-- name: find_snapshot_times
+select generation, created_at from snapshots where user_id = :user_id;
+
+-- name: add_snapshot$
+-- The pointer moves and the generation comes to be, both or neither, and only forward.
+with moved as (
+  update agents set snapshot_generation = :generation, snapshot_at = :created_at
+  where user_id = :user_id and lease_token = :lease_token and snapshot_generation < :generation
+  returning user_id
+)
+insert into snapshots (user_id, generation, created_at, image, files, bytes, manifest, content)
+select user_id, :generation, :created_at, :image, :files, :bytes, :manifest, :content from moved
+returning generation;
+
+-- name: drop_snapshots!
+-- Never the newest.
+delete from snapshots s using agents a
+where s.user_id = :user_id and s.generation = any(:generations::bigint[])
+  and a.user_id = s.user_id and a.lease_token = :lease_token and s.generation <> a.snapshot_generation;
+
+-- name: find_snapshot_state^
+select snapshot_generation, snapshot_at, restore_asked from agents where user_id = :user_id;
+
+-- name: ask_restore$
+update agents a set restore_asked = :generation
+where a.user_id = :user_id
+  and exists (select from snapshots s where s.user_id = a.user_id and s.generation = :generation)
+returning user_id;
+
+-- name: restore_done!
+-- A wish that came meanwhile stays.
+update agents set restore_asked = null
+where user_id = :user_id and lease_token = :lease_token and restore_asked = :generation;
