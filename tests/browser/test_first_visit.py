@@ -18,7 +18,12 @@ from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation
 from tests.browser.visitor import Visitor
 
-pytestmark = [pytest.mark.anyio, pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.browser,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("OpenClaw 3"),
+]
 
 ENVIRONMENT = {"OCMT_TURN_CALL_LIMIT": "3"}
 DESK = {"width": 1200, "height": 900}

@@ -13,7 +13,12 @@ import pytest
 
 from ocmt.testing.installation import Installation, Person, StreamEvent
 
-pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.journey,
+    pytest.mark.timeout(240),
+    pytest.mark.xdist_group("OpenClaw 2"),
+]
 
 AGENT_NAMES = ("bwrap", "node", "openclaw", "python")
 SLEEPY = {"OCMT_AGENT_PAUSE_AFTER": "2s", "OCMT_AGENT_STOP_AFTER": "1h", "OCMT_LOG_LEVEL": "info"}

@@ -1,7 +1,7 @@
-"""The real OpenClaw in a real sandbox, and in a real container where Docker answers: it says hello, calls its
-model through a door, sleeps and ends.
+"""The real OpenClaw in a real container, where Docker answers: it says hello, calls its model through a door,
+sleeps and ends. In a real sandbox that is what `tests/journey` tells; here it refuses a configuration.
 
-Takes half a minute each, nearly all of it OpenClaw's own start; the container's image half a minute more.
+A container takes a minute, half of it OpenClaw's own start, half of it the image.
 """
 
 from __future__ import annotations
@@ -119,15 +119,8 @@ async def containers(folder: Path, openclaw_image: str, model: Model) -> AsyncIt
 
 
 @pytest.mark.docker
-async def test_openclaw_does_the_same_in_a_container(containers: DockerRuntime, model: Model) -> None:
-    await answers_sleeps_and_ends(containers, model)
-
-
-async def test_openclaw_answers_sleeps_and_ends(runtime: SandboxRuntime, model: Model) -> None:
-    await answers_sleeps_and_ends(runtime, model)
-
-
-async def answers_sleeps_and_ends(runtime: AgentRuntime, model: Model) -> None:
+async def test_openclaw_answers_sleeps_and_ends(containers: DockerRuntime, model: Model) -> None:
+    runtime: AgentRuntime = containers
     environment = gateway_environment(gateway_token="gateway-token", broker_token="broker-token")
     spec = AgentSpec(uuid4(), 1, render_config(model="claude-sonnet-4-6"), environment)
     state = await runtime.start(spec, {})

@@ -16,7 +16,7 @@ import tomllib
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin, urlsplit
@@ -64,13 +64,15 @@ def get_uv(place: Place) -> tuple[Path, str]:
     return folder / "uv", source
 
 
-def sync(place: Place, uv: Path, groups: Iterable[str]) -> str:
+def sync(place: Place, uv: Path, groups: Collection[str]) -> str:
     """Makes the virtual environment what the lock says, with the dependency groups; returns what it did."""
     wanted = [word for group in sorted(groups) for word in ("--group", group)]
+    # Tests start hundreds of processes, and not everywhere may the first one keep what it has compiled.
+    compiled = ["--compile-bytecode"] if "dev" in groups else []
     environment = place.project / ".venv"
     mirror = place.commands.environment.get("UV_DEFAULT_INDEX", _PYPI).rstrip("/")
     if mirror == _PYPI:
-        argv: Sequence[str | Path] = [uv, "sync", "--frozen", "--no-default-groups", *wanted]
+        argv: Sequence[str | Path] = [uv, "sync", "--frozen", "--no-default-groups", *compiled, *wanted]
         output = _uv(place, argv, "Installing the Python libraries")
     else:
         # The lock names PyPI's own files, so a mirror is asked by name, version and hash instead.
@@ -83,7 +85,7 @@ def sync(place: Place, uv: Path, groups: Iterable[str]) -> str:
             into: list[str | Path] = ["--python", environment]
             _uv(
                 place,
-                [uv, "pip", "sync", *into, "--require-hashes", names],
+                [uv, "pip", "sync", *into, *compiled, "--require-hashes", names],
                 "Installing the Python libraries",
             )
         output = _uv(
