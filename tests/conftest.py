@@ -34,6 +34,7 @@ hypothesis.settings.load_profile("ocmt")
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first: `make test` runs several files at a time, and the last ones should be short.
 
