@@ -35,7 +35,7 @@ check:
 test: check
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python scripts/npm.py --prefix ui test
-	$(BIN)/pytest -m "not chaos" -n 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -m "not chaos" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:
 	@$(SETUP) --group dev

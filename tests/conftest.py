@@ -18,6 +18,7 @@ import asyncpg
 import hypothesis
 import pytest
 import structlog
+from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
 from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
@@ -34,22 +35,35 @@ hypothesis.settings.load_profile("ocmt")
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long ones first: `make test` runs several files at a time, and the last ones should be short.
+ONE_AFTER_THE_OTHER = {
+    "tests/journey/test_first_day.py": "OpenClaw 1",
+    "tests/openclaw/test_contract.py": "OpenClaw 1",
+    "tests/journey/test_with_a_key.py": "OpenClaw 2",
+    "tests/browser/test_first_visit.py": "OpenClaw 3",
+}
+"""Files that start OpenClaw are bound by the processor: not all at a time, in groups of similar length."""
 
-    A file stays together, for what its tests share. Those that start OpenClaw are bound by the processor, so
-    they come in a few groups of about the same length, whose files follow one another.
-    """
+
+class Groups(LoadFileScheduling):  # type: ignore[misc]
+    """A file stays together, for what its tests share, and some files follow one another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return ONE_AFTER_THE_OTHER.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    return Groups(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: `make test` runs several files at a time, and the last ones should be short."""
 
     def rank(item: pytest.Item) -> int:
         marked = [item.get_closest_marker(name) is not None for name in ("journey", "browser")]
         return marked.index(True) if any(marked) else len(marked)
 
     items.sort(key=rank)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def open_temporary_folder() -> Path:

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.browser,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("OpenClaw 3"),
 ]
 
 ENVIRONMENT = {"OCMT_TURN_CALL_LIMIT": "3"}

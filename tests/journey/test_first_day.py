@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.journey,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("OpenClaw 2"),
 ]
 
 AGENT_NAMES = ("bwrap", "node", "openclaw", "python")

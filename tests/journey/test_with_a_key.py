@@ -21,7 +21,6 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.journey,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("OpenClaw 1"),
 ]
 
 KEY = "sk-ant-test-0123456789abcdef"

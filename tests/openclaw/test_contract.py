@@ -28,7 +28,7 @@ from ocmt.openclaw.history import RunOutcome
 from ocmt.openclaw.schedule import Job
 from tests.openclaw.peers import FakePeer, Peer, real_peer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300), pytest.mark.xdist_group("OpenClaw 2")]
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(
