@@ -11,7 +11,7 @@ BIN = .venv/bin
 help:
 	@echo "make run     set up, then start everything on this machine"
 	@echo "make setup   only the set-up"
-	@echo "make test    every check: format, lint, types, imports, unit, integration, browser"
+	@echo "make test    every check: format, lint, types, imports, unit, integration, journeys, browser"
 	@echo "make check   the quick ones of them"
 	@echo "make bench   measure, beside peers, into benchmarks/results.json"
 	@echo "make chaos   kill and hold up replicas, agents and the database, seed after seed, for ten minutes at most"
@@ -35,7 +35,9 @@ check:
 test: check
 	@$(BIN)/python scripts/browser.py
 	$(BIN)/python scripts/npm.py --prefix ui test
-	$(BIN)/pytest -m "not chaos" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@marks=$$($(BIN)/python scripts/journeys.py $(if $(FRESH),--fresh)) && set -x && \
+	  $(BIN)/pytest -m "$$marks" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(if $(ARGS),true,$(BIN)/python scripts/journeys.py --passed)
 
 bench:
 	@$(SETUP) --group dev

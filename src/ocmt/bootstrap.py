@@ -148,6 +148,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     policy = Policy(
         pause_after=settings.agent_pause_after,
         stop_after=settings.agent_stop_after,
+        max_awake=settings.agent_max_awake,
         page_out_after=settings.agent_page_out_after,
         memory_bytes=settings.agent_memory,
         wake_timeout=settings.wake_timeout,

@@ -73,8 +73,10 @@ class Settings(BaseSettings):
     """Of the runtime docker: the socket of Docker or podman on this machine."""
     agent_image: str = "ocmt-agent"
     """Of the runtime docker: the image that agents run, built from agent/Dockerfile."""
-    agent_pause_after: Duration = timedelta(minutes=5)
-    agent_stop_after: Duration = timedelta(minutes=30)
+    agent_pause_after: Duration = timedelta(minutes=30)
+    agent_stop_after: Duration = timedelta(hours=4)
+    agent_max_awake: Duration = timedelta(hours=24)
+    """Awake for so long without a pause an agent is stopped between two turns, whatever else holds it."""
     agent_page_out_after: Duration = timedelta(seconds=60)
     """Paused for so long an agent's memory goes to swap, where this machine has some and we are root."""
     agent_wake_ahead: Duration = timedelta(seconds=20)

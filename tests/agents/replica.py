@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,6 +29,9 @@ from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import FakeGateway
 from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
+
+SLEEPY = Policy(pause_after=timedelta(minutes=5), stop_after=timedelta(minutes=30))
+"""Of a replica that is not given another."""
 
 
 class Gateways:
@@ -93,7 +97,7 @@ class Replica:
         objects: Objects | None = None,
     ) -> Replica:
         agents = agents or Agents(database, clock, runtime=runtime.name)
-        policy = policy or Policy()
+        policy = policy or SLEEPY
         leases = Leases(database, table="agents", key="user_id", owner=owner)
         starts = asyncio.Semaphore(2)
         admission = Admission(capacity, clock)

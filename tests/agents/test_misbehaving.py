@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -113,6 +114,26 @@ class TestRefusesSuspend:
         assert [call for call, _ in replica.runtime.calls] == ["start"]
         assert (await replica.agents.find(anna)).state is State.AWAKE
         assert await driver.awake() is gateway
+
+    async def test_a_day_awake_ends_it_even_so_and_its_user_reads_why(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(RefusesSuspend(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        await driver.awake()
+        await replica.agents.hold(anna, "operator", "cli", ttl=timedelta(days=7))
+        await clock.advance(23 * 60 * MINUTE)
+        await driver.tick()
+        assert (await replica.agents.find(anna)).state is State.AWAKE
+        await clock.advance(60 * MINUTE)
+        with capture_logs():
+            await driver.tick()
+        agent = await replica.agents.find(anna)
+        assert (agent.state, agent.desired) == (State.STOPPED, State.STOPPED)
+        assert agent.error is not None
+        assert "24 hours awake" in agent.error["message"]
+        await driver.awake()
+        assert (await replica.agents.find(anna)).error is None
 
     async def test_not_even_its_user_puts_it_to_sleep_but_a_restart_ends_it(
         self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways

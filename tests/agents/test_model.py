@@ -122,6 +122,30 @@ def test_a_hold_keeps_it_awake_however_long_it_is_idle(idle: timedelta, state: S
     assert rest(held, NOW, POLICY, can_pause=True) is Rest.STAY
 
 
+@pytest.mark.parametrize(
+    ("awake_for", "idle", "state", "reason", "expected"),
+    [
+        (timedelta(hours=24), timedelta(hours=1), State.AWAKE, "socket", Rest.END),
+        (timedelta(hours=24), timedelta(hours=1), State.AWAKE, "operator", Rest.END),
+        (timedelta(hours=23), timedelta(hours=1), State.AWAKE, "socket", Rest.STAY),
+        (timedelta(hours=24), timedelta(hours=1), State.AWAKE, "turn", Rest.STAY),
+        (timedelta(hours=24), timedelta(seconds=5), State.AWAKE, "socket", Rest.STAY),
+        (timedelta(hours=24), timedelta(hours=1), State.PAUSED, "socket", Rest.STAY),
+    ],
+)
+def test_awake_for_too_long_it_ends_whatever_holds_it_but_between_two_turns(
+    awake_for: timedelta, idle: timedelta, state: State, reason: str, expected: Rest
+) -> None:
+    agent = replace(
+        AWAKE,
+        state=state,
+        since=NOW - awake_for,
+        last_active_at=NOW - idle,
+        holds=(Hold(reason, "x", None),),
+    )
+    assert rest(agent, NOW, POLICY, can_pause=True) is expected
+
+
 @given(st.integers(1, 200))
 def test_waiting_grows_with_failures_up_to_a_minute(failures: int) -> None:
     assert timedelta(seconds=1) <= retry_delay(failures) <= timedelta(minutes=1)

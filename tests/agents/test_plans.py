@@ -1,19 +1,20 @@
 """Plans are data: what they say counts for the agents that have them, and the settings for the rest."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
-from ocmt.agents.model import Plan, Policy, State
+from ocmt.agents.model import Plan, State
 from ocmt.agents.plans import Plans, check
 from ocmt.errors import InvalidInput, NotFound
 from ocmt.platform.database import Database, Hints
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.runtimes import FakeRuntime
 from tests.accounts import make_user
-from tests.agents.replica import Gateways, Replica, time_flies, until
+from tests.agents.replica import SLEEPY, Gateways, Replica, time_flies, until
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +78,7 @@ def crowded(
     clock: VirtualClock, database: Database, hints: Hints, runtime: FakeRuntime, gateways: Gateways
 ) -> Replica:
     """Room for two agents."""
-    policy = Policy(memory_bytes=GIBIBYTE)
+    policy = replace(SLEEPY, memory_bytes=GIBIBYTE)
     return Replica.build(
         clock=clock,
         database=database,

@@ -227,7 +227,7 @@ async def test_a_suspended_users_agent_is_not_woken(
 async def test_what_is_planned_is_kept_at_once_in_case_the_server_is_lost(
     build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
 ) -> None:
-    replica = build(policy=Policy())
+    replica = build()
     async with replica.running(), time_flies(clock):
         await woken(replica, anna)
         job = gateways.of(anna).cron.add("report", after=3600)
@@ -243,7 +243,7 @@ async def test_what_is_planned_is_kept_at_once_in_case_the_server_is_lost(
 async def test_an_idle_agent_is_not_asked_again_and_again(
     build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
 ) -> None:
-    replica = build(policy=Policy())
+    replica = build()
     async with replica.running(), time_flies(clock):
         await woken(replica, anna)
         began = clock.now()

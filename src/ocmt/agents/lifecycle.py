@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
@@ -334,8 +334,11 @@ class Driver:
             return
         if step is Rest.PAUSE:
             await self._pause(policy.pause_after)
-        else:
+        elif step is Rest.STOP:
             await self._stop(idle_for=policy.stop_after)
+        else:
+            log.warning("agent stopped after its longest time awake", user_id=str(self.user_id))
+            await self._stop(idle_for=None, notice=awake_for_too_long(policy.max_awake))
 
     async def make_room(self) -> bool:
         """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
@@ -361,23 +364,28 @@ class Driver:
                 self._leave_until = self._clock.now() + self._policy.busy_retry
                 await self._resume()
 
-    async def _stop(self, *, idle_for: timedelta | None) -> None:
+    async def _stop(self, *, idle_for: timedelta | None, notice: Mapping[str, str] | None = None) -> None:
+        """`notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
                 return
-            gateway = self._running.gateway if agent.state is State.AWAKE else None
+            asked = agent.state is State.AWAKE and notice is None
+            gateway = self._running.gateway if asked else None
 
             async def commit(plan: Projection | None) -> bool:
-                return await self._commit_stop(agent, plan, idle_for)
+                return await self._commit_stop(agent, plan, idle_for, forced=notice is not None)
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
             await self._end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
-            await self._agents.apply(stopping, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
+            gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
+            await self._agents.apply(stopping, self.lease, gone)
 
-    async def _commit_stop(self, agent: Agent, plan: Projection | None, idle_for: timedelta | None) -> bool:
+    async def _commit_stop(
+        self, agent: Agent, plan: Projection | None, idle_for: timedelta | None, *, forced: bool
+    ) -> bool:
         """Its files are saved first, and only what is saved is stopped."""
         runs = agent.state is State.AWAKE
         if not await self._files.saved(agent, runs=runs):
@@ -385,7 +393,9 @@ class Driver:
             return False
         committed = False
         try:
-            committed = await self._agents.apply_stopping(agent, self.lease, plan, idle_for=idle_for)
+            committed = await self._agents.apply_stopping(
+                agent, self.lease, plan, idle_for=idle_for, forced=forced
+            )
         finally:
             if runs and not committed:
                 await self._files.let_go(agent)
@@ -436,6 +446,16 @@ class Driver:
 
 def _words(agent: Agent) -> str:
     return (agent.error or {}).get("message") or "Your agent keeps failing to start."
+
+
+def awake_for_too_long(limit: timedelta) -> Mapping[str, str]:
+    """What its user reads of an agent that was stopped although something kept it awake."""
+    hours = limit.total_seconds() / 3600
+    return {
+        "code": "awake_too_long",
+        "message": f"Your agent was put to sleep after {hours:.3g} hours awake, the most that its plan "
+        "allows. Its files are saved; your next message wakes it.",
+    }
 
 
 def _noticed(wake: asyncio.Task[GatewayClient]) -> None:

@@ -99,6 +99,7 @@ class Plan:
     pids: int | None = None
     pause_after: timedelta | None = None
     stop_after: timedelta | None = None
+    max_awake: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,10 @@ class Agent:
 class Policy:
     """When an agent sleeps, and how often a failing one is tried again."""
 
-    pause_after: timedelta = timedelta(minutes=5)
-    stop_after: timedelta = timedelta(minutes=30)
+    pause_after: timedelta = timedelta(minutes=30)
+    stop_after: timedelta = timedelta(hours=4)
+    max_awake: timedelta = timedelta(hours=24)
+    """Awake for so long without a pause it is stopped, whatever else keeps it awake; a turn ends first."""
     memory_bytes: int = 2 * 1024**3
     """What an agent may use whose plan does not say."""
     wake_timeout: timedelta = timedelta(seconds=120)
@@ -154,6 +157,7 @@ class Policy:
             self,
             pause_after=plan.pause_after or self.pause_after,
             stop_after=plan.stop_after or self.stop_after,
+            max_awake=plan.max_awake or self.max_awake,
         )
 
     wake_ahead: timedelta = timedelta(seconds=20)
@@ -170,10 +174,14 @@ class Rest(StrEnum):
     STAY = "stay"
     PAUSE = "pause"
     STOP = "stop"
+    END = "end"
+    """Not because it is idle, but because it never is."""
 
 
 def rest(agent: Agent, now: datetime, policy: Policy, *, can_pause: bool) -> Rest:
     """How far this agent may go to sleep now, before its gateway has been asked."""
+    if _awake_for_too_long(agent, now, policy):
+        return Rest.END
     if agent.holds or agent.state not in (State.AWAKE, State.PAUSED):
         return Rest.STAY
     idle = now - agent.last_active_at
@@ -182,6 +190,16 @@ def rest(agent: Agent, now: datetime, policy: Policy, *, can_pause: bool) -> Res
     if can_pause and agent.state is State.AWAKE and idle >= policy.pause_after:
         return Rest.PAUSE
     return Rest.STAY
+
+
+def _awake_for_too_long(agent: Agent, now: datetime, policy: Policy) -> bool:
+    """Turns end by their own limit, and whoever is just writing is left to it."""
+    return (
+        agent.state is State.AWAKE
+        and now - agent.since >= policy.max_awake
+        and now - agent.last_active_at >= policy.evict_after
+        and not any(hold.reason == "turn" for hold in agent.holds)
+    )
 
 
 def retry_delay(failures: int) -> timedelta:

@@ -54,6 +54,6 @@ def check(plan: Plan) -> None:
             raise InvalidInput(
                 f"A plan without {what} is of no use: leave it out for the installation's own."
             )
-    times = (plan.pause_after, plan.stop_after)
+    times = (plan.pause_after, plan.stop_after, plan.max_awake)
     if any(time is not None and time.total_seconds() < 1 for time in times):
         raise InvalidInput("An agent is left awake for a second at least.")

@@ -6,7 +6,7 @@ on conflict (user_id) do nothing;
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token,
-       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after
+       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after, p.max_awake
 from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
@@ -63,8 +63,9 @@ where a.user_id = :user_id and a.lease_token = :lease_token and a.state = 'awake
 returning a.user_id;
 
 -- name: apply_stopping$
--- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way. An agent
--- that is paused already, or has failed, can not be asked what it has planned: then what is known stays.
+-- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way, one that is
+-- `forced` only at turns. An agent that is paused already, or has failed, can not be asked what it has planned:
+-- then what is known stays.
 update agents a
 set state = 'stopping', desired = 'stopped', since = :now, progress = null,
     schedule = case when :planned then :schedule::jsonb else schedule end,
@@ -72,7 +73,7 @@ set state = 'stopping', desired = 'stopped', since = :now, progress = null,
 where a.user_id = :user_id and a.lease_token = :lease_token
   and (:idle_since::timestamptz is null or a.last_active_at <= :idle_since::timestamptz)
   and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
-  and not exists (select from holds h where h.user_id = a.user_id and h.expires_at > :now)
+  and (:forced or not exists (select from holds h where h.user_id = a.user_id and h.expires_at > :now))
 returning a.user_id;
 
 -- name: ask_awake!
@@ -139,14 +140,14 @@ limit :limit;
 update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
-select name, memory_bytes, cpus, pids, pause_after, stop_after from plans order by name;
+select name, memory_bytes, cpus, pids, pause_after, stop_after, max_awake from plans order by name;
 
 -- name: put_plan!
-insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after)
-values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after)
+insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after, max_awake)
+values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after, :max_awake)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids,
-    pause_after = excluded.pause_after, stop_after = excluded.stop_after;
+    pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p

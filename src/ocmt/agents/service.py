@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,7 +44,7 @@ class Change:
     """What an event does to an agent's row beside the new state."""
 
     event: Event
-    error: dict[str, str] | None = None
+    error: Mapping[str, str] | None = None
     failures: int | None = None
     retry_at: datetime | None = None
     runtime_state: dict[str, Any] | None = None
@@ -228,9 +228,17 @@ class Agents:
         return written is not None
 
     async def apply_stopping(
-        self, agent: Agent, lease: Lease, plan: Projection | None, *, idle_for: timedelta | None
+        self,
+        agent: Agent,
+        lease: Lease,
+        plan: Projection | None,
+        *,
+        idle_for: timedelta | None,
+        forced: bool = False,
     ) -> bool:
         """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for.
+
+        `forced`: only a turn keeps it awake.
 
         `plan` None: nothing new is known of its schedule.
         """
@@ -242,6 +250,7 @@ class Agents:
                 lease_token=lease.token,
                 now=now,
                 idle_since=now - idle_for if idle_for is not None else None,
+                forced=forced,
                 **_planned(plan),
             )
             if written is not None:
@@ -340,6 +349,7 @@ def _agent(row: Any, holds: Any) -> Agent:
             pids=row["pids"],
             pause_after=row["pause_after"],
             stop_after=row["stop_after"],
+            max_awake=row["max_awake"],
         ),
         holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"], hold["note"]) for hold in holds),
     )

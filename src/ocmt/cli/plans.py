@@ -19,7 +19,7 @@ from ocmt.settings import parse_duration
 
 app = App(name="plans", help="What agents may use and when they sleep: list, edit, assign.")
 
-_COLUMNS = ("name", "memory_bytes", "cpus", "pids", "pause_after", "stop_after")
+_COLUMNS = ("name", "memory_bytes", "cpus", "pids", "pause_after", "stop_after", "max_awake")
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -44,6 +44,7 @@ async def set_plan(
     pids: Annotated[int | None, Parameter(help="Processes of one agent.")] = None,
     pause_after: Annotated[str | None, Parameter(help="Idle for so long it is paused: 90s, 30m, 4h.")] = None,
     stop_after: Annotated[str | None, Parameter(help="Idle for so long it is stopped.")] = None,
+    max_awake: Annotated[str | None, Parameter(help="Awake for so long it is stopped, idle or not.")] = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:
@@ -55,6 +56,7 @@ async def set_plan(
         pids=pids,
         pause_after=_duration(pause_after) if pause_after else None,
         stop_after=_duration(stop_after) if stop_after else None,
+        max_awake=_duration(max_awake) if max_awake else None,
     )
     async with open_installation(data) as opened:
         await _plans(opened).put(plan)
@@ -81,7 +83,8 @@ def _plans(opened: Opened) -> Plans:
 def _shown(plan: Plan) -> dict[str, Any]:
     times = {
         name: None if time is None else f"{time.total_seconds():.0f}s"
-        for name, time in (("pause_after", plan.pause_after), ("stop_after", plan.stop_after))
+        for name in ("pause_after", "stop_after", "max_awake")
+        for time in (getattr(plan, name),)
     }
     return asdict(plan) | times
 
