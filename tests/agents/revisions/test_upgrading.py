@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ocmt.agents.starting import AgentFailed
 from ocmt.errors import Conflict, InvalidInput, LeaseLost, NotFound, SetupProblem, Unavailable
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.leases import Lease, Leases
+from ocmt.platform.leases import Leases
 from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.objects import MemoryObjects
@@ -66,10 +66,7 @@ class TwoOpenClaws(MachineRuntime):
         if self.breaks:
             raise self.breaks.pop(0)
         self.started.append(spec)
-        gateway = self._gateways_of.of(spec.user_id)
-        deaf = spec.image in self.deaf
-        refusal = {"error": {"code": "INVALID_REQUEST", "message": "unknown method"}}
-        gateway.cron.methods = (lambda: {"cron.status": lambda _: refusal}) if deaf else gateway_cron(gateway)
+        self._gateways_of.of(spec.user_id).cron.refuses = spec.image in self.deaf
         state = await super().start(spec, state)
         shape = self.shape(spec.user_id)
         found = shape.read_text() if shape.exists() else None
@@ -89,10 +86,6 @@ class TwoOpenClaws(MachineRuntime):
     def images(self) -> list[str | None]:
         """Of all starts, in order."""
         return [spec.image for spec in self.started]
-
-
-def gateway_cron(gateway: Any) -> Callable[[], Any]:
-    return lambda: type(gateway.cron).methods(gateway.cron)
 
 
 @dataclass
@@ -398,10 +391,11 @@ async def test_killed_at_any_step_it_comes_out_right_at_the_next_start(
         killed, first = True, not killed
         if first and moment == "before":
             raise Killed
-        result = await real(*given, **named)
-        if first:
-            raise Killed
-        return result
+        try:
+            return await real(*given, **named)
+        finally:
+            if first:
+                raise Killed
 
     monkeypatch.setattr(room, step, deadly)
     with capture_logs():
@@ -480,7 +474,7 @@ async def test_a_replica_that_lost_its_lease_writes_nothing_about_an_upgrade(wor
         await connection.execute("update agents set lease_expires_at = now() - interval '1 second'")
     lease = await leases.take(world.anna)
     assert lease is not None
-    late = Lease(lease.key, lease.token - 1)
+    late = replace(lease, token=lease.token - 1)
     revision = (await world.revisions.all())[1]
     for write in (
         lambda: world.revisions.standing(late),

@@ -19,7 +19,7 @@ EVERYBODY = 100
 """Percent."""
 
 MAX_ATTEMPTS = 3
-"""So often an upgrade may end without a verdict, as where the platform itself ended; then it counts as refused."""
+"""So often an upgrade may end without a verdict, as where the platform was killed; then it is refused."""
 
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,199}")
 
