@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocmt.agents.revisions.model import Revision, Standing, check, place, wanted, way_back
+from ocmt.agents.revisions.model import Revision, Standing, check, place, state_of, wanted, way_back
 from ocmt.errors import InvalidInput
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -135,6 +135,12 @@ def test_a_share_is_that_share_of_the_users_and_others_come_first_each_time() ->
 
 def test_everybody_is_in_a_full_share() -> None:
     assert all(place(uuid4(), 3) < 100 for _ in range(500))
+
+
+def test_each_has_a_state_in_one_word() -> None:
+    known = rows(100, 100, 100, 20, 0, withdrawn=(3,))
+    states = [state_of(revision, known) for revision in known]
+    assert states == ["earlier", "current", "withdrawn", "canary", "added"]
 
 
 @pytest.mark.parametrize(("image", "share"), [("", 0), ("-v", 0), ("a b", 0), ("v2", -1), ("v2", 101)])

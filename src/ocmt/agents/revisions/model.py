@@ -106,6 +106,17 @@ def way_back(
     return back if back is not None and back.image in here and back.number != to.number else None
 
 
+def state_of(revision: Revision, revisions: Sequence[Revision]) -> str:
+    """In one word: `withdrawn`; `current`, what all are offered; `earlier`, what all were offered; `canary`,
+    what some are; `added`, what nobody is."""
+    if revision.withdrawn:
+        return "withdrawn"
+    if revision.share < EVERYBODY:
+        return "canary" if revision.share else "added"
+    full = [each.number for each in revisions if each.share == EVERYBODY and not each.withdrawn]
+    return "current" if revision.number == max(full) else "earlier"
+
+
 def check(image: str, share: int) -> None:
     """Raises InvalidInput, with what is wrong."""
     if not _IMAGE.fullmatch(image):
