@@ -81,6 +81,7 @@ def test_a_revision_may_bring_a_configuration(known: Shell, tmp_path: Path) -> N
     file.write_text('{"update": {"checkOnStart": null}}')
     told = known.data(f"revisions add 2026.9.6 --share 10 --config {file}")
     assert (told["number"], told["share"], told["installed"]) == (2, 10, True)
+    assert told["image"] == "2026.9.6-abc", "the version alone is enough for what is installed"
     assert told["config"] == {"update": {"checkOnStart": None}}
     file.write_text("[]")
     assert known.run(f"revisions add 2026.9.6 --config {file}") == 1

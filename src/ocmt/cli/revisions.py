@@ -40,7 +40,7 @@ async def list_revisions(*, data: DataDir = None, json: AsJson = False) -> None:
         row = asdict(revision) | asdict(count)
         row |= {
             "state": state_of(revision, known),
-            "installed": _installed(opened.settings, revision.image),
+            "installed": _is_installed(opened.settings, revision.image),
         }
         if not json:
             row |= {"share": f"{revision.share} %", "failed": f"{count.failed} of {count.tried}"}
@@ -66,8 +66,10 @@ async def add(
     """Add a revision, offered to nobody unless told otherwise: roll it out, or pin somebody to it."""
     patch = _patch(config) if config else {}
     async with open_installation(data) as opened:
+        # By its whole name, so that `ocmt up` does not take what it brings for another one.
+        image = _folder(opened.settings, image) or image
         revision = await _revisions(opened).add(image, share=share, config=patch)
-        installed = _installed(opened.settings, image)
+        installed = _is_installed(opened.settings, image)
     if json:
         print_json(asdict(revision) | {"installed": installed})
         return
@@ -133,14 +135,20 @@ def _revisions(opened: Opened) -> Revisions:
     return Revisions(opened.database, agents, clock)
 
 
-def _installed(settings: Settings, image: str) -> bool | None:
+def _is_installed(settings: Settings, image: str) -> bool | None:
     """Whether it is on this machine; None where only the runtime can tell."""
+    return _folder(settings, image) is not None if settings.runtime == "sandbox" else None
+
+
+def _folder(settings: Settings, image: str) -> str | None:
+    """The name of its folder in the cache: of its version and of what was installed with it."""
     if settings.runtime != "sandbox":
         return None
     try:
-        return find_tools(settings.cache_dir).of(image) is not None
+        tools = find_tools(settings.cache_dir).of(image)
     except SetupProblem:
-        return False
+        return None
+    return tools.openclaw.name if tools else None
 
 
 def _patch(file: Path) -> Mapping[str, Any]:
