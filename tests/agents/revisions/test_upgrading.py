@@ -526,6 +526,29 @@ async def test_an_operator_has_it_tried_again(world: World, ask: str) -> None:
     assert (await world.runs())[0] == 2
 
 
+async def test_it_may_be_tried_again_before_the_files_are_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.worked_on_the_old()
+    world.runtime.deaf.add(NEW)
+    await world.revisions.know(NEW)
+
+    async def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, capture_logs():
+        patch.setattr(FileKeeper, "go_back", killed)
+        with pytest.raises(Killed):
+            await world.wake()
+    assert (await world.trials())[2] == ("refused", True)
+    await world.revisions.retry(2)
+    world.runtime.deaf.clear()
+    await world.begin()
+    told = await world.wake()
+    assert "Going back to your files from before the upgrade" in told
+    assert await world.runs() == (2, NEW)
+
+
 async def test_nobody_is_left_without_anything_to_run(world: World) -> None:
     with pytest.raises(Conflict, match="100 %"):
         await world.revisions.withdraw(1)

@@ -27,9 +27,9 @@ update revisions set share = :share where number = :number and not withdrawn ret
 update revisions set withdrawn = true where number = :number returning number;
 
 -- name: drop_refusals
-delete from revision_trials
-where revision = :number and outcome = 'refused' and not open
-  and (:user_id::uuid is null or user_id = :user_id::uuid)
+-- A trial that is open stays so: its files are still to be put back.
+update revision_trials set outcome = null, reason = null, attempt = 0
+where revision = :number and outcome = 'refused' and (:user_id::uuid is null or user_id = :user_id::uuid)
 returning user_id;
 
 -- name: set_pin!
