@@ -22,6 +22,7 @@ from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.broker.model import RunningTurn
@@ -46,7 +47,7 @@ from ocmt.platform.objects import LocalObjects, Objects
 from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets, Secrets
-from ocmt.runtimes.base import AgentRuntime, AgentSpec
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
@@ -136,6 +137,9 @@ async def run_all_in_one(
         management, orchestrator = compose(platform)
         if platform.alone:
             await orchestrator.agents.expire_leases()
+        if isinstance(orchestrator.runtime, RunsImages):
+            revisions = Revisions(platform.database, orchestrator.agents, platform.clock)
+            await revisions.know(orchestrator.runtime.own_image)
         app = all_in_one_app(
             management, orchestrator, platform.database, url=settings.url, ui_dir=settings.ui_dir
         )
@@ -158,6 +162,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     snapshots = Snapshots(database, platform.objects, clock)
+    revisions = Revisions(database, agents, clock)
     ledger = Ledger(database, clock)
     vault = Vault(database, platform.secrets)
 
@@ -197,6 +202,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             policy=policy,
             admission=admission,
             files=FileKeeper(snapshots, runtime, lease),
+            revisions=revisions,
             starts=starts,
         )
 

@@ -19,6 +19,7 @@ from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.platform.database import Database, Hints
@@ -113,6 +114,7 @@ class Replica:
                 policy=policy,
                 admission=admission,
                 files=FileKeeper(snapshots, runtime, lease),
+                revisions=Revisions(database, agents, clock),
                 starts=starts,
             )
 

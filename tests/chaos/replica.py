@@ -17,6 +17,7 @@ from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.chat import worker as working
@@ -80,6 +81,7 @@ async def run(dsn: str, path: str, owner: str) -> None:
             policy=POLICY,
             admission=admission,
             files=FileKeeper(snapshots, runtime, lease),
+            revisions=Revisions(database, agents, clock),
             starts=starts,
         )
 

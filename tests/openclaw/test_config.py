@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
-from ocmt.openclaw.config import gateway_environment, render_config
+import pytest
+
+from ocmt.openclaw.config import gateway_environment, patched, render_config
 
 
 def test_no_secret_stands_in_the_file_nor_becomes_a_part_of_it() -> None:
@@ -48,3 +51,18 @@ def test_the_internet_is_reached_only_where_opted_in_and_only_by_the_proxy() -> 
     environment = gateway_environment(gateway_token="g", broker_token="b", egress=True)
     assert environment["HTTPS_PROXY"] == environment["https_proxy"] == "http://127.0.0.1:18991"
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
+
+
+@pytest.mark.parametrize(
+    ("patch", "patched_to"),
+    [
+        ({}, {"a": {"b": 1, "c": [1]}}),
+        ({"a": {"b": 2}}, {"a": {"b": 2, "c": [1]}}),
+        ({"a": {"b": None, "c": [2]}}, {"a": {"c": [2]}}),
+        ({"a": None, "d": {"e": None, "f": 1}}, {"d": {"f": 1}}),
+        ({"a": 1}, {"a": 1}),
+    ],
+)
+def test_a_revision_may_change_it(patch: dict[str, Any], patched_to: dict[str, Any]) -> None:
+    """As in https://www.rfc-editor.org/rfc/rfc7396"""
+    assert json.loads(patched('{"a": {"b": 1, "c": [1]}}', patch)) == patched_to

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from ocmt.errors import NotYet, Unavailable
+from ocmt.errors import NotYet, SetupProblem, Unavailable
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import SystemClock
-from ocmt.runtimes.base import AgentRuntime, AgentSpec, CanPause
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, CanPause, RunsImages
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.tools import Tools
 from ocmt.testing.clock import VirtualClock
@@ -81,6 +82,21 @@ async def test_the_life_of_an_agent(any_runtime: AgentRuntime) -> None:
     async with asyncio.timeout(5):
         assert await end_of(connection)
     connection.close()
+    await any_runtime.close()
+
+
+async def test_images(any_runtime: AgentRuntime) -> None:
+    if not isinstance(any_runtime, RunsImages):
+        return  # a runtime need not have more than one
+    assert await any_runtime.has_image(any_runtime.own_image)
+    assert not await any_runtime.has_image("nobody-has-this-image")
+    spec = replace(a_spec(), image=any_runtime.own_image)
+    await any_runtime.start(spec, {})
+    await until(any_runtime, spec, "running")
+    other = replace(a_spec(), image="nobody-has-this-image")
+    with pytest.raises(SetupProblem, match="nobody-has-this-image"):
+        await any_runtime.start(other, {})
+    assert (await any_runtime.observe(other.user_id, {})).phase == "absent"
     await any_runtime.close()
 
 

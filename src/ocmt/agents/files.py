@@ -28,6 +28,14 @@ class Keeper(Protocol):
         """Before a start: bring back what the newest snapshot has and this machine lacks, and what the user
         wants back. `show` is awaited if that takes longer. Raises: StartFailed, LeaseLost, Unavailable."""
 
+    async def keep(self, agent: Agent) -> int | None:
+        """Before an upgrade, while nothing of it runs: the generation of a snapshot of what lies there, None
+        where the platform keeps no files. Raises: LeaseLost, LimitReached, Unavailable."""
+
+    async def go_back(self, agent: Agent, generation: int) -> None:
+        """After one that failed: put that generation in the place of what it has left. Where the user wants
+        another one, `make_ready` brings that. Raises: StartFailed, LeaseLost, Unavailable."""
+
     async def saved(self, agent: Agent, *, runs: bool) -> bool:
         """Before a stop: whether all there is has been saved and read back. One that `runs` is held still for
         it, and stays so where it was saved: `let_go` of it, or end it. Raises: LeaseLost."""
@@ -56,6 +64,25 @@ class FileKeeper:
             if await self._snapshots.restore_asked(agent.user_id) is not None:
                 await show()
                 await self._snapshots.carry_out_wish(self._lease, files, image=agent.image)
+        except (SnapshotDamaged, NotFound) as error:
+            raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
+
+    async def keep(self, agent: Agent) -> int | None:
+        """See Keeper."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return None
+        files = self._runtime.files(agent.user_id, agent.slot)
+        return (await self._snapshots.save(self._lease, files, image=agent.image, reread=True)).generation
+
+    async def go_back(self, agent: Agent, generation: int) -> None:
+        """See Keeper."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return
+        if await self._snapshots.restore_asked(agent.user_id) is not None:
+            return  # also where this one is damaged, and the user has chosen another
+        try:
+            files = self._runtime.files(agent.user_id, agent.slot)
+            await self._snapshots.restore(self._lease, files, generation)
         except (SnapshotDamaged, NotFound) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
 

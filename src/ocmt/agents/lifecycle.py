@@ -20,6 +20,7 @@ from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
 from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
+from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.running import Running
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
@@ -52,6 +53,7 @@ class Driver:
         policy: Policy,
         admission: Admission,
         files: Keeper,
+        revisions: Revisions,
         starts: asyncio.Semaphore,
     ) -> None:
         self.user_id: UUID = lease.key
@@ -64,7 +66,7 @@ class Driver:
         self._files = files
         self._telling = Telling(agents, lease)
         self._starter = Starter(
-            lease, agents, runtime, spec_of, clock, policy, admission, files, starts, self._telling
+            lease, agents, runtime, spec_of, clock, policy, admission, files, revisions, starts, self._telling
         )
         self._lock = asyncio.Lock()
         self._waking: asyncio.Task[GatewayClient] | None = None

@@ -123,6 +123,8 @@ class Agent:
     restart_asked: bool
     image: str | None
     lease_token: int
+    revision: int | None = None
+    """What it ran last; None: none yet, or a runtime that knows no revisions."""
     plan: Plan = Plan()
     holds: Sequence[Hold] = field(default=())
 

@@ -5,13 +5,14 @@ on conflict (user_id) do nothing;
 
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
-       retry_at, error, next_wake_at, restart_asked, image, lease_token,
+       retry_at, error, next_wake_at, restart_asked, image, lease_token, revision,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after, p.max_awake
 from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
 -- For operators: every agent with its user's address.
-select u.email, a.state, a.desired, a.since, a.last_active_at, a.failures, a.error ->> 'message' as error, a.user_id
+select u.email, a.state, a.desired, a.since, a.last_active_at, a.failures, a.revision,
+       a.error ->> 'message' as error, a.user_id
 from agents a join users u on u.id = a.user_id
 where :after::uuid is null or a.user_id > :after::uuid
 order by a.user_id

@@ -102,6 +102,7 @@ def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], polic
             "is_boundary": isolation.is_boundary,
         },
         "image": agent.image,
+        "revision": agent.revision,
         "model": dict(model),
         "egress": agent.egress,
         "error": agent.error,

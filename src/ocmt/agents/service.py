@@ -342,6 +342,7 @@ def _agent(row: Any, holds: Any) -> Agent:
         restart_asked=row["restart_asked"],
         image=row["image"],
         lease_token=row["lease_token"],
+        revision=row["revision"],
         plan=Plan(
             row["plan"],
             memory_bytes=row["memory_bytes"],

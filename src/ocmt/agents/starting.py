@@ -31,6 +31,9 @@ class AgentFailed(Unavailable):
 class StartFailed(Exception):
     """One attempt failed. `words` are for the user, `detail` for the log."""
 
+    by_agent = False
+    """Whether it was the OpenClaw that failed, once it had been started, and nothing around it."""
+
     def __init__(self, words: str, *, detail: str, repairable: bool = False, final: bool = False) -> None:
         super().__init__(words)
         self.words = words

@@ -23,7 +23,7 @@ app = App(name="agents", help="List, wake, hold and hibernate agents; read their
 
 _PAGE = 500
 _MAX_NOTE = 200
-_COLUMNS = ("email", "state", "desired", "since", "last_active_at", "failures", "error")
+_COLUMNS = ("email", "state", "desired", "since", "last_active_at", "revision", "failures", "error")
 
 
 def _hold_time(_kind: type, tokens: Sequence[Token]) -> timedelta:

@@ -35,6 +35,7 @@ app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, o
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
 app.command("ocmt.cli.plans:app", name="plans", help="What agents may use and when they sleep, by plan.")
+app.command("ocmt.cli.revisions:app", name="revisions", help="Which OpenClaw agents run, and for whom.")
 app.command("ocmt.cli.db:app", name="db", help="Bring the database's schema up to date.")
 app.command("ocmt.cli.backup:app", name="backup", help="Everything in one encrypted file, and back from it.")
 app.command("ocmt.cli.doctor:doctor", name="doctor", help="What works on this machine, and what does not.")

@@ -8,6 +8,7 @@ environment; the file names them.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 GATEWAY_PORT = 18801
@@ -69,6 +70,26 @@ def render_config(
     if egress:
         config["proxy"] = {"proxyUrl": egress_proxy}
     return json.dumps(config, indent=2)
+
+
+def patched(config: str, patch: Mapping[str, Any]) -> str:
+    """That configuration with a merge patch applied: null removes, everything else replaces or adds.
+
+    https://www.rfc-editor.org/rfc/rfc7396
+    """
+    return json.dumps(_merged(json.loads(config), patch), indent=2) if patch else config
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), value)
+    return merged
 
 
 def _from_environment(name: str) -> dict[str, str]:

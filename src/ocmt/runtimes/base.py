@@ -59,6 +59,8 @@ class AgentSpec:
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
+    image: str | None = None
+    """Which of the images that `RunsImages.has_image` knows; None: `own_image`, or the only one."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,18 @@ class AgentRuntime(Protocol):
 
     async def close(self) -> None:
         """End everything that this runtime started, within 8 seconds."""
+
+
+@runtime_checkable
+class RunsImages(Protocol):
+    """Runtimes that can run more than one image of an agent: versions of OpenClaw, containers' images."""
+
+    @property
+    def own_image(self) -> str:
+        """What it runs where nobody names another: what this installation brings along."""
+
+    async def has_image(self, image: str) -> bool:
+        """Whether that one is installed on this machine. Raises: Unavailable, SetupProblem."""
 
 
 @runtime_checkable

@@ -233,7 +233,8 @@ class DockerRuntime:
             raise Unavailable("Docker does not say whether the agent has started or ended.") from error
 
     async def _create(self, name: str, spec: AgentSpec, files: OwnFiles) -> str:
-        description = describe(spec, files, image=self._image, label=self._label, daemon=self._daemon)
+        image = spec.image or self._image
+        description = describe(spec, files, image=image, label=self._label, daemon=self._daemon)
         try:
             return await self._engine.create(name, description)
         except Conflict:  # of an agent whose end Docker did not confirm in time
@@ -241,8 +242,8 @@ class DockerRuntime:
             return await self._engine.create(name, description)
         except NotFound as error:
             raise SetupProblem(
-                f"Docker has no image {self._image} any more: build it with "
-                f"`docker build -t {self._image} -f agent/Dockerfile .`.",
+                f"Docker has no image {image} any more: build it with "
+                f"`docker build -t {image} -f agent/Dockerfile .`.",
                 detail=error.detail,
             ) from error
 
@@ -324,6 +325,17 @@ class DockerRuntime:
             body.give_up()
             await self._agents[user_id].over()
         await self._engine.close()
+
+    # RunsImages
+
+    @property
+    def own_image(self) -> str:
+        """See RunsImages."""
+        return self._image
+
+    async def has_image(self, image: str) -> bool:
+        """See RunsImages."""
+        return await self._engine.has_image(image)
 
     # KeepsFiles
 

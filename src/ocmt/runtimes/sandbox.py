@@ -150,7 +150,7 @@ class SandboxRuntime:
         try:
             seccomp = filter_descriptor() if self._filtered else None
             try:
-                command = self._command(folder, PROBE_PROGRAM, self._join(spec), seccomp)
+                command = self._command(self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp)
                 return await look_around(command, folder, seccomp)
             finally:
                 if seccomp is not None:
@@ -186,9 +186,10 @@ class SandboxRuntime:
             self._agents[spec.user_id] = agent
             folder = self._folder(spec.user_id, spec.slot)
             try:
-                await asyncio.to_thread(folder.prepare, spec.config, compile_cache=self._tools.compile_cache)
+                tools = await asyncio.to_thread(self._tools_for, spec)
+                await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
                 join = self._join(spec)
-                await agent.start(lambda: self._spawn(folder, join), folder.logs)
+                await agent.start(lambda: self._spawn(tools, folder, join), folder.logs)
             except BaseException:
                 del self._agents[spec.user_id]
                 await self._leave(spec.user_id)
@@ -220,22 +221,31 @@ class SandboxRuntime:
             await self._clock.sleep(0.01)
         self._log.warning("control_group_left_behind", user_id=str(user_id))
 
+    def _tools_for(self, spec: AgentSpec) -> Tools:
+        tools = self._tools.of(spec.image)
+        if tools is None:
+            raise SetupProblem(f"OpenClaw {spec.image} is not installed on this machine.")
+        return tools
+
     def _command(
-        self, folder: AgentFolder, program: Sequence[str], join: Sequence[Path], seccomp: int | None
+        self,
+        tools: Tools,
+        folder: AgentFolder,
+        program: Sequence[str],
+        join: Sequence[Path],
+        seccomp: int | None,
     ) -> list[str]:
-        command = sandbox_command(
-            self._tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view
-        )
+        command = sandbox_command(tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view)
         return launch_command(command, uid=folder.uid, join=join)
 
-    def _spawn(self, folder: AgentFolder, join: list[Path]) -> Spawned:
+    def _spawn(self, tools: Tools, folder: AgentFolder, join: list[Path]) -> Spawned:
         """Runs in the event loop's thread, as `Supervised.start` asks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
         seccomp = filter_descriptor() if self._filtered else None
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own command line
-                self._command(folder, supervisor_program(theirs.fileno()), join, seccomp),
+                self._command(tools, folder, supervisor_program(theirs.fileno()), join, seccomp),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -370,6 +380,17 @@ class SandboxRuntime:
             agent.called_back = asyncio.create_task(
                 asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
             )
+
+    # RunsImages
+
+    @property
+    def own_image(self) -> str:
+        """See RunsImages."""
+        return self._tools.openclaw.name
+
+    async def has_image(self, image: str) -> bool:
+        """See RunsImages."""
+        return await asyncio.to_thread(self._tools.of, image) is not None
 
     # KeepsFiles
 

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ocmt.errors import SetupProblem
@@ -30,6 +31,34 @@ class Tools:
     """A Python of 3.11 or newer with its standard library, for the supervisor."""
     compile_cache: Path | None = None
     """What `prime_compile_cache` has made; copied into new agents, so that their first wake is quicker."""
+
+    def of(self, image: str | None) -> Tools | None:
+        """These with another OpenClaw of the same cache: `2026.9.6`, or the whole name of its folder.
+
+        None: it is not there. The set-up names the folders `VERSION-HASH`, of the hash of what was installed.
+        """
+        if image in (None, self.openclaw.name):
+            return self
+        with contextlib.suppress(OSError):
+            named = [
+                folder
+                for folder in self.openclaw.parent.iterdir()
+                if image in (folder.name, folder.name.rpartition("-")[0]) and _is_there(folder)
+            ]
+            if named:
+                return self._with(max(named, key=lambda folder: (folder == self.openclaw, folder.name)))
+        return None
+
+    def _with(self, openclaw: Path) -> Tools:
+        primed = None
+        if self.compile_cache is not None and self.compile_cache.name.startswith(self.openclaw.name):
+            of_this = self.compile_cache.name.removeprefix(self.openclaw.name)
+            primed = self.compile_cache.with_name(openclaw.name + of_this)
+        return replace(self, openclaw=openclaw, compile_cache=primed if primed and primed.is_dir() else None)
+
+
+def _is_there(openclaw: Path) -> bool:
+    return (openclaw / "node_modules" / "openclaw" / "openclaw.mjs").is_file()
 
 
 def own_python() -> Path:

@@ -1,0 +1,1 @@
+"""Which OpenClaw each agent runs, and how it gets from one to the next without losing anything."""
