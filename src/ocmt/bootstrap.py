@@ -213,6 +213,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             ),
             egress=agent.egress,
             memory_bytes=agent.plan.memory_bytes or settings.agent_memory,
+            disk_bytes=settings.agent_disk,
             **{name: value for name in ("cpus", "pids") if (value := getattr(agent.plan, name)) is not None},
         )
 
