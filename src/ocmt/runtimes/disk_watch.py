@@ -27,8 +27,8 @@ GLANCE = 1.0
 PAUSED_GLANCE = 5.0
 LOOK_AT_LEAST = 60.0
 """Seconds after which it is looked at in any case: others may free what it takes."""
-REST = 50
-"""A look is followed by so many times its own length without one: at most 2 % of a processor."""
+REST = 20
+"""A look is followed by so many times its own length without one: at most 5 % of a processor."""
 TO_TIDY_UP = 64 * 1024**2
 """Bytes on top for an agent that starts with more than it may have: to be told to remove some."""
 LEAST = 4096
@@ -60,11 +60,12 @@ async def watch(
 ) -> None:
     """See to it that those folders, all on one disk, hold no more than `allowed` bytes. Until cancelled."""
     used, bound = 0, allowed
-    free, looked, due = 0, -inf, -inf
+    free, gone, looked, due = 0, 0, -inf, -inf
     while True:
         now = clock.monotonic()
         left = await asyncio.to_thread(_free, folders[0])
-        if not agent.paused and now >= due and _may_be_over(free - left, bound - used, now - looked):
+        gone, free = gone + max(0, free - left), left
+        if not agent.paused and now >= due and _may_be_over(gone, bound - used, now - looked):
             try:
                 used = await asyncio.to_thread(measure, folders, agent.process)
             except OSError as error:  # nothing that an agent does; ourselves without descriptors, for one
@@ -72,25 +73,32 @@ async def watch(
             if looked == -inf and used > allowed:
                 bound = used + TO_TIDY_UP
                 log.warning("agent_starts_with_too_many_files", used_bytes=used, allowed_bytes=allowed)
-            free, looked, due = left, now, now + REST * (clock.monotonic() - now)
+            gone, looked, due = 0, now, now + REST * (clock.monotonic() - now)
         if used > bound:
             log.warning("agent_fills_the_disk", used_bytes=used, allowed_bytes=allowed)
-            agent.condemn(
-                f"Your agent was stopped: its files take more than the {_gigabytes(allowed)} of disk that it "
-                "may use. When it starts again, have it remove some before it writes more."
-            )
+            agent.condemn(_words(used, allowed))
             return
         await clock.sleep(PAUSED_GLANCE if agent.paused else GLANCE)
 
 
+def _words(used: int, allowed: int) -> str:
+    if used >= _ENDLESS:
+        return f"Your agent was stopped: its folders are nested more than {DEPTH} deep."
+    return (
+        f"Your agent was stopped: its files take more than the {_gigabytes(allowed)} of disk that it may use. "
+        "When it starts again, have it remove some before it writes more."
+    )
+
+
 def _may_be_over(gone: int, room: int, seconds: float) -> bool:
-    """Whether so many bytes gone from the disk since the last look could be the agent's last ones."""
+    """Whether so many bytes gone from the disk since the last look may be more than it had left."""
     return 2 * gone >= room or seconds >= LOOK_AT_LEAST
 
 
 def _free(folder: Path) -> int:
+    """Bytes that are free on its disk; so that small files show, too, a free inode is worth the least of one."""
     disk = os.statvfs(folder)
-    return disk.f_bfree * disk.f_frsize
+    return disk.f_bfree * disk.f_frsize + disk.f_ffree * LEAST
 
 
 def measure(folders: Sequence[Path], process: int) -> int:
