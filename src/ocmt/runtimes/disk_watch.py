@@ -15,7 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
@@ -25,7 +25,7 @@ from ocmt.runtimes.processes import descendants
 GLANCE = 1.0
 """Seconds between two glances."""
 PAUSED_GLANCE = 5.0
-LOOK_AT_LEAST = 60.0
+LOOK_AT_LEAST = 15.0
 """Seconds after which it is looked at in any case: others may free what it takes."""
 REST = 20
 """A look is followed by so many times its own length without one: at most 5 % of a processor."""
@@ -60,11 +60,12 @@ async def watch(
 ) -> None:
     """See to it that those folders, all on one disk, hold no more than `allowed` bytes. Until cancelled."""
     used, bound = 0, allowed
-    free, gone, looked, due = 0, 0, -inf, -inf
+    free, gone = _Free(0, 0), _Free(0, 0)
+    looked, due = -inf, -inf
     while True:
         now = clock.monotonic()
         left = await asyncio.to_thread(_free, folders[0])
-        gone, free = gone + max(0, free - left), left
+        gone, free = gone.and_more(free, left), left
         if not agent.paused and now >= due and _may_be_over(gone, bound - used, now - looked):
             try:
                 used = await asyncio.to_thread(measure, folders, agent.process)
@@ -73,7 +74,7 @@ async def watch(
             if looked == -inf and used > allowed:
                 bound = used + TO_TIDY_UP
                 log.warning("agent_starts_with_too_many_files", used_bytes=used, allowed_bytes=allowed)
-            gone, looked, due = 0, now, now + REST * (clock.monotonic() - now)
+            gone, looked, due = _Free(0, 0), now, now + REST * (clock.monotonic() - now)
         if used > bound:
             log.warning("agent_fills_the_disk", used_bytes=used, allowed_bytes=allowed)
             agent.condemn(_words(used, allowed))
@@ -85,20 +86,32 @@ def _words(used: int, allowed: int) -> str:
     if used >= _ENDLESS:
         return f"Your agent was stopped: its folders are nested more than {DEPTH} deep."
     return (
-        f"Your agent was stopped: its files take more than the {_gigabytes(allowed)} of disk that it may use. "
-        "When it starts again, have it remove some before it writes more."
+        f"Your agent was stopped: its files take more than the {_gigabytes(allowed)} of disk that it may "
+        "use. When it starts again, have it remove some before it writes more."
     )
 
 
-def _may_be_over(gone: int, room: int, seconds: float) -> bool:
-    """Whether so many bytes gone from the disk since the last look may be more than it had left."""
-    return 2 * gone >= room or seconds >= LOOK_AT_LEAST
+class _Free(NamedTuple):
+    """Bytes that a disk has left, and files; or that are gone from it."""
+
+    size: int
+    files: int
+
+    def and_more(self, before: _Free, after: _Free) -> _Free:
+        """What is gone, with what went between those two; what came does not make up for it."""
+        return _Free(
+            self.size + max(0, before.size - after.size), self.files + max(0, before.files - after.files)
+        )
 
 
-def _free(folder: Path) -> int:
-    """Bytes that are free on its disk; so that small files show, too, a free inode is worth the least of one."""
+def _free(folder: Path) -> _Free:
     disk = os.statvfs(folder)
-    return disk.f_bfree * disk.f_frsize + disk.f_ffree * LEAST
+    return _Free(disk.f_bfree * disk.f_frsize, disk.f_ffree)
+
+
+def _may_be_over(gone: _Free, room: int, seconds: float) -> bool:
+    """Whether what is gone from the disk since the last look may be more than the agent had left."""
+    return 2 * (gone.size + LEAST * gone.files) >= room or seconds >= LOOK_AT_LEAST
 
 
 def measure(folders: Sequence[Path], process: int) -> int:

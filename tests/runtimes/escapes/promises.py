@@ -10,7 +10,10 @@ NOT_THERE, REFUSED = "not there", "refused"
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt, and the promise at each level: `not there`, `refused`, `bounded: …` or `not promised: …`."""
+    """One attempt, and what is promised about it.
+
+    Either `not there`, `refused`, `bounded: …` or `not promised: …`, each with by what or why.
+    """
 
     name: str
     """The file in `attempts/`."""

@@ -42,7 +42,7 @@ HOME = "/home/agent"
 MEGABYTE = 1024 * 1024
 BOUNDS = {"pids": 64, "memory_bytes": 256 * MEGABYTE, "disk_bytes": 32 * MEGABYTE}
 """Of those that try to have more."""
-END_LIMIT = 12.0
+END_LIMIT = 30.0
 BETWEEN_PINGS = 0.05
 
 FILLERS = ("many_files", "a_shut_folder", "deleted_files", "mapped_files", "empty_files", "nested_folders")

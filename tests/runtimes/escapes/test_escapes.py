@@ -58,15 +58,20 @@ class Staged:
             "docker": DOCKER_URL,
             "image": image,
         }
-        self._process = subprocess.Popen(
-            [python, "-m", "tests.runtimes.escapes.stage", json.dumps(asked)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(folder / "stage.log").open("wb"),
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": ":".join(map(str, paths))},
-            cwd=folder,
-            **self._drop,
-        )
+        with (folder / "stage.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [python, "-m", "tests.runtimes.escapes.stage", json.dumps(asked)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={
+                    "PATH": os.environ["PATH"],
+                    "HOME": str(folder),
+                    "PYTHONPATH": ":".join(map(str, paths)),
+                },
+                cwd=folder,
+                **self._drop,
+            )
         self.said = self._answer()
 
     def _furnish(self, installed: Tools, python: Path) -> None:
