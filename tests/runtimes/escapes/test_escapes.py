@@ -35,7 +35,8 @@ STOPPED = {
 MOST_PROCESSES, MOST_MEGABYTES = 64, 256
 """Of the bombs, as `stage.BOUNDS` has it."""
 QUICK, QUICK_ENOUGH = 0.5, 5.0
-"""Seconds in which a neighbour answers while a bomb goes off, mostly and in any case. Usually 0.01."""
+"""Seconds in which a neighbour answers while a bomb goes off, mostly and in any case. On a quiet machine
+0.01; where that took longer before the bomb, five times as long is quick as well."""
 
 
 class Staged:
@@ -169,7 +170,7 @@ def test_what_is_promised_holds(staged: Staged, level: str, attempt: Attempt) ->
     else:
         _check_bomb(attempt.name, outcomes, bounded=promise.startswith("bounded"))
         assert found["pings"] >= 5
-        assert found["usual_ping"] < QUICK
+        assert found["usual_ping"] < max(QUICK, 5 * found["ping_before"])
         assert found["slowest_ping"] < QUICK_ENOUGH
 
 
