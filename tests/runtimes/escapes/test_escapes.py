@@ -25,7 +25,10 @@ ORDINARY = 0x6FFFFFFF
 """A user id that no account has, for the level of an ordinary user where the tests run as root."""
 ANSWER_LIMIT = 60.0
 STOPPED = {
-    NOT_THERE: {"ENOENT", "ENOTDIR", "ESRCH", "ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH"},
+    NOT_THERE: {
+        *("ENOENT", "ENOTDIR", "ESRCH", "ECONNREFUSED", "ENETUNREACH", "EHOSTUNREACH"),
+        "EADDRNOTAVAIL",  # a sandbox without IPv6
+    },
     REFUSED: {
         *("EPERM", "EACCES", "EROFS", "ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT"),
         *("HTTP 400", "HTTP 403", "ITSELF"),
