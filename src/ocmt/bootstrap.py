@@ -220,6 +220,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             ),
             egress=agent.egress,
             memory_bytes=agent.plan.memory_bytes or settings.agent_memory,
+            disk_bytes=agent.plan.disk_bytes or settings.agent_disk,
             **{name: value for name in ("cpus", "pids") if (value := getattr(agent.plan, name)) is not None},
         )
 

@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     """So long before a job of its own is due a stopped agent is woken; slow machines need more."""
     agent_memory: int = 2 * 1024**3
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
+    agent_disk: int = Field(default=8 * 1024**3, gt=0)
+    """Bytes that one agent's files may take on the disk; beyond that it is stopped."""
     agents_memory: int | None = Field(default=None, gt=0)
     """Bytes for all awake agents of this machine together; default three quarters of its memory."""
     wake_timeout: Duration = timedelta(seconds=120)

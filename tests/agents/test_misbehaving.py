@@ -12,9 +12,11 @@ from structlog.testing import capture_logs
 
 from ocmt.agents.model import State
 from ocmt.errors import NotYet
+from ocmt.platform.database import Database
 from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
-from ocmt.testing.runtimes import DiesMidTurn, RefusesSuspend, SlowToDie
+from ocmt.testing.runtimes import DiesMidTurn, DiskFiller, ForkBomb, RefusesSuspend, SlowToDie
+from tests.accounts import make_user
 from tests.agents.replica import Gateways, Replica, time_flies, until
 
 from .test_lifecycle import MINUTE, Build, build
@@ -186,6 +188,120 @@ class TestDiesMidTurn:
                     await driver.tick()
         agent = await replica.agents.find(anna)
         assert (agent.state, agent.failures, agent.retry_at) == (State.FAILED, 5, None)
+
+
+class TestForkBomb:
+    """It cannot be held still; whoever is connected is served."""
+
+    async def test_it_is_not_paused_and_goes_on_working(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(ForkBomb(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await clock.advance(replica.policy.pause_after.total_seconds())
+        with capture_logs() as said:
+            await driver.tick()
+        assert [line["event"] for line in said if line["log_level"] == "warning"] == ["agent not paused"]
+        assert (await replica.agents.find(anna)).state is State.AWAKE
+        assert await driver.awake() is gateway
+        await gateway.send_chat(session_key="s", message="hello", idempotency_key="k")
+        assert replica.starts() == 1
+
+    async def test_a_pause_is_tried_again_after_a_while_and_the_stop_takes_no_pause(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(ForkBomb(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        await driver.awake()
+        with capture_logs():
+            for _ in range(31):
+                await clock.advance(MINUTE)
+                await driver.tick()
+        calls = [call for call, _ in replica.runtime.calls]
+        assert calls.count("pause") > 1
+        assert calls[-1] == "stop"
+        assert (await replica.agents.find(anna)).state is State.STOPPED
+
+    async def test_its_user_ends_it_by_a_restart(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(ForkBomb(clock, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await replica.agents.ask_restart(anna)
+        await driver.tick()
+        assert gateway.closed
+        assert replica.starts() == 2
+        assert await driver.awake() is not gateway
+
+
+class TestDiskFiller:
+    async def test_its_user_reads_why_it_was_stopped_and_may_wake_it_to_tidy_up(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(DiskFiller(clock, times=1, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
+        await asyncio.wait_for(gateway.wait_closed(), 5)
+        with capture_logs():
+            await driver.tick()
+        agent = await replica.agents.find(anna)
+        assert agent.state is State.FAILED
+        assert agent.error is not None
+        assert agent.error["message"] == DiskFiller.WORDS
+        async with time_flies(clock):
+            assert await driver.awake() is not gateway
+        assert (await replica.agents.find(anna)).state is State.AWAKE
+
+    async def test_who_wakes_it_before_that_was_noticed_gets_a_new_one(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(DiskFiller(clock, times=1, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        gateway = await driver.awake()
+        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
+        await asyncio.wait_for(gateway.wait_closed(), 5)
+        async with time_flies(clock):
+            assert await driver.awake() is not gateway
+        assert replica.starts() == 2
+
+    async def test_one_that_always_does_it_is_given_up_with_those_words(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+    ) -> None:
+        replica = build(DiskFiller(clock, times=99, make_gateway=gateways.make))
+        driver = await replica.driver(anna)
+        with capture_logs():
+            async with time_flies(clock):
+                for number in range(replica.policy.max_failures):
+                    gateway = await driver.awake()
+                    await gateway.send_chat(
+                        session_key=f"s{number}", message="fill it", idempotency_key=f"k{number}"
+                    )
+                    await asyncio.wait_for(gateway.wait_closed(), 5)
+                    await driver.tick()
+        agent = await replica.agents.find(anna)
+        assert (agent.state, agent.retry_at) == (State.FAILED, None)
+        assert agent.error is not None
+        assert agent.error["message"] == DiskFiller.WORDS
+
+    async def test_its_neighbour_notices_nothing(
+        self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways, database: Database
+    ) -> None:
+        replica = build(DiskFiller(clock, times=1, make_gateway=gateways.make))
+        filling = await replica.driver(anna)
+        gateway = await filling.awake()
+        ben = await make_user(database, "ben@example.org")
+        other = await replica.driver(ben)
+        neighbour = await other.awake()
+        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
+        await asyncio.wait_for(gateway.wait_closed(), 5)
+        with capture_logs():
+            await filling.tick()
+            await other.tick()
+        assert await other.awake() is neighbour
+        assert (await replica.agents.find(ben)).state is State.AWAKE
 
 
 def is_in(replica: Replica, user_id: UUID, state: State) -> Callable[[], Awaitable[bool]]:

@@ -19,8 +19,10 @@ from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import FakeGateway
 from ocmt.testing.runtimes import (
     DiesMidTurn,
+    DiskFiller,
     FakeRuntime,
     FlakyRuntime,
+    ForkBomb,
     LyingRuntime,
     NeverRuntime,
     RefusesSuspend,
@@ -190,6 +192,33 @@ class TestTheMisbehavingDoubles:
             runtime, spec = RefusesSuspend(clock, make_gateway=lambda _: made(gateway)), a_spec()
             await runtime.start(spec, {})
             assert gateway.busy
+            await runtime.close()
+
+    async def test_fork_bomb(self, clock: VirtualClock) -> None:
+        runtime, spec = ForkBomb(clock), a_spec()
+        await runtime.start(spec, {})
+        (await runtime.dial(spec.user_id, {})).close()
+        with pytest.raises(NotYet):
+            await runtime.dial(spec.user_id, {})
+        with pytest.raises(Unavailable):
+            await runtime.pause(spec.user_id, {})
+        assert (await runtime.observe(spec.user_id, {})).phase == "running"
+        assert await runtime.stop(spec.user_id, {}, grace=0) == {}
+        await runtime.start(spec, {})
+        (await runtime.dial(spec.user_id, {})).close()
+        await runtime.close()
+
+    async def test_disk_filler(self, clock: VirtualClock) -> None:
+        async with FakeGateway(clock) as gateway:
+            runtime, spec = DiskFiller(clock, times=1, make_gateway=lambda _: made(gateway)), a_spec()
+            await runtime.start(spec, {})
+            assert (await runtime.observe(spec.user_id, {})).reason is None
+            client = await GatewayClient.connect(gateway.dial, token=gateway.token, clock=clock, timeout=5)
+            await client.send_chat(session_key="s", message="hello", idempotency_key="k")
+            await asyncio.wait_for(client.wait_closed(), 5)
+            await client.close()
+            seen = await runtime.observe(spec.user_id, {})
+            assert (seen.phase, seen.reason) == ("exited", DiskFiller.WORDS)
             await runtime.close()
 
     async def test_dies_mid_turn(self, clock: VirtualClock) -> None:

@@ -12,6 +12,7 @@ import pytest
 from ocmt.runtimes.base import AgentSpec
 from ocmt.runtimes.bubblewrap import gateway_command
 from ocmt.runtimes.docker_container import SUPERVISOR, Daemon, OwnFiles, describe, judge, read_about
+from ocmt.runtimes.probe import NO_QUOTA
 
 SPEC = AgentSpec(UUID(int=5), 1, "{}", {"ANTHROPIC_API_KEY": "a-very-secret-token"}, pids=77, cpus=1.5)
 FILES = OwnFiles(Path("/data/agents/5"), uid=1_000_000, inside=1_000_000)
@@ -37,9 +38,7 @@ def test_user_ids_mean_the_same_inside_and_outside() -> None:
 
 def test_what_docker_says_of_itself() -> None:
     full = {"MemoryLimit": True, "CpuCfsQuota": True, "PidsLimit": True}
-    assert read_about(full | {"SecurityOptions": ["name=seccomp,profile=default"]}).missing == (
-        "no limit of disk space: an agent can fill the disk that its files are on",
-    )
+    assert read_about(full | {"SecurityOptions": ["name=seccomp,profile=default"]}).missing == (NO_QUOTA,)
     found = read_about({"SecurityOptions": ["name=rootless", "name=userns"], "PidsLimit": True})
     assert found.rootless
     assert found.remaps

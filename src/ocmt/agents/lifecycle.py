@@ -293,9 +293,10 @@ class Driver:
                 await self._lost(agent)
 
     async def _lost(self, agent: Agent) -> Agent:
+        seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
         await self._end(agent.runtime_state, grace=1)
         if agent.state is State.AWAKE:
-            return await self._failed("Your agent stopped unexpectedly.", final=False)
+            return await self._failed(seen.reason or "Your agent stopped unexpectedly.", final=False)
         event = Event.CRASH if agent.state is State.PAUSED else Event.ORPHANED
         return await self._agents.apply(agent, self.lease, Change(event, runtime_state={}))
 

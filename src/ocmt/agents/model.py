@@ -97,6 +97,7 @@ class Plan:
     memory_bytes: int | None = None
     cpus: float | None = None
     pids: int | None = None
+    disk_bytes: int | None = None
     pause_after: timedelta | None = None
     stop_after: timedelta | None = None
     max_awake: timedelta | None = None

@@ -48,7 +48,12 @@ def check(plan: Plan) -> None:
         raise InvalidInput("A plan's name has up to 32 small letters, digits and hyphens.")
     if plan.name != plan.name.lower() or not plan.name[0].isalpha():
         raise InvalidInput("A plan's name has small letters and begins with one.")
-    amounts = {"memory": plan.memory_bytes, "processors": plan.cpus, "processes": plan.pids}
+    amounts = {
+        "memory": plan.memory_bytes,
+        "processors": plan.cpus,
+        "processes": plan.pids,
+        "disk": plan.disk_bytes,
+    }
     for what, amount in amounts.items():
         if amount is not None and amount <= 0:
             raise InvalidInput(

@@ -6,7 +6,7 @@ on conflict (user_id) do nothing;
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token, revision,
-       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after, p.max_awake
+       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake
 from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
@@ -141,13 +141,13 @@ limit :limit;
 update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
-select name, memory_bytes, cpus, pids, pause_after, stop_after, max_awake from plans order by name;
+select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake from plans order by name;
 
 -- name: put_plan!
-insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after, max_awake)
-values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after, :max_awake)
+insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake)
+values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake)
 on conflict (name) do update
-set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids,
+set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids, disk_bytes = excluded.disk_bytes,
     pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake;
 
 -- name: assign_plan$

@@ -348,6 +348,7 @@ def _agent(row: Any, holds: Any) -> Agent:
             memory_bytes=row["memory_bytes"],
             cpus=row["cpus"],
             pids=row["pids"],
+            disk_bytes=row["disk_bytes"],
             pause_after=row["pause_after"],
             stop_after=row["stop_after"],
             max_awake=row["max_awake"],

@@ -19,7 +19,7 @@ from ocmt.settings import parse_duration
 
 app = App(name="plans", help="What agents may use and when they sleep: list, edit, assign.")
 
-_COLUMNS = ("name", "memory_bytes", "cpus", "pids", "pause_after", "stop_after", "max_awake")
+_COLUMNS = ("name", "memory_bytes", "cpus", "pids", "disk_bytes", "pause_after", "stop_after", "max_awake")
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -42,6 +42,7 @@ async def set_plan(
     memory: Annotated[str | None, Parameter(help="Of one agent: 2G, 1536M.")] = None,
     cpus: Annotated[float | None, Parameter(help="Processors of one agent.")] = None,
     pids: Annotated[int | None, Parameter(help="Processes of one agent.")] = None,
+    disk: Annotated[str | None, Parameter(help="Of one agent's files together: 8G.")] = None,
     pause_after: Annotated[str | None, Parameter(help="Idle for so long it is paused: 90s, 30m, 4h.")] = None,
     stop_after: Annotated[str | None, Parameter(help="Idle for so long it is stopped.")] = None,
     max_awake: Annotated[str | None, Parameter(help="Awake for so long it is stopped, idle or not.")] = None,
@@ -54,6 +55,7 @@ async def set_plan(
         memory_bytes=_size(memory) if memory else None,
         cpus=cpus,
         pids=pids,
+        disk_bytes=_size(disk) if disk else None,
         pause_after=_duration(pause_after) if pause_after else None,
         stop_after=_duration(stop_after) if stop_after else None,
         max_awake=_duration(max_awake) if max_awake else None,
@@ -63,7 +65,7 @@ async def set_plan(
     if json:
         print_json(_shown(plan))
     else:
-        print(f"{name} is set; memory, processors and processes count from an agent's next start")
+        print(f"{name} is set; memory, processors, processes and disk count from an agent's next start")
 
 
 @app.command

@@ -59,6 +59,8 @@ class AgentSpec:
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
+    disk_bytes: int = 8 * 1024**3
+    """Of all its files together, and of one. Who starts with more is let run, to remove some."""
     image: str | None = None
     """Which of the images that `RunsImages.has_image` knows; None: `own_image`, or the only one."""
 
@@ -75,6 +77,8 @@ class Observation:
     log_tail: str = ""
     """Once exited: its last words, for the operator."""
     memory_bytes: int | None = None
+    reason: str | None = None
+    """Once exited: why the runtime itself has ended it, in words for its user."""
 
 
 START_STEPS: Mapping[str, str] = {

@@ -48,6 +48,8 @@ _ETC_OF_THE_HOST = [
     "ssl/openssl.cnf",
 ]
 _LAUNCH = """
+largest=$1
+shift
 for step; do
   shift
   [ "$step" = -- ] && break
@@ -55,13 +57,17 @@ for step; do
 done
 echo 800 > /proc/$$/oom_score_adj
 ulimit -c 0
+ulimit -f "$largest"
 exec "$@"
 """
 
 
-def launch_command(command: Sequence[str], *, uid: int | None, join: Sequence[Path]) -> list[str]:
+def launch_command(
+    command: Sequence[str], *, uid: int | None, join: Sequence[Path], largest: int
+) -> list[str]:
     """The command behind a few lines of shell that join the control groups and give up root, in this order.
 
+    `largest`: the bytes that one file may have.
     Out-of-memory kills should hit an agent before anything of the host's.
     """
     drop = (
@@ -69,7 +75,17 @@ def launch_command(command: Sequence[str], *, uid: int | None, join: Sequence[Pa
         if uid is None
         else ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all"]
     )
-    return ["/bin/sh", "-c", _LAUNCH, "ocmt-agent", *map(str, join), "--", *drop, *command]
+    return [
+        "/bin/sh",
+        "-c",
+        _LAUNCH,
+        "ocmt-agent",
+        str(largest // 512),
+        *map(str, join),
+        "--",
+        *drop,
+        *command,
+    ]
 
 
 LAUNCH_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

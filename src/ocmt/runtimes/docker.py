@@ -26,6 +26,7 @@ from ocmt.platform.clock import Clock
 from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
+from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.docker_container import LABEL, PYTHON, Daemon, OwnFiles, describe, judge, read_about
 from ocmt.runtimes.docker_engine import CALL_TIMEOUT, Container, Engine
 from ocmt.runtimes.folders import FIRST_UID, last_lines
@@ -188,7 +189,9 @@ class DockerRuntime:
             agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
             self._agents[spec.user_id] = agent
             try:
-                await self._launch(agent, self._files(spec.user_id, spec.slot), spec)
+                files = self._files(spec.user_id, spec.slot)
+                await self._launch(agent, files, spec)
+                agent.accompany(watch(agent, files.folder.written, spec.disk_bytes, self._clock, self._log))
             except BaseException:
                 await self._forget(spec.user_id)
                 raise
@@ -277,7 +280,9 @@ class DockerRuntime:
         if agent is None:
             return Observation("absent")
         if agent.phase == "exited":
-            return Observation("exited", exit_code=agent.exit_code, log_tail=agent.failure())
+            return Observation(
+                "exited", exit_code=agent.exit_code, log_tail=agent.failure(), reason=agent.condemned
+            )
         if agent.paused:
             return Observation("paused")
         return Observation(agent.phase, step=agent.step if agent.phase == "starting" else None)

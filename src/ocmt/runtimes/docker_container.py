@@ -15,6 +15,7 @@ from ocmt.errors import SetupProblem
 from ocmt.runtimes.base import AgentSpec, Isolation
 from ocmt.runtimes.bubblewrap import HOME, EtcFolder
 from ocmt.runtimes.folders import AgentFolder
+from ocmt.runtimes.probe import NO_QUOTA
 from ocmt.runtimes.rendezvous import NAME
 
 LABEL = "org.ocmt.installation"
@@ -90,7 +91,7 @@ def read_about(info: dict[str, Any]) -> Daemon:
     ]
     if "seccomp" not in options:
         missing.append("no system call filter of Docker's own")
-    missing.append("no limit of disk space: an agent can fill the disk that its files are on")
+    missing.append(NO_QUOTA)
     return Daemon(
         podman="podman" in str(info.get("InitBinary", "")) or "BuildahVersion" in info,
         rootless="rootless" in options,
@@ -122,7 +123,10 @@ def describe(spec: AgentSpec, files: OwnFiles, *, image: str, label: str, daemon
             "NanoCpus": int(spec.cpus * 1e9),
             "PidsLimit": spec.pids,
             "OomScoreAdj": 800,
-            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": 0}],
+            "Ulimits": [
+                {"Name": "core", "Soft": 0, "Hard": 0},
+                {"Name": "fsize", "Soft": spec.disk_bytes, "Hard": spec.disk_bytes},
+            ],
             "ShmSize": SHARED_MEMORY,
             "Tmpfs": {"/tmp": "rw,exec,nosuid,nodev,size=256m,mode=1777"},  # noqa: S108 - the container's
             "Mounts": [_mount(*one) for one in _mounts(files)],

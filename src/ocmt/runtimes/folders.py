@@ -46,6 +46,11 @@ class AgentFolder:
         """The gateway's output; not visible from inside."""
         return self.root / "logs"
 
+    @property
+    def written(self) -> list[Path]:
+        """The folders that the agent writes."""
+        return [self.root / name for name in self.of_the_agent]
+
     def prepare(self, config: str, *, compile_cache: Path | None) -> None:
         """Make what is missing, hand it to the agent's uid, write the configuration. Blocks; meant for a
         thread.

@@ -54,6 +54,7 @@ print(json.dumps({
     "namespaces": int(open("/proc/sys/user/max_user_namespaces").read()),
 }))
 """
+NO_QUOTA = "no quota of disk space: an agent over its bound is ended within seconds, and until then it writes"
 PROBE_PROGRAM = ("-c", PROBE_SCRIPT)
 
 
@@ -163,7 +164,7 @@ def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation
     if not found.hardened:
         missing += ("the supervisor is within the agent's reach: this Python has no ctypes",)
     limited = root and not any("hard" in line for line in missing)
-    missing += ("no limit of disk space: an agent can fill the disk that its files are on",)
+    missing += (NO_QUOTA,)
     guarantees = [
         "its own files: of the machine's, only programs and libraries, read-only",
         "its own processes, users and host name: no other process is visible",

@@ -41,6 +41,7 @@ from ocmt.runtimes.bubblewrap import (
     supervisor_program,
 )
 from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
+from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
@@ -150,7 +151,9 @@ class SandboxRuntime:
         try:
             seccomp = filter_descriptor() if self._filtered else None
             try:
-                command = self._command(self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp)
+                command = self._command(
+                    self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp, largest=spec.disk_bytes
+                )
                 return await look_around(command, folder, seccomp)
             finally:
                 if seccomp is not None:
@@ -189,7 +192,8 @@ class SandboxRuntime:
                 tools = await asyncio.to_thread(self._tools_for, spec)
                 await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
                 join = self._join(spec)
-                await agent.start(lambda: self._spawn(tools, folder, join), folder.logs)
+                await agent.start(lambda: self._spawn(tools, folder, join, spec.disk_bytes), folder.logs)
+                agent.accompany(watch(agent, folder.written, spec.disk_bytes, self._clock, self._log))
             except BaseException:
                 del self._agents[spec.user_id]
                 await self._leave(spec.user_id)
@@ -234,18 +238,22 @@ class SandboxRuntime:
         program: Sequence[str],
         join: Sequence[Path],
         seccomp: int | None,
+        *,
+        largest: int,
     ) -> list[str]:
         command = sandbox_command(tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view)
-        return launch_command(command, uid=folder.uid, join=join)
+        return launch_command(command, uid=folder.uid, join=join, largest=largest)
 
-    def _spawn(self, tools: Tools, folder: AgentFolder, join: list[Path]) -> Spawned:
+    def _spawn(self, tools: Tools, folder: AgentFolder, join: list[Path], largest: int) -> Spawned:
         """Runs in the event loop's thread, as `Supervised.start` asks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
         seccomp = filter_descriptor() if self._filtered else None
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own command line
-                self._command(tools, folder, supervisor_program(theirs.fileno()), join, seccomp),
+                self._command(
+                    tools, folder, supervisor_program(theirs.fileno()), join, seccomp, largest=largest
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
@@ -270,7 +278,9 @@ class SandboxRuntime:
         if agent is None:
             return Observation("absent")
         if agent.phase == "exited":
-            return Observation("exited", exit_code=agent.exit_code, log_tail=agent.failure())
+            return Observation(
+                "exited", exit_code=agent.exit_code, log_tail=agent.failure(), reason=agent.condemned
+            )
         memory = self._memory_of(agent)
         if agent.paused:
             return Observation("paused", memory_bytes=memory)

@@ -11,7 +11,7 @@ import base64
 import contextlib
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -124,6 +124,9 @@ class Supervised:
         self.paged_out = False
         self.called_back: asyncio.Task[None] | None = None
         self.hardened = False
+        self.condemned: str | None = None
+        """Why it was ended from here, in words for its user."""
+        self._company: list[asyncio.Task[None]] = []
         self._foreign = False
         """Whether the supervisor speaks another version of the protocol."""
         self._order = order
@@ -319,9 +322,24 @@ class Supervised:
         self._body.kill()
         await asyncio.shield(self._watch)
 
+    def condemn(self, words: str) -> None:
+        """End it at once, and say why to its user."""
+        self.condemned = words
+        self._failure = words
+        self._body.kill()
+
+    def accompany(self, watch: Coroutine[Any, Any, None]) -> None:
+        """Have that run beside it, for as long as it runs."""
+        task = asyncio.create_task(watch, name=f"watch {self.user_id}")
+        self._company.append(task)
+        if self.ended:
+            task.cancel()
+
     async def _watch_end(self) -> None:
         """Tidy up after the end, however it came."""
         status = await self._body.ended()
+        for task in self._company:
+            task.cancel()
         self._channel.drain()
         self._channel.close()
         self._output.drain()

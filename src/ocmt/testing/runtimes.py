@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from uuid import UUID
 
@@ -330,6 +330,37 @@ class RefusesSuspend(FakeRuntime):
         super().__init__(clock, make_gateway=make_busy)
 
 
+class ForkBomb(FakeRuntime):
+    """Its agents start processes as fast as they end: they cannot be held still, and take no new connections.
+
+    Who is connected already is served. Ending them takes force, which always works.
+    """
+
+    def __init__(self, clock: Clock, *, make_gateway: MakeGateway = EchoGateway.make) -> None:
+        super().__init__(clock, make_gateway=make_gateway)
+        self._busy: set[UUID] = set()
+
+    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
+        """See ForkBomb. The first connection still comes about."""
+        if user_id in self._busy:
+            self._running(user_id)
+            raise NotYet("The agent did not answer.", retry_after=0.05)
+        connection = await super().dial(user_id, state)
+        self._busy.add(user_id)
+        return connection
+
+    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See ForkBomb. Raises Unavailable, as the real ones do in the end."""
+        self._running(user_id)
+        self.calls.append(("pause", user_id))
+        raise Unavailable("The agent cannot be held still.")
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        """See AgentRuntime."""
+        self._busy.discard(user_id)
+        return await super().stop(user_id, state, grace=grace)
+
+
 class DiesMidTurn(FakeRuntime):
     """Its agents are killed in the middle of their first `times` answers, as by a lack of memory."""
 
@@ -358,3 +389,14 @@ class DiesMidTurn(FakeRuntime):
             agent.exit_code = 137
             agent.log += "fake gateway: killed\n"
         return await super().observe(user_id, state)
+
+
+class DiskFiller(DiesMidTurn):
+    """Its agents fill the disk in the midst of their first `times` answers, and are ended for it."""
+
+    WORDS = "Your agent was stopped: its files take more than the 1 GiB of disk that it may use."
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See AgentRuntime. Says why."""
+        seen = await super().observe(user_id, state)
+        return replace(seen, reason=self.WORDS) if seen.phase == "exited" else seen

@@ -1,4 +1,4 @@
-"""How long an agent may be awake at a time, by plan."""
+"""How much disk an agent may use and how long it may be awake at a time, by plan."""
 
 from ocmt.platform.migrations import run_sql
 
@@ -7,5 +7,5 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Emit 0007_max_awake.sql."""
+    """Emit 0007_bounds.sql."""
     run_sql(__file__)
