@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from math import inf
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from ocmt.agents.cron import CronWatch
 from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.running import Running
+from ocmt.agents.saving import Saving
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed
@@ -61,7 +63,7 @@ class Driver:
         self._clock = clock
         self._policy = policy
         self._admission = admission
-        self._files = files
+        self._saving = Saving(files, self._running, clock, policy)
         self._telling = Telling(agents, lease)
         self._starter = Starter(
             lease, agents, runtime, spec_of, clock, policy, admission, files, starts, self._telling
@@ -137,7 +139,9 @@ class Driver:
         elif await self._cron.is_due(agent):
             await self.awake()
         else:
-            await self._rest(await self._cron.look(agent, self._running.gateway))
+            agent = await self._cron.look(agent, self._running.gateway)
+            await self._rest(agent)
+            await self._saving.look(agent, self._agents.find, self._hand)
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
@@ -153,7 +157,7 @@ class Driver:
         if self._waking is not None:
             self._waking.cancel()
             await asyncio.wait([self._waking])
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             agent = await self._agents.find(self.user_id)
             await self._end(agent.runtime_state, grace=grace)
             if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
@@ -178,7 +182,7 @@ class Driver:
         if self._waking is not None:
             self._waking.cancel()
             await asyncio.wait([self._waking])
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             await self._end({}, grace=0)
 
     # Waking
@@ -211,6 +215,7 @@ class Driver:
     async def _resume(self) -> GatewayClient | None:
         """From the pause; None where it did not survive it."""
         # First of all, and the row after it: somebody waits for every millisecond of this.
+        self._saving.give_way()
         gateway = await self._running.resume()
         agent = await self._agents.find(self.user_id)
         if gateway is None:
@@ -330,7 +335,7 @@ class Driver:
             self._admission.shrink(self.user_id, policy.paged_out_bytes)
         step = rest(agent, now, policy, can_pause=can_pause)
         step = short_rest(step, agent, now, policy, can_pause=can_pause)
-        if step is Rest.STAY or now < self._leave_until:
+        if step is Rest.STAY or now < max(self._leave_until, self._saving.leave_until):
             return
         if step is Rest.PAUSE:
             await self._pause(policy.pause_after)
@@ -360,6 +365,8 @@ class Driver:
                 log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
                 self._leave_until = self._clock.now() + self._policy.busy_retry
                 await self._resume()
+            else:
+                self._saving.beside_pause(agent)
 
     async def _stop(self, *, idle_for: timedelta | None) -> None:
         async with self._hand():
@@ -369,27 +376,14 @@ class Driver:
             gateway = self._running.gateway if agent.state is State.AWAKE else None
 
             async def commit(plan: Projection | None) -> bool:
-                return await self._commit_stop(agent, plan, idle_for)
+                stop = partial(self._agents.apply_stopping, agent, self.lease, plan, idle_for=idle_for)
+                return await self._saving.before_stop(agent, stop)
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
             await self._end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
             await self._agents.apply(stopping, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
-
-    async def _commit_stop(self, agent: Agent, plan: Projection | None, idle_for: timedelta | None) -> bool:
-        """Its files are saved first, and only what is saved is stopped."""
-        runs = agent.state is State.AWAKE
-        if not await self._files.saved(agent, runs=runs):
-            self._leave_until = self._clock.now() + self._policy.busy_retry
-            return False
-        committed = False
-        try:
-            committed = await self._agents.apply_stopping(agent, self.lease, plan, idle_for=idle_for)
-        finally:
-            if runs and not committed:
-                await self._files.let_go(agent)
-        return committed
 
     async def _restart(self) -> None:
         async with self._hand():
@@ -422,13 +416,15 @@ class Driver:
         return committed
 
     async def _end(self, runtime_state: RuntimeState, *, grace: float) -> None:
+        self._saving.give_way()
         await self._running.end(runtime_state, grace=grace)
+        await self._saving.end()
         self._admission.leave(self.user_id)
 
     @contextlib.asynccontextmanager
     async def _hand(self) -> AsyncIterator[None]:
         """The lock, as long as the lease is ours."""
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             if self._closed:
                 raise LeaseLost(NOT_HERE)
             yield

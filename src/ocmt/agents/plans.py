@@ -1,6 +1,7 @@
 """Plans: what agents may use and when they sleep, as rows that an operator edits while everything runs.
 
-A change counts for the idle times at once, for memory, processors and processes at the agent's next start.
+A change counts at once for the idle times, at the next save for what is saved, and at the agent's next start
+for memory, processors and processes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,14 @@ def check(plan: Plan) -> None:
         raise InvalidInput("A plan's name has up to 32 small letters, digits and hyphens.")
     if plan.name != plan.name.lower() or not plan.name[0].isalpha():
         raise InvalidInput("A plan's name has small letters and begins with one.")
-    amounts = {"memory": plan.memory_bytes, "processors": plan.cpus, "processes": plan.pids}
+    amounts = {
+        "memory": plan.memory_bytes,
+        "processors": plan.cpus,
+        "processes": plan.pids,
+        "files": plan.snapshot_files,
+        "room for files": plan.snapshot_bytes,
+        "room for a file": plan.snapshot_file_bytes,
+    }
     for what, amount in amounts.items():
         if amount is not None and amount <= 0:
             raise InvalidInput(

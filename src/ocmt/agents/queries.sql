@@ -5,8 +5,9 @@ on conflict (user_id) do nothing;
 
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
-       retry_at, error, next_wake_at, restart_asked, image, lease_token,
-       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after
+       retry_at, error, next_wake_at, restart_asked, image, lease_token, saved_at, snapshot_generation, save_problem,
+       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.pause_after, p.stop_after,
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes
 from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
@@ -139,14 +140,19 @@ limit :limit;
 update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
-select name, memory_bytes, cpus, pids, pause_after, stop_after from plans order by name;
+select name, memory_bytes, cpus, pids, pause_after, stop_after, snapshot_files, snapshot_bytes, snapshot_file_bytes
+from plans order by name;
 
 -- name: put_plan!
-insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after)
-values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after)
+insert into plans (name, memory_bytes, cpus, pids, pause_after, stop_after,
+  snapshot_files, snapshot_bytes, snapshot_file_bytes)
+values (:name, :memory_bytes, :cpus, :pids, :pause_after, :stop_after,
+  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids,
-    pause_after = excluded.pause_after, stop_after = excluded.stop_after;
+    pause_after = excluded.pause_after, stop_after = excluded.stop_after,
+    snapshot_files = excluded.snapshot_files, snapshot_bytes = excluded.snapshot_bytes,
+    snapshot_file_bytes = excluded.snapshot_file_bytes;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p
