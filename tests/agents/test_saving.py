@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ async def test_a_save_that_failed_at_a_pause_is_tried_again(
             return (await here.agents.find(anna)).saved.problem is not None
 
         await until(noted)
-    await tick(here, anna, clock, 1)
+    await tick(here, anna, clock, 5)
 
     async def saved() -> bool:
         return bool(await snapshots.list(anna))
@@ -309,6 +309,38 @@ async def test_whoever_needs_an_agent_between_turns_does_not_wait_for_its_files(
     await ticking
     assert await snapshots.list(anna) == []
     assert not first.closed
+
+
+async def test_a_pause_that_follows_a_save_is_saved_too(
+    here: Replica,
+    disk: MachineRuntime,
+    anna: UUID,
+    clock: VirtualClock,
+    objects: MemoryObjects,
+    snapshots: Snapshots,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While the first one has all it must read, and is still being written."""
+    await (await here.driver(anna)).awake()
+    await tick(here, anna, clock)
+    real, free = objects.persist, asyncio.Event()
+
+    async def slowly(keys: Sequence[str]) -> None:
+        await free.wait()
+        await real(keys)
+
+    monkeypatch.setattr(objects, "persist", slowly)
+    await tick(here, anna, clock, 5)
+    assert still_calls(disk) == ["pause", "resume"], "it goes on before that"
+    disk.note(anna).write_text("later")
+    await tick(here, anna, clock, 60)
+    assert (await here.agents.find(anna)).state is State.PAUSED
+    free.set()
+
+    async def both() -> bool:
+        return len(await snapshots.list(anna)) == 2
+
+    await until(both)
 
 
 async def test_one_that_cannot_be_held_still_goes_on(

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
 
@@ -30,6 +30,8 @@ LATEST = 6
 """Times `snapshot_every`: one that is never quiet for so long is saved in the middle of its work."""
 STILL_AT_WORK = 2.0
 """Seconds; so long at most it is held still then, or while a program of its user's is connected."""
+STILL_IDLE = 60.0
+"""And so long otherwise: jobs of its own may become due meanwhile."""
 
 
 class Due(StrEnum):
@@ -76,8 +78,13 @@ class Saving:
         self._saved_at: datetime | None = None
         self._unsaved_since: datetime | None = None
         self.leave_until = clock.now()
-        """The last one failed: until then it is left in peace."""
+        """It could not be saved before a stop: until then it is not stopped."""
+        self._next = clock.now()
+        """It was busy, or could not be saved: until then it is left in peace."""
         self._work: asyncio.Task[bool] | None = None
+        """The last one."""
+        self._under_way: set[asyncio.Task[bool]] = set()
+        """It, and others that are not done yet with what comes after reading."""
         self._read = asyncio.Event()
         self._waiting = 0
         self._needed = asyncio.Event()
@@ -88,8 +95,8 @@ class Saving:
         now = self._clock.now()
         if self._unsaved_since is None and is_unsaved(agent, self._saved_at):
             self._unsaved_since = now
-        at_it = self._work is not None and not self._work.done()
-        if not self._files.can_save or not self._running.can_pause or at_it or now < self.leave_until:
+        able = self._files.can_save and self._running.can_pause
+        if not able or self._under_way or now < self._next:
             return Due.NO
         return due(agent, self._unsaved_since, now, self._policy)
 
@@ -134,9 +141,11 @@ class Saving:
 
     async def end(self) -> None:
         """End what is under way, whatever it is."""
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.wait([self._work])
+        under_way = tuple(self._under_way)
+        for work in under_way:
+            work.cancel()
+        if under_way:
+            await asyncio.wait(under_way)
 
     # While it is paused
 
@@ -156,21 +165,22 @@ class Saving:
         if gateway is None:
             return
         if kind is Due.IF_QUIET and not await may_be_frozen(gateway, agent.user_id):
-            self._leave()
+            self._leave(self._policy.busy_retry)
             return
+        at_work = kind is Due.IN_ANY_CASE or agent.holds
         try:
             if not self._needed.is_set():
                 await self._running.pause(agent.runtime_state)
-                await self._read_all(agent, at_most=STILL_AT_WORK if agent.holds else None)
+                await self._read_all(agent, at_most=STILL_AT_WORK if at_work else STILL_IDLE)
         except LeaseLost:
             raise
         except OcmtError as error:
             log.warning("agent not held still", user_id=str(agent.user_id), error=str(error))
-            self._leave()
+            self._leave(self._policy.snapshot_every)
         finally:
             await self._go_on(gateway)
 
-    async def _read_all(self, agent: Agent, *, at_most: float | None) -> None:
+    async def _read_all(self, agent: Agent, *, at_most: float) -> None:
         """Until all is read, or somebody needs it, or the time is up."""
         if self._needed.is_set():
             return
@@ -182,8 +192,8 @@ class Saving:
             self.give_way()
             for sign in signs:
                 sign.cancel()
-        if not self._read.is_set():
-            self._leave()
+        if not self._read.is_set() and not work.done():
+            self._leave(self._policy.busy_retry)
 
     async def _go_on(self, gateway: GatewayClient) -> None:
         if self._running.frozen is None:
@@ -199,7 +209,7 @@ class Saving:
         runs = agent.state is State.AWAKE
         began = self._clock.now()
         if not await self._files.saved(agent, runs=runs):
-            self._leave()
+            self.leave_until = began + self._policy.busy_retry
             return False
         self._note(began)
         committed = False
@@ -215,13 +225,15 @@ class Saving:
     def _begin(self, agent: Agent) -> asyncio.Task[bool]:
         self._read = asyncio.Event()
         self._work = asyncio.create_task(self._save(agent, self._read), name=f"save {agent.user_id}")
-        self._work.add_done_callback(_noticed)
+        self._under_way.add(self._work)
+        self._work.add_done_callback(self._done)
         return self._work
 
     async def _save(self, agent: Agent, read: asyncio.Event) -> bool:
         began = self._clock.now()
         if not await self._files.save(agent, read.set):
-            self._leave()
+            # Not soon: what is beyond a limit costs a look at all files each time.
+            self._leave(self._policy.snapshot_every)
             return False
         self._note(began)
         await self._files.tidy(agent)
@@ -230,12 +242,13 @@ class Saving:
     def _note(self, moment: datetime) -> None:
         self._saved_at, self._unsaved_since = moment, None
 
-    def _leave(self) -> None:
-        self.leave_until = self._clock.now() + self._policy.busy_retry
+    def _leave(self, pause: timedelta) -> None:
+        self._next = self._clock.now() + pause
 
-
-def _noticed(work: asyncio.Task[bool]) -> None:
-    if work.cancelled():
-        return
-    with contextlib.suppress(LeaseLost):  # the heartbeat tells whoever is to know
-        work.result()
+    def _done(self, work: asyncio.Task[bool]) -> None:
+        self._under_way.discard(work)
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, LeaseLost):
+            log.info("agent not saved", user_id=str(self._running.user_id), error=error.message)
+        elif error is not None:
+            log.error("saving an agent failed", user_id=str(self._running.user_id), exc_info=error)
