@@ -19,12 +19,14 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.files import FileKeeper
+from ocmt.agents.holds import Holds
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
@@ -157,12 +159,16 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         memory_bytes=settings.agent_memory,
         wake_timeout=settings.wake_timeout,
         wake_ahead=settings.agent_wake_ahead,
+        snapshot_every=settings.snapshot_every,
     )
     admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     snapshots = Snapshots(database, platform.objects, clock)
     revisions = Revisions(database, agents, clock)
+    holds = Holds(agents, clock)
+    folder = settings.data_dir.resolve() / "transfers"
+    transfers = Transfers(snapshots, database, platform.objects, agents, holds, folder)
     ledger = Ledger(database, clock)
     vault = Vault(database, platform.secrets)
 
@@ -201,7 +207,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
             clock=clock,
             policy=policy,
             admission=admission,
-            files=FileKeeper(snapshots, runtime, lease),
+            files=FileKeeper(snapshots, runtime, lease, transfers),
             revisions=revisions,
             starts=starts,
         )
@@ -272,6 +278,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         worker=worker,
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
         snapshots=snapshots,
+        transfers=transfers,
     )
     return management, orchestrator
 

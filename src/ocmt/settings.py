@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     """Paused for so long an agent's memory goes to swap, where this machine has some and we are root."""
     agent_wake_ahead: Duration = timedelta(seconds=20)
     """So long before a job of its own is due a stopped agent is woken; slow machines need more."""
+    snapshot_every: Duration = timedelta(minutes=5)
+    """So long after the last time the files of an agent at work are saved again, between its turns."""
     agent_memory: int = 2 * 1024**3
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
     agent_disk: int = Field(default=8 * 1024**3, gt=0)

@@ -7,21 +7,25 @@ replicas can share a database and a runtime.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.files import FileKeeper
+from ocmt.agents.holds import Holds
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
 from ocmt.platform.objects import Objects
@@ -102,7 +106,10 @@ class Replica:
         leases = Leases(database, table="agents", key="user_id", owner=owner)
         starts = asyncio.Semaphore(2)
         admission = Admission(capacity, clock)
-        snapshots = Snapshots(database, objects or MemoryObjects(), clock)
+        objects = objects or MemoryObjects()
+        snapshots = Snapshots(database, objects, clock)
+        folder = Path(tempfile.gettempdir())
+        transfers = Transfers(snapshots, database, objects, agents, Holds(agents, clock), folder)
 
         def driver_for(lease: Lease) -> Driver:
             return Driver(
@@ -113,7 +120,7 @@ class Replica:
                 clock=clock,
                 policy=policy,
                 admission=admission,
-                files=FileKeeper(snapshots, runtime, lease),
+                files=FileKeeper(snapshots, runtime, lease, transfers),
                 revisions=Revisions(database, agents, clock),
                 starts=starts,
             )

@@ -4,47 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 from uuid import UUID
 
 import pytest
 
-from ocmt.agents.model import State
+from ocmt.agents.holds import Holds
+from ocmt.agents.model import Plan, State
+from ocmt.agents.plans import Plans
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.agents.starting import AgentFailed
 from ocmt.platform.database import Database, Hints
-from ocmt.runtimes.agent_files import FilesOnDisk
-from ocmt.runtimes.base import AgentSpec, RuntimeState
-from ocmt.runtimes.folders import AgentFolder
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.objects import MemoryObjects
-from ocmt.testing.runtimes import FakeRuntime
+from tests.agents.machine import MachineRuntime
 from tests.agents.replica import Gateways, Replica
 
 pytestmark = pytest.mark.anyio
 
 MINUTE = 60.0
-
-
-class MachineRuntime(FakeRuntime):
-    """With a disk of its own, as one machine has."""
-
-    def __init__(self, clock: VirtualClock, gateways: Gateways, disk: Path) -> None:
-        super().__init__(clock, make_gateway=gateways.make)
-        self._disk = disk
-
-    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
-        """See KeepsFiles."""
-        return FilesOnDisk(self._folder(user_id))
-
-    def _folder(self, user_id: UUID) -> AgentFolder:
-        return AgentFolder(self._disk / str(user_id), None)
-
-    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
-        self._folder(spec.user_id).prepare(spec.config, compile_cache=None)
-        return await super().start(spec, state)
-
-    def note(self, user_id: UUID) -> Path:
-        return self._disk / str(user_id) / "workspace" / "note.txt"
 
 
 @pytest.fixture
@@ -141,6 +120,59 @@ async def test_an_agent_whose_files_are_damaged_does_not_wake_with_an_empty_work
         await (await there.driver(anna)).awake()
     assert (await there.agents.find(anna)).state is State.FAILED
     assert not other_disk.note(anna).exists()
+
+
+async def test_what_a_plan_does_not_allow_is_stopped_unsaved_and_its_user_is_told(
+    machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock, database: Database
+) -> None:
+    here, disk = machines[0]
+    plans = Plans(database, here.agents)
+    await plans.put(Plan("tiny", snapshot_files=3))
+    await plans.assign(anna, "tiny")
+    await (await here.driver(anna)).awake()
+    disk.note(anna).write_text("remember")
+    await sleep(here, anna, clock)
+    agent = await here.agents.find(anna)
+    assert agent.state is State.STOPPED
+    assert agent.saved.problem == {
+        "code": "limit_reached",
+        "message": "There are more than the 3 files and folders that your plan allows. "
+        "Delete some, or list folders in .ocmtignore.",
+    }
+    assert agent.saved.at is None
+    await plans.put(Plan("tiny", snapshot_files=300))
+    await (await here.driver(anna)).awake()
+    assert disk.note(anna).read_text() == "remember"
+    await sleep(here, anna, clock)
+    saved = (await here.agents.find(anna)).saved
+    assert (saved.at, saved.generation, saved.problem) == (clock.now(), 1, None)
+
+
+async def test_what_its_user_has_sent_in_is_there_at_the_next_start(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    clock: VirtualClock,
+    database: Database,
+    objects: MemoryObjects,
+    tmp_path: Path,
+) -> None:
+    here, disk = machines[0]
+    snapshots = Snapshots(database, objects, clock)
+    holds = Holds(here.agents, clock)
+    transfers = Transfers(snapshots, database, objects, here.agents, holds, tmp_path / "transfers")
+    for text in ("first", "second"):
+        await (await here.driver(anna)).awake()
+        disk.note(anna).write_text(text)
+        await sleep(here, anna, clock)
+
+    async def sent(file: IO[bytes]) -> AsyncIterator[bytes]:
+        yield file.read()
+
+    async with transfers.archive(anna, 1) as (file, _):
+        await transfers.receive(anna, sent(file))
+    assert disk.note(anna).read_text() == "second", "not before"
+    await (await here.driver(anna)).awake()
+    assert disk.note(anna).read_text() == "first"
 
 
 async def test_a_user_gets_an_earlier_state_back(

@@ -42,7 +42,7 @@ class Browser:
             sent["origin"] = self.origin
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
-        payload = b"" if body is None else json.dumps(body).encode()
+        payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         if payload:
             sent["content-type"] = "application/json"
         messages = await self._exchange(

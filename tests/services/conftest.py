@@ -13,7 +13,9 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from ocmt.agents.holds import Holds
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.service import Chat
@@ -85,6 +87,7 @@ async def house(
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
     objects = MemoryObjects()
+    snapshots = Snapshots(database, objects, clock)
     chat = Chat(database, clock, objects)
     ledger = Ledger(database, clock)
     vault = Vault(database, MemorySecrets())
@@ -137,7 +140,10 @@ async def house(
         stream=EventStream(chat, database, hints, clock),
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
         transcripts=TranscriptWriter(database, objects, hints),
-        snapshots=Snapshots(database, objects, clock),
+        snapshots=snapshots,
+        transfers=Transfers(
+            snapshots, database, objects, replica.agents, Holds(replica.agents, clock), pages / "transfers"
+        ),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

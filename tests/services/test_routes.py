@@ -109,7 +109,9 @@ async def test_an_agents_page_tells_what_keeps_it_awake_and_what_it_has_planned(
     agents = house.orchestrator.agents
     await agents.find(me)
     await agents.hold(me, "operator", "cli", ttl=timedelta(hours=1), note="a demo")
-    (hold,) = (await anna.call("GET", "/agent")).json()["kept_awake_by"]
+    shown = (await anna.call("GET", "/agent")).json()
+    assert shown["files"] == {"saved_at": None, "generation": None, "problem": None}
+    (hold,) = shown["kept_awake_by"]
     assert (hold["reason"], hold["text"]) == ("operator", "An operator keeps it awake: a demo")
     assert (await anna.call("GET", "/agent/schedule")).json() == {
         "jobs": [],

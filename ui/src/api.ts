@@ -8,6 +8,7 @@ import type {
   ConversationInfo,
   Page,
   Schedule,
+  SnapshotPage,
   Turn,
   TurnPage,
   UsageReport,
@@ -16,6 +17,7 @@ import type {
 } from "./types";
 
 const TIMEOUT_MS = 30_000;
+const UPLOAD_TIMEOUT_MS = 3_600_000;
 
 export class ApiError extends Error {
   constructor(
@@ -45,11 +47,14 @@ export function onSignedOut(listener: () => void): void {
 interface Options {
   body?: unknown;
   headers?: Record<string, string>;
+  /** Sent as it is, in the place of a body. */
+  file?: File;
 }
 
 async function request<T>(method: string, path: string, options: Options = {}): Promise<T> {
   const headers: Record<string, string> = { accept: "application/json", ...options.headers };
   if (options.body !== undefined) headers["content-type"] = "application/json";
+  if (options.file) headers["content-type"] = "application/zip";
   let response: Response;
   let text: string;
   try {
@@ -58,8 +63,8 @@ async function request<T>(method: string, path: string, options: Options = {}): 
       headers,
       credentials: "same-origin",
       cache: "no-store",
-      body: options.body === undefined ? null : JSON.stringify(options.body),
-      signal: AbortSignal.timeout(TIMEOUT_MS),
+      body: options.file ?? (options.body === undefined ? null : JSON.stringify(options.body)),
+      signal: AbortSignal.timeout(options.file ? UPLOAD_TIMEOUT_MS : TIMEOUT_MS),
     });
     text = await response.text();
   } catch {
@@ -108,6 +113,13 @@ export const api = {
   schedule: () => request<Schedule>("GET", "/agent/schedule"),
   agentDo: (what: "wake" | "hibernate" | "restart") => request<Agent>("POST", `/agent/${what}`),
   changeAgent: (change: { egress: boolean }) => request<Agent>("PATCH", "/agent", { body: change }),
+
+  snapshots: (cursor: string | null = null) =>
+    request<SnapshotPage>("GET", `/agent/snapshots${query("cursor", cursor)}`),
+  restoreSnapshot: (generation: number) =>
+    request<{ restore_asked: number }>("POST", `/agent/snapshots/${generation}/restore`),
+  archiveUrl: (generation: number) => `/agent/snapshots/${generation}/archive`,
+  sendArchive: (file: File) => request<{ files: number }>("POST", "/agent/snapshots", { file }),
 
   conversations: (cursor: string | null = null) =>
     request<Page<ConversationInfo>>("GET", `/agent/conversations${query("cursor", cursor)}`),

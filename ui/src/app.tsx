@@ -4,6 +4,7 @@ import { watchAgent } from "./agent";
 import { Spinner } from "./components/Icons";
 import { forgetConversations, refreshConversations } from "./conversations";
 import { Chat } from "./pages/Chat";
+import { Files } from "./pages/Files";
 import { Settings } from "./pages/Settings";
 import { SignIn } from "./pages/SignIn";
 import { route } from "./router";
@@ -54,6 +55,7 @@ function SignedIn() {
   }, []);
   const here = route.value;
   if (here.page === "settings") return <Settings />;
+  if (here.page === "files") return <Files />;
   if (here.page === "chat") return <Chat id={here.id} />;
   return (
     <main class="sign-in">

@@ -22,6 +22,15 @@ export function moment(time: string | null, now: number): string {
     : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** "512 bytes", "3.4 MB". */
+export function size(bytes: number): string {
+  if (bytes < 1024) return count(bytes, "byte", "bytes");
+  const units = ["KB", "MB", "GB", "TB"];
+  const step = Math.min(units.length, Math.floor(Math.log2(bytes) / 10));
+  const value = bytes / 1024 ** step;
+  return `${value.toLocaleString(undefined, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${units[step - 1]}`;
+}
+
 export function count(value: number, one: string, many: string): string {
   return `${value.toLocaleString()} ${value === 1 ? one : many}`;
 }

@@ -3,6 +3,7 @@ import { computed, signal } from "@preact/signals";
 
 export type Route =
   | { page: "chat"; id: string | null }
+  | { page: "files" }
   | { page: "settings" }
   | { page: "sign-in" }
   | { page: "unknown" };
@@ -11,6 +12,7 @@ const path = signal(location.pathname);
 
 export function parseRoute(pathname: string): Route {
   if (pathname === "/") return { page: "chat", id: null };
+  if (pathname === "/files") return { page: "files" };
   if (pathname === "/settings") return { page: "settings" };
   if (pathname === "/sign-in") return { page: "sign-in" };
   const chat = /^\/chat\/([0-9a-f-]{36})$/i.exec(pathname);

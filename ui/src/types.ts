@@ -77,8 +77,34 @@ export interface Agent {
   egress: boolean;
   error: { code: string; message: string } | null;
   retry_at: string | null;
+  files: FilesState;
   pause_after_seconds: number;
   stop_after_seconds: number;
+}
+
+/** How far the agent's files are saved. */
+export interface FilesState {
+  /** All files of that moment are; null: they never were. */
+  saved_at: string | null;
+  generation: number | null;
+  /** Why those of later moments are not. */
+  problem: { code: string; message: string } | null;
+}
+
+/** One kept state of the agent's files. */
+export interface Snapshot {
+  generation: number;
+  created_at: string;
+  image: string | null;
+  files: number;
+  bytes: number;
+}
+
+export interface SnapshotPage extends Page<Snapshot> {
+  /** The one that is put in place when the agent next starts. */
+  restore_asked: number | null;
+  /** Whether an archive that was sent in is. */
+  import_asked: boolean;
 }
 
 export interface ConversationInfo {

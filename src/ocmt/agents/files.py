@@ -1,4 +1,6 @@
-"""One agent's files under its driver's lease: right before it starts, saved before it is stopped.
+"""One agent's files under its driver's lease: right before it starts, saved while it is still.
+
+When they are saved beside a stop decides `saving`.
 
 For runtimes whose agents' files the platform can read (`KeepsFiles`); with others there is nothing to do.
 """
@@ -12,9 +14,10 @@ import structlog
 
 from ocmt.agents.model import Agent
 from ocmt.agents.snapshots.restoring import SnapshotDamaged
-from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.service import Read, Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.agents.starting import StartFailed
-from ocmt.errors import LeaseLost, LimitReached, NotFound, OcmtError
+from ocmt.errors import InvalidInput, LeaseLost, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import AgentRuntime, CanPause, KeepsFiles
 
@@ -36,6 +39,20 @@ class Keeper(Protocol):
         """After one that failed: put that generation in the place of what it has left. Where the user wants
         another one, `make_ready` brings that. Raises: StartFailed, LeaseLost, Unavailable."""
 
+    @property
+    def can_save(self) -> bool:
+        """Whether there is anything to save here."""
+
+    async def save(self, agent: Agent, read: Read) -> bool:
+        """Save what there is of one that is held still; whether that was done.
+
+        `read` is called as soon as it may go on. Cancelled before that, nothing has been saved.
+        Raises: LeaseLost.
+        """
+
+    async def tidy(self, agent: Agent) -> None:
+        """What is to be done after that, while it may run. Raises: LeaseLost."""
+
     async def saved(self, agent: Agent, *, runs: bool) -> bool:
         """Before a stop: whether all there is has been saved and read back. One that `runs` is held still for
         it, and stays so where it was saved: `let_go` of it, or end it. Raises: LeaseLost."""
@@ -47,8 +64,12 @@ class Keeper(Protocol):
 class FileKeeper:
     """See Keeper."""
 
-    def __init__(self, snapshots: Snapshots, runtime: AgentRuntime, lease: Lease) -> None:
+    def __init__(
+        self, snapshots: Snapshots, runtime: AgentRuntime, lease: Lease, transfers: Transfers | None = None
+    ) -> None:
+        """`transfers` None: nothing can be sent in."""
         self._snapshots = snapshots
+        self._transfers = transfers
         self._runtime = runtime
         self._lease = lease
 
@@ -64,7 +85,11 @@ class FileKeeper:
             if await self._snapshots.restore_asked(agent.user_id) is not None:
                 await show()
                 await self._snapshots.carry_out_wish(self._lease, files, image=agent.image)
-        except (SnapshotDamaged, NotFound) as error:
+            if self._transfers is not None and await self._transfers.import_asked(agent.user_id):
+                await show()
+                limits = self._snapshots.limits.of(agent.plan)
+                await self._transfers.carry_out(self._lease, files, limits, image=agent.image)
+        except (SnapshotDamaged, NotFound, InvalidInput) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
 
     async def keep(self, agent: Agent) -> int | None:
@@ -86,6 +111,35 @@ class FileKeeper:
         except (SnapshotDamaged, NotFound) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
 
+    @property
+    def can_save(self) -> bool:
+        """See Keeper."""
+        return isinstance(self._runtime, KeepsFiles)
+
+    async def save(self, agent: Agent, read: Read) -> bool:
+        """See Keeper. Why it was not done is noted for its user."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return True
+        files = self._runtime.files(agent.user_id, agent.slot)
+        limits = self._snapshots.limits.of(agent.plan)
+        try:
+            await self._snapshots.save(self._lease, files, image=agent.image, limits=limits, read=read)
+        except LeaseLost:
+            raise
+        except OcmtError as error:
+            log.info("agent not saved", user_id=str(agent.user_id), error=error.message, detail=error.detail)
+            return False
+        return True
+
+    async def tidy(self, agent: Agent) -> None:
+        """See Keeper."""
+        if not isinstance(self._runtime, KeepsFiles):
+            return
+        try:
+            await self._snapshots.tidy(self._lease, self._runtime.files(agent.user_id, agent.slot))
+        except Unavailable as error:
+            log.warning("snapshots not tidied", user_id=str(agent.user_id), detail=error.detail)
+
     async def saved(self, agent: Agent, *, runs: bool) -> bool:
         """See Keeper."""
         if not isinstance(self._runtime, KeepsFiles):
@@ -97,12 +151,14 @@ class FileKeeper:
             if isinstance(self._runtime, CanPause) and held:
                 await self._runtime.pause(agent.user_id, agent.runtime_state)
             # What is written through memory maps need not change a file's times: all is read again.
-            await self._snapshots.take(self._lease, files, image=agent.image, reread=True)
+            limits = self._snapshots.limits.of(agent.plan)
+            await self._snapshots.take(self._lease, files, image=agent.image, reread=True, limits=limits)
             done = True
         except LeaseLost:
             raise
         except LimitReached as error:
-            # For ever: it would never sleep again. Its files stay on this machine, and what was saved before.
+            # For ever: it would never sleep again. Its files stay on this machine, and what was saved before;
+            # its user is told (`Agent.saved`).
             log.warning("agent stopped unsaved", user_id=str(agent.user_id), error=error.message)
             done = True
         except OcmtError as error:

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from math import inf
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from ocmt.agents.files import Keeper
 from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.running import Running
+from ocmt.agents.saving import Saving
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed
@@ -63,7 +65,7 @@ class Driver:
         self._clock = clock
         self._policy = policy
         self._admission = admission
-        self._files = files
+        self._saving = Saving(files, self._running, clock, policy)
         self._telling = Telling(agents, lease)
         self._starter = Starter(
             lease, agents, runtime, spec_of, clock, policy, admission, files, revisions, starts, self._telling
@@ -139,7 +141,9 @@ class Driver:
         elif await self._cron.is_due(agent):
             await self.awake()
         else:
-            await self._rest(await self._cron.look(agent, self._running.gateway))
+            agent = await self._cron.look(agent, self._running.gateway)
+            await self._rest(agent)
+            await self._saving.look(agent, self._agents.find, self._hand)
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
@@ -155,7 +159,7 @@ class Driver:
         if self._waking is not None:
             self._waking.cancel()
             await asyncio.wait([self._waking])
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             agent = await self._agents.find(self.user_id)
             await self._end(agent.runtime_state, grace=grace)
             if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
@@ -180,7 +184,7 @@ class Driver:
         if self._waking is not None:
             self._waking.cancel()
             await asyncio.wait([self._waking])
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             await self._end({}, grace=0)
 
     # Waking
@@ -213,6 +217,7 @@ class Driver:
     async def _resume(self) -> GatewayClient | None:
         """From the pause; None where it did not survive it."""
         # First of all, and the row after it: somebody waits for every millisecond of this.
+        self._saving.give_way()
         gateway = await self._running.resume()
         agent = await self._agents.find(self.user_id)
         if gateway is None:
@@ -333,7 +338,7 @@ class Driver:
             self._admission.shrink(self.user_id, policy.paged_out_bytes)
         step = rest(agent, now, policy, can_pause=can_pause)
         step = short_rest(step, agent, now, policy, can_pause=can_pause)
-        if step is Rest.STAY or now < self._leave_until:
+        if step is Rest.STAY or now < max(self._leave_until, self._saving.leave_until):
             return
         if step is Rest.PAUSE:
             await self._pause(policy.pause_after)
@@ -366,6 +371,8 @@ class Driver:
                 log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
                 self._leave_until = self._clock.now() + self._policy.busy_retry
                 await self._resume()
+            else:
+                self._saving.beside_pause(agent)
 
     async def _stop(self, *, idle_for: timedelta | None, notice: Mapping[str, str] | None = None) -> None:
         """`notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked."""
@@ -377,7 +384,15 @@ class Driver:
             gateway = self._running.gateway if asked else None
 
             async def commit(plan: Projection | None) -> bool:
-                return await self._commit_stop(agent, plan, idle_for, forced=notice is not None)
+                stop = partial(
+                    self._agents.apply_stopping,
+                    agent,
+                    self.lease,
+                    plan,
+                    idle_for=idle_for,
+                    forced=notice is not None,
+                )
+                return await self._saving.before_stop(agent, stop)
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
@@ -385,24 +400,6 @@ class Driver:
             stopping = replace(agent, state=State.STOPPING)
             gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
             await self._agents.apply(stopping, self.lease, gone)
-
-    async def _commit_stop(
-        self, agent: Agent, plan: Projection | None, idle_for: timedelta | None, *, forced: bool
-    ) -> bool:
-        """Its files are saved first, and only what is saved is stopped."""
-        runs = agent.state is State.AWAKE
-        if not await self._files.saved(agent, runs=runs):
-            self._leave_until = self._clock.now() + self._policy.busy_retry
-            return False
-        committed = False
-        try:
-            committed = await self._agents.apply_stopping(
-                agent, self.lease, plan, idle_for=idle_for, forced=forced
-            )
-        finally:
-            if runs and not committed:
-                await self._files.let_go(agent)
-        return committed
 
     async def _restart(self) -> None:
         async with self._hand():
@@ -435,13 +432,15 @@ class Driver:
         return committed
 
     async def _end(self, runtime_state: RuntimeState, *, grace: float) -> None:
+        self._saving.give_way()
         await self._running.end(runtime_state, grace=grace)
+        await self._saving.end()
         self._admission.leave(self.user_id)
 
     @contextlib.asynccontextmanager
     async def _hand(self) -> AsyncIterator[None]:
         """The lock, as long as the lease is ours."""
-        async with self._lock:
+        async with self._saving.before_all(self._lock):
             if self._closed:
                 raise LeaseLost(NOT_HERE)
             yield

@@ -101,6 +101,22 @@ class Plan:
     pause_after: timedelta | None = None
     stop_after: timedelta | None = None
     max_awake: timedelta | None = None
+    snapshot_files: int | None = None
+    """So many files, folders and links are kept."""
+    snapshot_bytes: int | None = None
+    snapshot_file_bytes: int | None = None
+    """Of the largest of them."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """How far an agent's files are saved."""
+
+    at: datetime | None = None
+    """All files of that moment are; None: they never were."""
+    generation: int = 0
+    problem: Mapping[str, str] | None = None
+    """{"code", "message"}: why those of later moments are not."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,7 @@ class Agent:
     revision: int | None = None
     """What it ran last; None: none yet, or a runtime that knows no revisions."""
     plan: Plan = Plan()
+    saved: Saved = Saved()
     holds: Sequence[Hold] = field(default=())
 
 
@@ -153,6 +170,8 @@ class Policy:
     """What a paged-out agent still holds."""
     evict_after: timedelta = timedelta(seconds=30)
     """How long an agent must have been idle to be stopped for another that finds no room."""
+    snapshot_every: timedelta = timedelta(minutes=5)
+    """So long after the last time the files of an agent at work are saved again, between turns."""
 
     def of(self, plan: Plan) -> Policy:
         """The policy for an agent of that plan."""

@@ -1,6 +1,7 @@
 """Plans: what agents may use and when they sleep, as rows that an operator edits while everything runs.
 
-A change counts for the idle times at once, for memory, processors and processes at the agent's next start.
+A change counts at once for the idle times, at the next save for what is saved, and at the agent's next start
+for memory, processors and processes.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ def check(plan: Plan) -> None:
         "processors": plan.cpus,
         "processes": plan.pids,
         "disk": plan.disk_bytes,
+        "files": plan.snapshot_files,
+        "room for files": plan.snapshot_bytes,
+        "room for a file": plan.snapshot_file_bytes,
     }
     for what, amount in amounts.items():
         if amount is not None and amount <= 0:

@@ -6,7 +6,9 @@ on conflict (user_id) do nothing;
 -- name: find_agent^
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token, revision,
-       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake
+       saved_at, snapshot_generation, save_problem,
+       p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes
 from agents a join plans p on p.name = a.plan where user_id = :user_id;
 
 -- name: list_agents
@@ -141,14 +143,20 @@ limit :limit;
 update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
-select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake from plans order by name;
+select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
+  snapshot_files, snapshot_bytes, snapshot_file_bytes
+from plans order by name;
 
 -- name: put_plan!
-insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake)
-values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake)
+insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
+  snapshot_files, snapshot_bytes, snapshot_file_bytes)
+values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake,
+  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids, disk_bytes = excluded.disk_bytes,
-    pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake;
+    pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake,
+    snapshot_files = excluded.snapshot_files, snapshot_bytes = excluded.snapshot_bytes,
+    snapshot_file_bytes = excluded.snapshot_file_bytes;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p

@@ -107,6 +107,11 @@ def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], polic
         "egress": agent.egress,
         "error": agent.error,
         "retry_at": agent.retry_at.isoformat() if agent.retry_at else None,
+        "files": {
+            "saved_at": agent.saved.at.isoformat() if agent.saved.at else None,
+            "generation": agent.saved.generation or None,
+            "problem": agent.saved.problem,
+        },
         "plan": agent.plan.name,
         "pause_after_seconds": policy.of(agent.plan).pause_after.total_seconds(),
         "stop_after_seconds": policy.of(agent.plan).stop_after.total_seconds(),

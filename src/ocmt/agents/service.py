@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from ocmt.agents.model import Agent, Event, Hold, Plan, Policy, State, after
+from ocmt.agents.model import Agent, Event, Hold, Plan, Policy, Saved, State, after
 from ocmt.agents.schedule import Projection
 from ocmt.errors import Conflict, LeaseLost, LimitReached
 from ocmt.platform.clock import Clock
@@ -352,6 +352,10 @@ def _agent(row: Any, holds: Any) -> Agent:
             pause_after=row["pause_after"],
             stop_after=row["stop_after"],
             max_awake=row["max_awake"],
+            snapshot_files=row["snapshot_files"],
+            snapshot_bytes=row["snapshot_bytes"],
+            snapshot_file_bytes=row["snapshot_file_bytes"],
         ),
+        saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
         holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"], hold["note"]) for hold in holds),
     )

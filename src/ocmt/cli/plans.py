@@ -19,7 +19,19 @@ from ocmt.settings import parse_duration
 
 app = App(name="plans", help="What agents may use and when they sleep: list, edit, assign.")
 
-_COLUMNS = ("name", "memory_bytes", "cpus", "pids", "disk_bytes", "pause_after", "stop_after", "max_awake")
+_COLUMNS = (
+    "name",
+    "memory_bytes",
+    "cpus",
+    "pids",
+    "disk_bytes",
+    "pause_after",
+    "stop_after",
+    "max_awake",
+    "snapshot_files",
+    "snapshot_bytes",
+    "snapshot_file_bytes",
+)
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
@@ -46,6 +58,9 @@ async def set_plan(
     pause_after: Annotated[str | None, Parameter(help="Idle for so long it is paused: 90s, 30m, 4h.")] = None,
     stop_after: Annotated[str | None, Parameter(help="Idle for so long it is stopped.")] = None,
     max_awake: Annotated[str | None, Parameter(help="Awake for so long it is stopped, idle or not.")] = None,
+    snapshot_files: Annotated[int | None, Parameter(help="So many files of one agent are saved.")] = None,
+    snapshot_size: Annotated[str | None, Parameter(help="All of them together: 10G.")] = None,
+    snapshot_file_size: Annotated[str | None, Parameter(help="Each of them: 512M.")] = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:
@@ -59,6 +74,9 @@ async def set_plan(
         pause_after=_duration(pause_after) if pause_after else None,
         stop_after=_duration(stop_after) if stop_after else None,
         max_awake=_duration(max_awake) if max_awake else None,
+        snapshot_files=snapshot_files,
+        snapshot_bytes=_size(snapshot_size) if snapshot_size else None,
+        snapshot_file_bytes=_size(snapshot_file_size) if snapshot_file_size else None,
     )
     async with open_installation(data) as opened:
         await _plans(opened).put(plan)

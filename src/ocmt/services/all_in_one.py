@@ -21,6 +21,8 @@ from ocmt.services.static_ui import CONTENT_SECURITY_POLICY, StaticUi, find_ui
 
 MAX_BODY = 2 * 1024 * 1024
 """Bytes of a request's body, outside the broker: too long a message still gets in, to be refused in words."""
+MAX_ARCHIVE = 128 * 1024**3
+"""Of an agent's files that are sent in; their own room looks at what the plan allows."""
 MAX_API_BODY = 64 * 1024
 LAST_REQUESTS = 2
 """Seconds that requests under way are given when the process ends."""
@@ -36,6 +38,7 @@ def all_in_one_app(
 
     identity = management.identity
     signed_in = RequestLimits(Authentication(agents, identity), max_body=MAX_BODY)
+    archives = RequestLimits(Authentication(agents, identity), max_body=MAX_ARCHIVE)
     # The entrance is open to everybody: what is read before anybody is known must be cheap.
     api = RequestLimits(Authentication(management.app(), identity), max_body=MAX_API_BODY)
 
@@ -45,6 +48,8 @@ def all_in_one_app(
             await probes(scope, receive, send)
         elif path.startswith("/api/"):
             await api(scope, receive, send)
+        elif path == "/agent/snapshots":
+            await archives(scope, receive, send)
         elif path == "/agent" or path.startswith("/agent/"):
             await signed_in(scope, receive, send)
         else:

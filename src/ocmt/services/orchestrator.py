@@ -18,6 +18,7 @@ from ocmt.agents.routes import routes as agent_routes
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.routes import routes as snapshot_routes
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.broker.service import Broker
 from ocmt.chat.routes import routes as chat_routes
 from ocmt.chat.service import Chat
@@ -44,6 +45,7 @@ class Orchestrator:
     worker: TurnWorker
     transcripts: TranscriptWriter
     snapshots: Snapshots
+    transfers: Transfers
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -55,7 +57,7 @@ class Orchestrator:
         return Starlette(
             routes=[
                 *agent_routes(self.agents, self.runtime, model_of, self.policy),
-                *snapshot_routes(self.snapshots),
+                *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],

@@ -26,8 +26,8 @@ from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.objects import MemoryObjects
 from tests.accounts import make_user
+from tests.agents.machine import MachineRuntime
 from tests.agents.replica import Gateways, Replica, time_flies
-from tests.agents.test_files import MachineRuntime
 
 pytestmark = pytest.mark.anyio
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from ocmt.agents.holds import Holds
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.rows import Snapshot
 from ocmt.agents.snapshots.service import Snapshots
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease, Leases
 from ocmt.runtimes.agent_files import FilesOnDisk
@@ -31,13 +33,18 @@ class Bench:
     snapshots: Snapshots
     lease: Lease
     root: Path
+    transfers: Transfers
 
     @classmethod
     async def make(cls, user_id: UUID, database: Database, clock: VirtualClock, root: Path) -> Bench:
-        await Agents(database, clock, runtime="sandbox").find(user_id)
+        agents = Agents(database, clock, runtime="sandbox")
+        await agents.find(user_id)
         objects = FaultyObjects()
         snapshots = Snapshots(database, objects, clock)
-        bench = cls(user_id, database, clock, objects, snapshots, await lease_of(database, user_id), root)
+        holds = Holds(agents, clock)
+        transfers = Transfers(snapshots, database, objects, agents, holds, root.with_name("transfers"))
+        lease = await lease_of(database, user_id)
+        bench = cls(user_id, database, clock, objects, snapshots, lease, root, transfers)
         bench.folder.prepare("{}", compile_cache=None)
         return bench
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,13 +14,11 @@ from ocmt.agents.snapshots.manifest import (
     Entry,
     Manifest,
     Mark,
-    Retention,
+    Span,
     known_hash,
-    needed,
     parse,
     parse_mark,
     remember,
-    succeed,
 )
 from ocmt.errors import InvalidInput
 from ocmt.runtimes.base import FoundFile, LeftOut
@@ -65,6 +62,7 @@ def trees(draw: st.DrawFn) -> tuple[Entry, ...]:
     trees(),
     st.integers(1, 2**62),
     st.none() | st.text(),
+    st.dictionaries(st.sampled_from(HASHES), st.tuples(st.integers(1, 2**62), st.integers(1, 2**62))),
     st.dictionaries(st.sampled_from(HASHES), st.integers(1, 2**62)),
     st.lists(st.builds(LeftOut, names, st.text())),
 )
@@ -72,10 +70,13 @@ def test_what_is_written_is_read(
     entries: tuple[Entry, ...],
     generation: int,
     image: str | None,
-    older: dict[str, int],
+    older: dict[str, Span],
+    since: dict[str, int],
     left_out: list[LeftOut],
 ) -> None:
-    manifest = Manifest(generation, NOW, image, entries, tuple(left_out), older)
+    own = {entry.sha256 for entry in entries}
+    since = {name: first for name, first in since.items() if name in own}
+    manifest = Manifest(generation, NOW, image, entries, tuple(left_out), older, since)
     assert parse(manifest.render()) == manifest
     assert parse(manifest.render()).content() == manifest.content()
 
@@ -169,6 +170,8 @@ def test_an_entry_that_makes_no_sense_is_refused(changes: dict[str, Any], says: 
         ({"left_out": [["a"]]}, "left out"),
         ({"older": {"../x": 1}}, "older contents"),
         ({"older": {HASHES[2]: 0}}, "is 0"),
+        ({"older": {HASHES[2]: [0, 4]}}, "first is 0"),
+        ({"older": {HASHES[2]: [1, 2, 3]}}, "is [1, 2, 3]"),
         ({"files": 2}, "totals"),
     ],
 )
@@ -189,6 +192,11 @@ def test_one_hash_has_one_size() -> None:
     assert "another size" in refused(data)
 
 
+def test_a_manifest_of_before_generations_were_thinned_out_is_understood() -> None:
+    data = a_manifest() | {"older": {HASHES[2]: 7}}
+    assert parse(json.dumps(data).encode()).older == {HASHES[2]: (1, 7)}
+
+
 # What need not be read again
 
 files = st.builds(
@@ -200,6 +208,7 @@ files = st.builds(
     mtime_ns=st.integers(0, 3),
     ctime_ns=st.integers(0, 3),
     inode=st.integers(0, 3),
+    target=st.none(),
 )
 
 
@@ -220,64 +229,22 @@ def test_a_file_that_changed_just_now_is_read_again_the_next_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("generation", "manifest", "stands"),
+    [(7, "ours", 7), (7, "another's", 5), (5, "before", 5), (8, "later", 5)],
+)
+def test_a_mark_from_before_its_row_counts_only_if_that_row_came_to_be(
+    generation: int, manifest: str, stands: int
+) -> None:
+    mark = Mark(7, {}, "ours", 5)
+    assert parse_mark(mark.render()) == mark
+    assert mark.stands_at(generation, manifest) == stands
+    assert Mark(7).stands_at(generation, manifest) == 7
+
+
+@pytest.mark.parametrize(
     "data",
     [None, b"", b"torn {", b"[]", b'{"version":1}', b'{"version":1,"generation":1,"known":{"a":[1]}}',
      b'{"version":2,"generation":1,"known":{}}'],
 )  # fmt: skip
 def test_a_mark_that_cannot_be_read_says_nothing(data: bytes | None) -> None:
     assert parse_mark(data) == Mark()
-
-
-# What is kept
-
-
-@given(st.lists(st.integers(0, 20 * 24), min_size=0, max_size=40), st.integers(1, 12))
-def test_the_newest_are_kept_and_all_that_are_young(hours: list[int], newest: int) -> None:
-    ages = sorted(hours, reverse=True)  # generation 1 is the oldest
-    made = {number: NOW - timedelta(hours=age) for number, age in enumerate(ages, 1)}
-    dropped = Retention(newest, timedelta(days=7)).dropped(made, NOW)
-    kept = made.keys() - dropped
-    assert len(kept) >= min(newest, len(made))
-    assert all(made[number] <= NOW - timedelta(days=7) for number in dropped)
-    assert all(number in kept for number in made if made[number] > NOW - timedelta(days=7))
-    assert not kept or not dropped or max(dropped) < min(kept)
-    if len(kept) > newest:
-        assert all(made[number] > NOW - timedelta(days=7) for number in sorted(kept)[:-newest])
-
-
-@given(
-    st.lists(st.tuples(st.frozensets(st.sampled_from(HASHES)), st.integers(0, 100)), min_size=1, max_size=30),
-    st.integers(1, 3),
-)
-def test_no_content_is_given_up_that_a_kept_generation_needs(
-    history: list[tuple[frozenset[str], int]], newest: int
-) -> None:
-    """A history of generations, each some hours after the one before, with whatever contents."""
-    retention = Retention(newest, timedelta(days=2))
-    now = NOW
-    made: dict[int, datetime] = {}
-    manifests: dict[int, Manifest] = {}
-    stored: set[str] = set()
-    previous: Manifest | None = None
-    for generation, (contents, hours) in enumerate(history, 1):
-        now += timedelta(hours=hours)
-        entries = tuple(Entry(f"workspace/{name}", "file", 0o600, 1, 1, name) for name in sorted(contents))
-        stored |= contents
-        kept = made.keys() - retention.dropped(made, now)
-        manifest = succeed(Manifest(generation, now, None, entries), previous, min(kept, default=generation))
-        manifests[generation] = previous = manifest
-        made[generation] = now
-        for gone in retention.dropped(made, now):
-            del made[gone]
-        stored &= needed(manifest, min(made))
-        for kept_generation in made:
-            assert manifests[kept_generation].blobs.keys() <= stored
-    assert stored <= set(HASHES)
-
-
-def test_contents_that_nobody_needs_any_more_are_given_up() -> None:
-    first = Manifest(1, NOW, None, (Entry("workspace/a", "file", 0o600, 1, 1, HASHES[1]),))
-    second = succeed(replace(first, generation=2, entries=()), first, 1)
-    assert needed(second, 1) == {HASHES[1]}
-    assert needed(second, 2) == set()
-    assert succeed(replace(second, generation=3, older={}), second, 2).older == {}

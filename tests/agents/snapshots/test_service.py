@@ -21,9 +21,11 @@ from uuid import UUID
 import pytest
 
 from ocmt.agents.snapshots.keeping import Limits
-from ocmt.agents.snapshots.manifest import Retention, parse
+from ocmt.agents.snapshots.manifest import parse
 from ocmt.agents.snapshots.restoring import SnapshotDamaged
+from ocmt.agents.snapshots.retention import NONE, Retention
 from ocmt.agents.snapshots.service import Snapshots, Standing
+from ocmt.agents.snapshots.store import AT_ONCE
 from ocmt.errors import LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.database import Database
 from ocmt.runtimes.agent_files import FilesOnDisk, FreshFolder
@@ -135,7 +137,7 @@ class TestTaking:
         )
         with (bench.workspace / "huge").open("wb") as file:
             file.truncate(2**40)
-        with pytest.raises(LimitReached, match="workspace/huge has 1048576 MB"):
+        with pytest.raises(LimitReached, match="workspace/huge has 1048576 MB; your plan allows 1 MB"):
             await bench.take()
         assert bench.objects.stored == {}
 
@@ -294,7 +296,7 @@ class TestLeases:
         await bench.take()
         bench.write("workspace/a", "in between")
         bench.snapshots = Snapshots(
-            bench.database, bench.objects, bench.clock, retention=Retention(1, timedelta(0))
+            bench.database, bench.objects, bench.clock, retention=Retention(1, NONE, NONE, NONE)
         )
         other = AgentFolder(bench.root.with_name("other machine"), None)
         snapshots = Snapshots(bench.database, bench.objects, bench.clock)
@@ -311,6 +313,29 @@ class TestLeases:
         with pytest.raises(LeaseLost):
             await bench.snapshots.tidy(lease, bench.files)
         assert (await bench.content_of())["workspace/a"] == again.encode()
+
+    async def test_one_that_thaws_among_its_deletions_asks_before_it_goes_on(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for number in range(40):
+            bench.write(f"workspace/{number}", f"content {number}")
+        await bench.take()
+        shutil.rmtree(bench.workspace)
+        bench.workspace.mkdir()
+        bench.snapshots = Snapshots(
+            bench.database, bench.objects, bench.clock, retention=Retention(1, NONE, NONE, NONE)
+        )
+        await bench.snapshots.save(bench.lease, bench.files)
+        before = len(bench.blobs())
+
+        async def freeze() -> None:
+            await taken_over(bench.database, bench.user_id)
+            await bench.clock.advance(60)
+
+        freeze_at(bench, monkeypatch, "delete", "/.blobs/", freeze)
+        with pytest.raises(LeaseLost):
+            await bench.snapshots.tidy(bench.lease, bench.files)
+        assert before - len(bench.blobs()) <= AT_ONCE, "those that were under way"
 
     async def test_another_users_snapshots_are_not_touched(self, bench: Bench, tmp_path: Path) -> None:
         bert = await Bench.make(
@@ -461,6 +486,94 @@ class TestRestoring:
         )
 
 
+class TestGoingOn:
+    """An agent that goes on while it is being saved."""
+
+    async def test_all_is_read_before_it_may_go_on(self, bench: Bench) -> None:
+        bench.write("workspace/a", "then")
+        await bench.snapshots.save(
+            bench.lease, bench.files, read=lambda: bench.write("workspace/a", "meanwhile")
+        )
+        assert (await bench.content_of())["workspace/a"] == b"then"
+        await bench.take()
+        assert (await bench.content_of())["workspace/a"] == b"meanwhile"
+
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_what_it_did_is_not_lost_where_the_process_dies_at_the_row(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, late: bool
+    ) -> None:
+        bench.write("workspace/a", "one")
+        await bench.take()
+        bench.write("workspace/a", "two")
+        add = bench.snapshots._rows.add
+
+        async def dies(*given: Any) -> None:
+            if late:
+                await add(*given)
+            raise Died
+
+        monkeypatch.setattr(bench.snapshots._rows, "add", dies)
+        with pytest.raises(Died):
+            await bench.snapshots.save(
+                bench.lease, bench.files, read=lambda: bench.write("workspace/a", "three")
+            )
+        monkeypatch.undo()
+        assert not (await bench.snapshots.standing(bench.user_id, bench.files)).behind
+        assert (await bench.take()).generation == 3
+        assert (await bench.content_of())["workspace/a"] == b"three"
+
+    async def test_one_that_is_cancelled_before_all_is_read_leaves_no_generation(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bench.write("workspace/a", "one")
+        arrived = asyncio.Event()
+
+        async def wait() -> None:
+            arrived.set()
+            await asyncio.Event().wait()
+
+        freeze_at(bench, monkeypatch, "put_if_absent", "/.blobs/", wait)
+        saving = asyncio.create_task(bench.take())
+        await arrived.wait()
+        saving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await saving
+        assert await bench.generations() == []
+        assert (await bench.take()).generation == 1
+
+
+class TestProblems:
+    """Why nothing is saved any more, for the user to see."""
+
+    async def test_a_limit_is_noted_and_forgotten_at_the_next_good_save(self, bench: Bench) -> None:
+        bench.write("workspace/a", "x")
+        saved = await bench.take()
+        bench.write("workspace/b", "x")
+        await bench.clock.advance(60)
+        with pytest.raises(LimitReached):
+            await bench.take(limits=Limits(files=5))
+        row = await bench.row()
+        assert row["save_problem"] == {
+            "code": "limit_reached",
+            "message": "There are more than the 5 files and folders that your plan allows. "
+            "Delete some, or list folders in .ocmtignore.",
+        }
+        assert row["saved_at"] == saved.created_at
+        (bench.workspace / "b").unlink()
+        assert await bench.take(limits=Limits(files=6)) == saved
+        row = await bench.row()
+        assert (row["save_problem"], row["saved_at"]) == (None, bench.clock.now())
+
+    async def test_a_store_that_is_away_is_noted_too(self, bench: Bench) -> None:
+        bench.objects.error = OSError
+        bench.objects.fail_at = 0
+        with pytest.raises(Unavailable):
+            await bench.take()
+        assert "cannot be reached" in (await bench.row())["save_problem"]["message"]
+        await bench.take()
+        assert (await bench.row())["save_problem"] is None
+
+
 class TestStanding:
     """Whether the folder here is the newest."""
 
@@ -513,7 +626,7 @@ class TestOldGenerations:
     @pytest.fixture
     def few(self, bench: Bench) -> Bench:
         bench.snapshots = Snapshots(
-            bench.database, bench.objects, bench.clock, retention=Retention(2, timedelta(days=7))
+            bench.database, bench.objects, bench.clock, retention=Retention(2, timedelta(days=7), NONE, NONE)
         )
         return bench
 
@@ -565,7 +678,7 @@ class TestCrashes:
     ) -> None:
         """Some 25 crashes of one agent, one after the other, each a step later."""
         bench.snapshots = Snapshots(
-            bench.database, bench.objects, bench.clock, retention=Retention(2, timedelta(hours=1))
+            bench.database, bench.objects, bench.clock, retention=Retention(2, timedelta(hours=1), NONE, NONE)
         )
         if error is not None:
             bench.objects.error = error
@@ -632,7 +745,7 @@ class TestCrashes:
 
         monkeypatch.setattr(target, method, dies if room == "rows" else dies_here)
         if where == "rows.drop":
-            bench.snapshots._retention = Retention(1, timedelta(0))
+            bench.snapshots._retention = Retention(1, NONE, NONE, NONE)
         with pytest.raises(Died):
             await bench.take()
         monkeypatch.undo()

@@ -5,6 +5,7 @@ import { duration, moment } from "../format";
 import type { Agent } from "../types";
 import { useNow } from "./hooks";
 import { CheckIcon, Spinner, WarningIcon } from "./Icons";
+import { SavedLine } from "./SavedLine";
 import { Schedule } from "./Schedule";
 
 export function AgentPanel() {
@@ -54,6 +55,15 @@ export function AgentPanel() {
 
       <Section title="Schedule">
         <Schedule known={known} now={now} />
+      </Section>
+
+      <Section title="Files">
+        <SavedLine files={known.files} now={now} />
+        <p>
+          <a href="/files" data-route>
+            All saved states
+          </a>
+        </p>
       </Section>
 
       <Section title="Model">

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zipfile
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from typing import IO
 
@@ -19,7 +20,20 @@ from ocmt.agents.snapshots.uploading import LARGE
 from ocmt.errors import InvalidInput, TooLarge
 
 MANIFEST = "manifest.json"
-MOST_OF_A_MANIFEST = 64 * 1024 * 1024
+FIXED_BYTES = 1024 * 1024
+BYTES_OF_A_FILE = 320
+"""Of a manifest and of a zip's directory so much is read for each file that is allowed."""
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    KeyError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OSError,
+)
+"""What the library says of a zip that it can not read: each of them has been seen."""
 PIECE = 1024 * 1024
 
 
@@ -66,17 +80,35 @@ class Archive:
         self._reading = asyncio.Lock()  # a zip file has one position
 
     @classmethod
-    def open(cls, source: IO[bytes]) -> Archive:
-        """Blocks. Raises: InvalidInput where it is no archive of ours, TooLarge for a huge manifest."""
+    def open(cls, source: IO[bytes], *, most_files: int) -> Archive:
+        """Blocks. Raises: InvalidInput where it is no archive of ours, TooLarge where it names far more than
+        `most_files`."""
+        most = FIXED_BYTES + BYTES_OF_A_FILE * most_files
         try:
-            archive = zipfile.ZipFile(source)
+            archive = zipfile.ZipFile(_Bounded(source, most))
             with archive.open(MANIFEST) as member:
-                data = member.read(MOST_OF_A_MANIFEST + 1)
-        except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError) as error:
+                data = member.read(most + 1)
+        except UNREADABLE as error:
             raise InvalidInput("This is no archive of an agent's files.", detail=repr(error)) from error
-        if len(data) > MOST_OF_A_MANIFEST:
+        if len(data) > most:
             raise TooLarge("The manifest of this archive is too large.")
         return cls(archive, parse(data))
+
+    def damaged(self) -> list[str]:
+        """Blocks: reads all of it. The paths whose contents are missing or not what the manifest says."""
+        verdicts = {name: self._is_good(name, *where) for name, where in self._members.items()}
+        return [entry.path for entry in self.manifest.entries if not verdicts.get(entry.sha256 or "", True)]
+
+    def _is_good(self, sha256: str, member: str, size: int) -> bool:
+        digest = hashlib.sha256()
+        try:
+            with self._archive.open(member) as content:
+                while size > 0 and (piece := content.read(min(size, PIECE))):
+                    size -= len(piece)
+                    digest.update(piece)
+        except UNREADABLE:
+            return False
+        return digest.hexdigest() == sha256
 
     async def get_blobs(self, names: Sequence[str]) -> list[bytes | None]:
         """See Contents. Never more than the manifest says, whatever the zip unpacks to."""
@@ -94,8 +126,24 @@ class Archive:
                             return
                         left -= len(piece)
                         yield piece
-            except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, EOFError):
+            except UNREADABLE:
                 return  # what is missing or damaged shows in its hash
+
+
+class _Bounded:
+    """A file of which never much is read in one go: a zip says itself how large its directory is, and all of
+    it becomes objects in memory."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file = file
+        self._most = most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(self._most + 1 if size < 0 or size > self._most else size)
+        if len(data) > self._most:
+            raise zipfile.BadZipFile("it has too large a directory")
+        return data
 
 
 def _member(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ocmt.agents.model import Plan
 from ocmt.errors import LimitReached
 from ocmt.runtimes.base import FoundFile, LeftOut
 
@@ -58,22 +59,30 @@ class Limits:
     total_bytes: int = 2 * 1024**3
     file_bytes: int = 512 * 1024**2
 
+    def of(self, plan: Plan) -> Limits:
+        """Those of that plan; what it leaves open is as here."""
+        return Limits(
+            plan.snapshot_files or self.files,
+            plan.snapshot_bytes or self.total_bytes,
+            plan.snapshot_file_bytes or self.file_bytes,
+        )
+
     def allow(self, path: str, size: int, *, files: int, total_bytes: int) -> None:
         """One more file of that size, which makes so many. Raises: LimitReached."""
         if size > self.file_bytes:
             raise LimitReached(
-                f"{_shown(path)} has {megabytes(size)}, more than the {megabytes(self.file_bytes)} that a "
-                "file of your agent may have to be kept. Remove it, or name it in .ocmtignore."
+                f"{_shown(path)} has {megabytes(size)}; your plan allows {megabytes(self.file_bytes)} for a "
+                "file. Delete it, or name it in .ocmtignore."
             )
         if files > self.files:
             raise LimitReached(
-                f"Your agent has more than the {self.files} files and folders that are kept. "
-                "Remove some, or name them in .ocmtignore."
+                f"There are more than the {self.files:,} files and folders that your plan allows. "
+                "Delete some, or list folders in .ocmtignore."
             )
         if total_bytes > self.total_bytes:
             raise LimitReached(
-                f"Your agent's files are larger than the {megabytes(self.total_bytes)} that are kept. "
-                "Remove some, or name them in .ocmtignore."
+                f"Together they have more than the {megabytes(self.total_bytes)} that your plan allows. "
+                "Delete some, or list folders in .ocmtignore."
             )
 
     def check(self, entries: Iterable[Sized]) -> None:

@@ -12,8 +12,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from ocmt.errors import InvalidInput
@@ -27,8 +27,12 @@ RACY_NS = 100_000_000
 telling: the kernel's clock for them ticks up to 10 ms apart."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_SINCE = {"sha256", "since"}
 
 Kind = Literal["file", "folder", "link"]
+
+Span = tuple[int, int]
+"""The first and the last generation that may need a content."""
 
 
 class Entry(NamedTuple):
@@ -61,8 +65,10 @@ class Manifest:
     """Sorted by path, a folder before what is in it."""
     left_out: tuple[LeftOut, ...] = ()
     """What could not be kept, each with the reason."""
-    older: Mapping[str, int] = field(default_factory=dict)
-    """Blobs that this generation does not need but an older one does → the newest that does."""
+    older: Mapping[str, Span] = field(default_factory=dict)
+    """Blobs that this generation does not need but an older one does → which do."""
+    since: Mapping[str, int] = field(default_factory=dict)
+    """Its own blobs → the first generation that may need them. Not named: perhaps all before it."""
 
     @property
     def files(self) -> int:
@@ -95,22 +101,23 @@ class Manifest:
             "left_out": [list(thing) for thing in self.left_out],
             "older": dict(self.older),
         }
-        lines = b",\n".join(_dumps(_entry_data(entry)) for entry in self.entries)
+        lines = b",\n".join(_dumps(self._entry_data(entry)) for entry in self.entries)
         return _dumps(head)[:-1] + b',"entries":[\n' + lines + b"\n]}\n"
+
+    def _entry_data(self, entry: Entry) -> dict[str, Any]:
+        data: dict[str, Any] = {"path": entry.path, "kind": entry.kind}
+        if entry.kind == "link":
+            return data | {"target": entry.target}
+        data["mode"] = entry.mode
+        if entry.kind == "file":
+            data |= {"size": entry.size, "mtime_ns": entry.mtime_ns, "sha256": entry.sha256}
+            if entry.sha256 is not None and entry.sha256 in self.since:
+                data["since"] = self.since[entry.sha256]
+        return data
 
 
 def _dumps(data: Any) -> bytes:
     return json.dumps(data, separators=(",", ":")).encode()  # ASCII: lone surrogates are escaped
-
-
-def _entry_data(entry: Entry) -> dict[str, Any]:
-    data: dict[str, Any] = {"path": entry.path, "kind": entry.kind}
-    if entry.kind == "link":
-        return data | {"target": entry.target}
-    data["mode"] = entry.mode
-    if entry.kind == "file":
-        data |= {"size": entry.size, "mtime_ns": entry.mtime_ns, "sha256": entry.sha256}
-    return data
 
 
 def parse(data: bytes) -> Manifest:
@@ -127,7 +134,8 @@ def parse(data: bytes) -> Manifest:
     image = read.get("image")
     if image is not None and not isinstance(image, str):
         raise _refused("its image is no text")
-    entries = tuple(_entry(item) for item in _items(read, "entries"))
+    items = _items(read, "entries")
+    entries = tuple(map(_entry, items))
     _check_tree(entries)
     manifest = Manifest(
         _number(read, "generation", least=1),
@@ -136,6 +144,11 @@ def parse(data: bytes) -> Manifest:
         tuple(sorted(entries)),
         tuple(_left_out(item) for item in _items(read, "left_out")),
         _older(read.get("older")),
+        {
+            item["sha256"]: _number(item, "since", least=1)
+            for item in items
+            if "since" in item and "sha256" in item
+        },
     )
     if (read.get("files"), read.get("bytes")) != (manifest.files, manifest.size):
         raise _refused("its totals are not those of its entries")
@@ -227,10 +240,17 @@ def _left_out(item: object) -> LeftOut:
     return LeftOut(*item)
 
 
-def _older(data: object) -> dict[str, int]:
+def _older(data: object) -> dict[str, Span]:
     if not isinstance(data, dict) or not all(_HASH.fullmatch(name) for name in data):
         raise _refused("its older contents are not named")
-    return {name: _number(data, name, least=1) for name in data}
+    return {name: _span(name, span) for name, span in data.items()}
+
+
+def _span(name: str, span: object) -> Span:
+    # Before generations were thinned out only the last one was named.
+    first, last = span if isinstance(span, list) and len(span) == 2 else (1, span)
+    named = {"first": first, name: last}
+    return _number(named, "first", least=1), _number(named, name, least=1)
 
 
 # What of a scan is known from the last time
@@ -253,11 +273,25 @@ class Mark:
     generation: int = 0
     """0: at none. A row that is ahead of it has newer files than this folder."""
     known: Mapping[str, Known] = field(default_factory=dict)
+    manifest: str | None = None
+    """Noted before the row is written: it stands there if that generation came to be, with this manifest.
+    None: it did."""
+    before: int = 0
+    """And otherwise there."""
+
+    def stands_at(self, generation: int, manifest: str | None) -> int:
+        """Where the folder stands, if that is the newest generation's row."""
+        if self.manifest is None or (self.generation, self.manifest) == (generation, manifest):
+            return self.generation
+        return self.before
 
     def render(self) -> bytes:
         """JSON."""
         known = {path: list(item) for path, item in self.known.items()}
-        return _dumps({"version": VERSION, "generation": self.generation, "known": known})
+        data = {"version": VERSION, "generation": self.generation, "known": known}
+        if self.manifest is not None:
+            data |= {"manifest": self.manifest, "before": self.before}
+        return _dumps(data)
 
 
 def parse_mark(data: bytes | None) -> Mark:
@@ -268,7 +302,8 @@ def parse_mark(data: bytes | None) -> Mark:
         read = json.loads(data)
         if read["version"] != VERSION:
             return Mark()
-        return Mark(int(read["generation"]), {path: Known(*item) for path, item in read["known"].items()})
+        known = {path: Known(*item) for path, item in read["known"].items()}
+        return Mark(int(read["generation"]), known, read.get("manifest"), int(read.get("before", 0)))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Mark()
 
@@ -295,36 +330,3 @@ def entry_of(found: FoundFile, sha256: str | None) -> Entry:
     if kind == "file":
         return Entry(path, kind, mode, size, mtime_ns, sha256)
     return Entry(path, kind, 0o777 if kind == "link" else mode, target=target)
-
-
-# What is kept
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which generations are kept: the newest `newest`, and all that are younger than `age`."""
-
-    newest: int = 10
-    age: timedelta = timedelta(days=7)
-
-    def dropped(self, generations: Mapping[int, datetime], now: datetime) -> set[int]:
-        """Those of (generation → created at) that need not be kept."""
-        rest = sorted(generations, reverse=True)[self.newest :]
-        return {generation for generation in rest if generations[generation] <= now - self.age}
-
-
-def succeed(manifest: Manifest, previous: Manifest | None, oldest_kept: int) -> Manifest:
-    """The manifest with the contents that kept generations before it need, handed on by the one before it."""
-    if previous is None:
-        return manifest
-    older = dict(previous.older) | dict.fromkeys(previous.blobs, previous.generation)
-    own = manifest.blobs
-    return replace(
-        manifest,
-        older={name: last for name, last in older.items() if last >= oldest_kept and name not in own},
-    )
-
-
-def needed(manifest: Manifest, oldest_kept: int) -> set[str]:
-    """The blobs that the newest generation and all kept ones before it need; perhaps a few more."""
-    return manifest.blobs.keys() | {name for name, last in manifest.older.items() if last >= oldest_kept}

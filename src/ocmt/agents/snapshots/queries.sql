@@ -26,7 +26,8 @@ select generation, created_at from snapshots where user_id = :user_id;
 -- name: add_snapshot$
 -- The pointer moves and the generation comes to be, both or neither, and only forward.
 with moved as (
-  update agents set snapshot_generation = :generation, snapshot_at = :created_at
+  update agents set snapshot_generation = :generation, snapshot_at = :created_at,
+    saved_at = :created_at, save_problem = null
   where user_id = :user_id and lease_token = :lease_token and snapshot_generation < :generation
   returning user_id
 )
@@ -40,11 +41,21 @@ delete from snapshots s using agents a
 where s.user_id = :user_id and s.generation = any(:generations::bigint[])
   and a.user_id = s.user_id and a.lease_token = :lease_token and s.generation <> a.snapshot_generation;
 
+-- name: note_saved$
+update agents set saved_at = :moment, save_problem = null
+where user_id = :user_id and lease_token = :lease_token
+returning user_id;
+
+-- name: note_save_problem!
+update agents set save_problem = :problem where user_id = :user_id and lease_token = :lease_token;
+
 -- name: find_snapshot_state^
-select snapshot_generation, snapshot_at, restore_asked from agents where user_id = :user_id;
+select a.snapshot_generation, a.restore_asked, a.import_asked, s.manifest
+from agents a left join snapshots s on s.user_id = a.user_id and s.generation = a.snapshot_generation
+where a.user_id = :user_id;
 
 -- name: ask_restore$
-update agents a set restore_asked = :generation
+update agents a set restore_asked = :generation, import_asked = null
 where a.user_id = :user_id
   and exists (select from snapshots s where s.user_id = a.user_id and s.generation = :generation)
 returning user_id;
@@ -53,3 +64,11 @@ returning user_id;
 -- A wish that came meanwhile stays.
 update agents set restore_asked = null
 where user_id = :user_id and lease_token = :lease_token and restore_asked = :generation;
+
+-- name: ask_import!
+update agents set import_asked = :sha256, restore_asked = null where user_id = :user_id;
+
+-- name: import_done!
+-- A wish that came meanwhile stays.
+update agents set import_asked = null
+where user_id = :user_id and lease_token = :lease_token and import_asked = :sha256;

@@ -7,7 +7,7 @@ import hashlib
 from typing import ClassVar
 from uuid import UUID
 
-from ocmt.agents.snapshots.manifest import Manifest, Mark, parse
+from ocmt.agents.snapshots.manifest import Manifest, Mark, Span, parse
 from ocmt.agents.snapshots.rows import Snapshot, SnapshotRows
 from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
 from ocmt.agents.snapshots.unpacking import Contents, unpack
@@ -67,13 +67,14 @@ async def previous_manifest(
     manifest = await read_manifest(store, newest)
     if manifest is not None:
         return manifest
-    older: dict[str, int] = {}
+    older: dict[str, Span] = {}
     before: int | None = None
     while page := await rows.page(user_id, before=before):
         for snapshot in page:
             readable = await read_manifest(store, snapshot)
             for name in readable.blobs if readable else ():
-                older.setdefault(name, snapshot.generation)
+                _, last = older.get(name, (0, snapshot.generation))
+                older[name] = (snapshot.generation, last)
         before = page[-1].generation
     return Manifest(newest.generation, newest.created_at, newest.image, (), older=older)
 

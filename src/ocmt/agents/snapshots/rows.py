@@ -10,7 +10,7 @@ from uuid import UUID
 
 from ocmt.agents.service import CHANNEL, NOT_OURS
 from ocmt.agents.snapshots.store import manifest_key
-from ocmt.errors import LeaseLost, NotFound
+from ocmt.errors import LeaseLost, NotFound, OcmtError
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
 from ocmt.platform.queries import every, load_queries
@@ -95,11 +95,30 @@ class SnapshotRows:
             rows = await every(queries.find_snapshot_times(connection, user_id=user_id))
         return {row["generation"]: row["created_at"] for row in rows}
 
-    async def pointer(self, user_id: UUID) -> int:
-        """The newest generation's number; 0 where there is none."""
+    async def pointer(self, user_id: UUID) -> tuple[int, str | None]:
+        """The newest generation's number and the hash of its manifest; 0 and None where there is none."""
         async with self._database.connection() as connection:
             row = await queries.find_snapshot_state(connection, user_id=user_id)
-        return row["snapshot_generation"] if row else 0
+        return (row["snapshot_generation"], row["manifest"]) if row else (0, None)
+
+    # Whether all is saved
+
+    async def note_saved(self, lease: Lease, moment: datetime) -> None:
+        """All files of that moment are saved, in the newest generation. Raises: LeaseLost."""
+        async with self._database.connection() as connection:
+            noted = await queries.note_saved(
+                connection, user_id=lease.key, lease_token=lease.token, moment=moment
+            )
+        if noted is None:
+            raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")
+
+    async def note_problem(self, lease: Lease, error: OcmtError) -> None:
+        """Why nothing is saved any more, for its user. Without the lease nothing happens."""
+        problem = {"code": error.code, "message": error.message}
+        async with self._database.connection() as connection:
+            await queries.note_save_problem(
+                connection, user_id=lease.key, lease_token=lease.token, problem=problem
+            )
 
     # The wish to have an older one back
 
@@ -122,6 +141,25 @@ class SnapshotRows:
             await queries.restore_done(
                 connection, user_id=lease.key, lease_token=lease.token, generation=generation
             )
+
+    # The wish to have in place what was sent in
+
+    async def ask_import(self, user_id: UUID, sha256: str) -> None:
+        """Note it and hint; it takes the place of any other wish."""
+        async with self._database.transaction() as connection:
+            await queries.ask_import(connection, user_id=user_id, sha256=sha256)
+            await notify(connection, CHANNEL, str(user_id))
+
+    async def import_asked(self, user_id: UUID) -> str | None:
+        """SHA-256 of the archive that is wanted."""
+        async with self._database.connection() as connection:
+            row = await queries.find_snapshot_state(connection, user_id=user_id)
+        return row["import_asked"] if row else None
+
+    async def drop_import(self, lease: Lease, sha256: str) -> None:
+        """It is granted, or cannot be; one for another archive that came meanwhile stays."""
+        async with self._database.connection() as connection:
+            await queries.import_done(connection, user_id=lease.key, lease_token=lease.token, sha256=sha256)
 
 
 def _snapshot(row: Any) -> Snapshot:

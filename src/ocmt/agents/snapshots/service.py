@@ -9,9 +9,10 @@ to, and no more. See docs/decisions/0015-snapshots.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import IO
@@ -32,15 +33,11 @@ from ocmt.agents.snapshots.keeping import (
 from ocmt.agents.snapshots.manifest import (
     Manifest,
     Mark,
-    Retention,
     entry_of,
     known_hash,
-    needed,
     parse_mark,
     remember,
-    succeed,
 )
-from ocmt.agents.snapshots.plain_tree import refresh_plain_tree, shown_generation
 from ocmt.agents.snapshots.restoring import (
     SnapshotDamaged,
     good_before,
@@ -50,22 +47,24 @@ from ocmt.agents.snapshots.restoring import (
     put_in_place,
     read_manifest,
 )
+from ocmt.agents.snapshots.retention import Retention, succeed
 from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot, SnapshotRows
 from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
+from ocmt.agents.snapshots.tidying import Tidier
 from ocmt.agents.snapshots.unpacking import Contents
-from ocmt.agents.snapshots.uploading import Upload, all_or_first_error
-from ocmt.errors import InvalidInput, LeaseLost, NotFound, Unavailable
+from ocmt.agents.snapshots.uploading import Upload
+from ocmt.errors import InvalidInput, LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
-from ocmt.runtimes.base import AgentFiles, FoundFile, LeftOut
+from ocmt.runtimes.base import AgentFiles, FilesChanged, FoundFile, LeftOut
 
 log = structlog.get_logger(__name__)
 
 NUMBERS_TO_TRY = 100
-DELETED_AT_ONCE = 100
-"""After so many objects it is asked again whether the lease is still ours."""
+Read = Callable[[], None]
+"""Called once all of the agent's files have been read: from then on it may go on."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +107,26 @@ class Snapshots:
         self._rows = SnapshotRows(database)
         self._objects = objects
         self._clock = clock
-        self._limits = limits or Limits()
+        self.limits = limits or Limits()
+        """Where a plan does not say."""
         self._retention = retention or Retention()
+        self._tidier = Tidier(self._rows, clock)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     # Taking
 
     async def take(
-        self, lease: Lease, files: AgentFiles, *, image: str | None = None, reread: bool = False
+        self,
+        lease: Lease,
+        files: AgentFiles,
+        *,
+        image: str | None = None,
+        reread: bool = False,
+        limits: Limits | None = None,
     ) -> Snapshot:
         """`save`, then `tidy`; for an agent that may rest meanwhile. What only `tidy` failed at is logged and
         done by the next one: the snapshot is complete. Raises as `save`."""
-        snapshot = await self.save(lease, files, image=image, reread=reread)
+        snapshot = await self.save(lease, files, image=image, reread=reread, limits=limits)
         try:
             await self.tidy(lease, files)
         except (LeaseLost, Unavailable) as error:
@@ -127,51 +134,80 @@ class Snapshots:
         return snapshot
 
     async def save(
-        self, lease: Lease, files: AgentFiles, *, image: str | None = None, reread: bool = False
+        self,
+        lease: Lease,
+        files: AgentFiles,
+        *,
+        image: str | None = None,
+        reread: bool = False,
+        limits: Limits | None = None,
+        read: Read = lambda: None,
     ) -> Snapshot:
         """A verified snapshot of the files as they are now: a new generation, or the newest one if nothing
-        has changed since. The agent must not run until this returns.
+        has changed since. The agent must not run until `read` is called, or this has ended.
 
         `reread`: hash every file, whatever its times say. They lie about files that are written through
-        memory maps; ask for it before an agent's folder is given up.
-        Raises: LeaseLost, LimitReached, FilesChanged, Unavailable. In each case the generations stay.
+        memory maps; ask for it before an agent's folder is given up. `limits`: of its plan.
+        May be cancelled: before `read` nothing has been saved, afterwards all of it or nothing.
+        Raises: LeaseLost, LimitReached, FilesChanged, Unavailable. In each case the generations stay; why it
+        was not saved is noted for its user, but for files that changed, which are tried again.
         """
         async with self._lock(lease.key):
-            newest = await self._rows.newest(lease)
-            store = UserObjects(self._objects, lease.key)
-            with reaching():
-                looked = await asyncio.to_thread(self._look, files)
-            upload = Upload(store, files, sizes=await store.blob_sizes())
-            known = {} if reread else self._known(looked)
-            upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
-            hashes = {path: name for path, name in known.items() if upload.has(name)}
-            unknown = [item for item in looked.found if item.kind == "file" and item.path not in hashes]
-            previous = None
-            if unknown or newest is None:
-                previous = await previous_manifest(store, self._rows, lease.key, newest)
-                upload.trust(previous.blobs if previous else {})
-                hashes |= await upload.bring(unknown)
-            found = sorted(looked.found, key=itemgetter(0))
-            entries = tuple(entry_of(item, hashes.get(item.path)) for item in found)
-            manifest = Manifest(1, self._clock.now(), image, entries, tuple(looked.left_out))
-            content = manifest.content()
-            same = newest is not None and (newest.content, newest.image) == (content, image)
-            if newest is not None and same and await has_manifest(store, newest):
-                await store.persist(sorted(upload.written), [])
-                if looked.mark.generation != newest.generation or unknown:
-                    await self._write_mark(files, newest.generation, looked, hashes)
-                return newest
-            previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
-            snapshot = await self._commit(store, lease, manifest, content, previous, upload.written)
-            await self._write_mark(files, snapshot.generation, looked, hashes)
-            return snapshot
+            try:
+                return await self._save(lease, files, image, reread, limits or self.limits, read)
+            except FilesChanged:
+                raise
+            except (LimitReached, Unavailable) as error:
+                with contextlib.suppress(Unavailable):  # where that is the database, nothing can be noted
+                    await self._rows.note_problem(lease, error)
+                raise
 
-    def _look(self, files: AgentFiles) -> _Looked:
+    async def _save(
+        self, lease: Lease, files: AgentFiles, image: str | None, reread: bool, limits: Limits, read: Read
+    ) -> Snapshot:
+        began = self._clock.now()
+        newest = await self._rows.newest(lease)
+        store = UserObjects(self._objects, lease.key)
+        with reaching():
+            looked = await asyncio.to_thread(self._look, files, limits)
+        upload = Upload(store, files, sizes=await store.blob_sizes())
+        known = {} if reread else self._known(looked)
+        upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
+        hashes = {path: name for path, name in known.items() if upload.has(name)}
+        unknown = [item for item in looked.found if item.kind == "file" and item.path not in hashes]
+        previous = None
+        if unknown or newest is None:
+            previous = await previous_manifest(store, self._rows, lease.key, newest)
+            upload.trust(previous.blobs if previous else {})
+            hashes |= await upload.bring(unknown)
+        read()
+        found = sorted(looked.found, key=itemgetter(0))
+        entries = tuple(entry_of(item, hashes.get(item.path)) for item in found)
+        manifest = Manifest(1, began, image, entries, tuple(looked.left_out))
+        content = manifest.content()
+        remembered = remember(looked.found, hashes, looked_at_ns=looked.at_ns)
+        same = newest is not None and (newest.content, newest.image) == (content, image)
+        if newest is not None and same and await has_manifest(store, newest):
+            await store.persist(sorted(upload.written), [])
+            if looked.mark.generation != newest.generation or unknown:
+                await self._write_mark(files, Mark(newest.generation, remembered))
+            await self._rows.note_saved(lease, began)
+            return newest
+        previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
+        snapshot = await self._write(store, lease, manifest, content, previous, upload.written)
+        stood = looked.mark.stands_at(newest.generation, newest.manifest) if newest else 0
+        # Before the row: the agent may run on already, and a crash in between must not make a folder that is
+        # ahead of this generation count as behind it.
+        await self._write_mark(files, Mark(snapshot.generation, remembered, snapshot.manifest, stood))
+        await self._rows.add(lease, snapshot)
+        return snapshot
+
+    def _look(self, files: AgentFiles, limits: Limits) -> _Looked:
         """Blocks."""
         at_ns = time.time_ns()  # of the same clock as the times of files
         ignored = files.peek(IGNORE_FILE, LONGEST_IGNORE_FILE)
         keep = Keeping(parse_ignore(ignored or b""))
-        found, left_out = gather(files.scan(keep), self._limits)
+        found, left_out = gather(files.scan(keep), limits)
         return _Looked(found, left_out, parse_mark(files.read_mark()), at_ns)
 
     def _known(self, looked: _Looked) -> dict[str, str]:
@@ -179,7 +215,7 @@ class Snapshots:
         known = ((item.path, known_hash(item, looked.mark)) for item in looked.found if item.kind == "file")
         return {path: name for path, name in known if name is not None}
 
-    async def _commit(
+    async def _write(
         self,
         store: UserObjects,
         lease: Lease,
@@ -188,13 +224,12 @@ class Snapshots:
         previous: Manifest | None,
         written: set[str],
     ) -> Snapshot:
-        """The manifest, under a number that nobody has used, and then the row."""
-        kept, _ = await self._kept(lease.key)
+        """The manifest, under a number that nobody has used; its row, which is still to be added."""
+        times = await self._rows.times(lease.key)
+        kept = times.keys() - self._retention.dropped(times, self._clock.now())
         first = max(await store.generations() | {previous.generation if previous else 0}) + 1
         for generation in range(first, first + NUMBERS_TO_TRY):
-            numbered = succeed(
-                replace(manifest, generation=generation), previous, min(kept, default=generation)
-            )
+            numbered = succeed(replace(manifest, generation=generation), previous, kept)
             data = numbered.render()
             if await store.add_manifest(generation, data):
                 break
@@ -203,7 +238,7 @@ class Snapshots:
         if await store.get_manifest(generation) != data:
             raise _not_readable(f"manifest {generation}")
         await store.persist(sorted(written), [generation])
-        snapshot = Snapshot(
+        return Snapshot(
             generation,
             numbered.created_at,
             numbered.image,
@@ -212,13 +247,8 @@ class Snapshots:
             hashlib.sha256(data).hexdigest(),
             content,
         )
-        await self._rows.add(lease, snapshot)
-        return snapshot
 
-    async def _write_mark(
-        self, files: AgentFiles, generation: int, looked: _Looked, hashes: Mapping[str, str]
-    ) -> None:
-        mark = Mark(generation, remember(looked.found, hashes, looked_at_ns=looked.at_ns))
+    async def _write_mark(self, files: AgentFiles, mark: Mark) -> None:
         with reaching():
             await to_the_end(lambda: files.write_mark(mark.render()))
 
@@ -237,44 +267,7 @@ class Snapshots:
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)
-            manifest = await read_manifest(store, newest)
-            if manifest is None:
-                log.error("newest manifest damaged", user_id=str(lease.key), generation=newest.generation)
-                return
-            shown = shown_generation(await store.get(store.plain_state_key))
-            if shown != newest.generation:
-                row = await self._rows.find(lease.key, shown) if shown is not None else None
-                await refresh_plain_tree(
-                    store, manifest, await read_manifest(store, row) if row is not None else None
-                )
-            await self._prune(lease, store, manifest)
-
-    async def _prune(self, lease: Lease, store: UserObjects, manifest: Manifest) -> None:
-        """Rows first: from then on nobody counts on what is deleted after them."""
-        kept, dropped = await self._kept(lease.key)
-        if dropped:
-            await self._rows.drop(lease, dropped)
-        unfinished = await store.generations() - kept
-        wanted = needed(manifest, min(kept, default=manifest.generation))
-        blobs = sorted((await store.blob_sizes()).keys() - wanted)
-        deletions = [store.delete_manifest(number) for number in sorted(unfinished)]
-        deletions += [store.delete_blob(name) for name in blobs]
-        while deletions:
-            now, deletions = deletions[:DELETED_AT_ONCE], deletions[DELETED_AT_ONCE:]
-            try:
-                # A holder that was frozen has lost its lease, and others may need what it would delete.
-                await self._rows.newest(lease)
-            except BaseException:
-                for deletion in (*now, *deletions):
-                    deletion.close()
-                raise
-            await all_or_first_error(now)
-
-    async def _kept(self, user_id: UUID) -> tuple[set[int], set[int]]:
-        """Generations: those that are kept, and those that need not be."""
-        times = await self._rows.times(user_id)
-        dropped = self._retention.dropped(times, self._clock.now())
-        return times.keys() - dropped, dropped
+            await self._tidier.tidy(lease, store, newest, self._retention)
 
     # Restoring
 
@@ -307,9 +300,8 @@ class Snapshots:
     ) -> None:
         """Replace the agent's files by those of a manifest from elsewhere; otherwise as `restore`.
 
-        Raises: InvalidInput where a content is missing or damaged, LimitReached, LeaseLost, Unavailable.
+        Raises: InvalidInput where a content is missing or damaged, LeaseLost, Unavailable.
         """
-        self._limits.check(manifest.entries)
         async with self._lock(lease.key):
             damaged = await put_in_place(lease, self._rows, files, manifest, contents)
         if damaged:
@@ -319,10 +311,10 @@ class Snapshots:
 
     async def standing(self, user_id: UUID, files: AgentFiles) -> Standing:
         """Whether the folder here has what the newest snapshot has."""
-        pointer = await self._rows.pointer(user_id)
+        generation, manifest = await self._rows.pointer(user_id)
         with reaching():
             mark = parse_mark(await asyncio.to_thread(files.read_mark))
-        return Standing(pointer, mark.generation)
+        return Standing(generation, mark.stands_at(generation, manifest))
 
     async def list(self, user_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Snapshot]:
         """A page of the user's snapshots, newest first."""
@@ -350,12 +342,16 @@ class Snapshots:
                 generation, damaged, await good_before(store, self._rows, user_id, generation)
             )
 
-    async def bring_in(self, lease: Lease, files: AgentFiles, source: IO[bytes]) -> None:
+    async def bring_in(
+        self, lease: Lease, files: AgentFiles, source: IO[bytes], *, limits: Limits | None = None
+    ) -> None:
         """Replace the agent's files by those of an exported zip file; then `save` them. No agent may run.
 
         Raises: InvalidInput where it is none or is damaged, LimitReached, LeaseLost, Unavailable.
         """
-        archive = await asyncio.to_thread(Archive.open, source)
+        limits = limits or self.limits
+        archive = await asyncio.to_thread(Archive.open, source, most_files=limits.files)
+        limits.check(archive.manifest.entries)
         await self.replace_by(lease, files, archive.manifest, archive)
 
     async def carry_out_wish(

@@ -2,6 +2,7 @@
 
     users/{id}/.blobs/{sha256}                  contents, written once
     users/{id}/.snapshots/{generation}.json     manifests, written once, after all contents that they name
+    users/{id}/.imports/archive.zip             what its user has sent in, until it is put in place
     users/{id}/.snapshots/plain                 how far the plain tree is
     users/{id}/workspace|config/…               the plain tree: a copy for people and tools
 
@@ -47,6 +48,19 @@ class UserObjects:
         tree = path.partition("/")[0]
         return f"{self._top}/{path}" if tree in ("workspace", "config") else f"{self._top}/config/{path}"
 
+    def blob_key(self, sha256: str) -> str:
+        """Where a content lies."""
+        return f"{self._top}/.blobs/{sha256}"
+
+    def manifest_key(self, generation: int) -> str:
+        """Where the manifest of a generation lies."""
+        return manifest_key(self._user_id, generation)
+
+    @property
+    def import_key(self) -> str:
+        """Where the archive lies that its user has sent in, until it is put in place."""
+        return f"{self._top}/.imports/archive.zip"
+
     # Contents
 
     async def blob_sizes(self) -> dict[str, int]:
@@ -55,22 +69,22 @@ class UserObjects:
 
     async def put_blob(self, sha256: str, data: bytes) -> None:
         """Write a content, over what is there."""
-        await self.put(self._blob(sha256), data)
+        await self.put(self.blob_key(sha256), data)
 
     async def add_blob(self, sha256: str, data: bytes) -> None:
         """Write a content unless there is one."""
         async with self._call():
-            await self._objects.put_if_absent(self._blob(sha256), data)
+            await self._objects.put_if_absent(self.blob_key(sha256), data)
 
     async def put_blob_pieces(self, sha256: str, pieces: AsyncIterator[bytes]) -> None:
         """Write a large content, over what is there."""
         async with self._call(LARGE_CALL_SECONDS):
-            await self._objects.put_pieces(self._blob(sha256), pieces)
+            await self._objects.put_pieces(self.blob_key(sha256), pieces)
 
     async def get_blobs(self, names: Sequence[str]) -> Sequence[bytes | None]:
         """Small contents in one go, not checked: whoever reads them hashes them. None: missing."""
         async with self._call():
-            return await self._objects.get_many([self._blob(name) for name in names])
+            return await self._objects.get_many([self.blob_key(name) for name in names])
 
     async def get_blob(self, sha256: str) -> bytes | None:
         """A content, checked; None where it is missing or not what its name says."""
@@ -79,7 +93,12 @@ class UserObjects:
 
     async def get_blob_pieces(self, sha256: str) -> AsyncIterator[bytes]:
         """A large content, not checked: whoever reads it hashes it. Ends early where it is missing."""
-        pieces = self._objects.get_pieces(self._blob(sha256))
+        async for piece in self.get_pieces(self.blob_key(sha256)):
+            yield piece
+
+    async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
+        """Any large object. Ends early where it is missing."""
+        pieces = self._objects.get_pieces(key)
         while True:
             try:
                 # A limit for each: different tasks may ask for them.
@@ -102,11 +121,14 @@ class UserObjects:
 
     async def delete_blob(self, sha256: str) -> None:
         """Deleting what is gone succeeds."""
-        await self.delete(self._blob(sha256))
+        await self.delete(self.blob_key(sha256))
 
     async def persist(self, blobs: Sequence[str], generations: Sequence[int]) -> None:
         """These contents and manifests survive a power cut from now on."""
-        keys = [*map(self._blob, blobs), *map(self._manifest, generations)]
+        await self.persist_keys([*map(self.blob_key, blobs), *map(self.manifest_key, generations)])
+
+    async def persist_keys(self, keys: Sequence[str]) -> None:
+        """These objects do."""
         with reaching():
             async with asyncio.timeout(LARGE_CALL_SECONDS):
                 await self._objects.persist(keys)
@@ -121,15 +143,11 @@ class UserObjects:
     async def add_manifest(self, generation: int, data: bytes) -> bool:
         """Write it unless there is one of that number; whether it was written."""
         async with self._call():
-            return await self._objects.put_if_absent(self._manifest(generation), data)
+            return await self._objects.put_if_absent(self.manifest_key(generation), data)
 
     async def get_manifest(self, generation: int) -> bytes | None:
         """None where it is missing."""
-        return await self.get(self._manifest(generation))
-
-    async def delete_manifest(self, generation: int) -> None:
-        """Deleting what is gone succeeds."""
-        await self.delete(self._manifest(generation))
+        return await self.get(self.manifest_key(generation))
 
     # Whatever else
 
@@ -174,12 +192,6 @@ class UserObjects:
         async with self._call():
             sizes = await self._objects.sizes(folder)
         return {key.removeprefix(folder): size for key, size in sizes.items()}
-
-    def _blob(self, sha256: str) -> str:
-        return f"{self._top}/.blobs/{sha256}"
-
-    def _manifest(self, generation: int) -> str:
-        return manifest_key(self._user_id, generation)
 
     @contextlib.asynccontextmanager
     async def _call(self, seconds: float = CALL_SECONDS) -> AsyncIterator[None]:
