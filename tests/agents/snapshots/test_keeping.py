@@ -132,10 +132,10 @@ def test_within_the_limits_everything_is_gathered() -> None:
 @pytest.mark.parametrize(
     ("things", "says"),
     [
-        ([a_file("big\n", 6 * 1024**2)], r"workspace/big\\n has 6 MB, more than the 5 MB that a file"),
+        ([a_file("big\n", 6 * 1024**2)], r"workspace/big\\n has 6 MB; your plan allows 5 MB for a file"),
         ([a_file("sparse", 2**43)], "8388608 MB"),
         ([a_file(str(number), 0) for number in range(4)], "more than the 3 files"),
-        ([a_file(str(number), 4 * 1024**2) for number in range(3)], "larger than the 10 MB"),
+        ([a_file(str(number), 4 * 1024**2) for number in range(3)], "more than the 10 MB"),
     ],
 )
 def test_beyond_a_limit_it_is_said_which(things: list[FoundFile], says: str) -> None:
