@@ -58,6 +58,8 @@ class Replicas:
     path: Path
     processes: dict[int, asyncio.subprocess.Process] = field(default_factory=dict)
     started: int = 0
+    ended: int = 0
+    """How often one ended by itself."""
 
     async def start(self, slot: int) -> None:
         self.started += 1
@@ -75,7 +77,8 @@ class Replicas:
 
     async def kill(self, slot: int) -> None:
         process = self.processes.pop(slot)
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            process.kill()
         await process.wait()
 
     def signal(self, slot: int, number: signal.Signals) -> None:
@@ -83,13 +86,22 @@ class Replicas:
             self.processes[slot].send_signal(number)
 
     async def revive(self) -> None:
-        """All of them run again, also one that ended by itself: a supervisor would start it anew."""
+        """All of them run again."""
         for slot in range(REPLICAS):
-            process = self.processes.get(slot)
-            if process is not None and process.returncode is None:
+            if slot in self.processes:
                 self.signal(slot, signal.SIGCONT)
             else:
                 await self.start(slot)
+
+    async def supervise(self) -> None:
+        """One that ended by itself is started anew, as systemd would: it does so where the database is away
+        while it starts."""
+        while True:
+            await asyncio.sleep(0.3)
+            for slot, process in list(self.processes.items()):
+                if process.returncode is not None:
+                    self.ended += 1
+                    await self.start(slot)
 
 
 @dataclass
@@ -227,10 +239,13 @@ async def stage(postgres_binaries: Path, monkeypatch: pytest.MonkeyPatch) -> Asy
         pid = int((folder / "pg" / "data" / "postmaster.pid").read_text().split()[0])
         return psutil.Process(pid)
 
+    supervisor = asyncio.create_task(replicas.supervise())
     try:
         await replicas.revive()
         yield Stage(dsn, database, world, replicas, postmaster, folder)
     finally:
+        supervisor.cancel()
+        await asyncio.wait([supervisor])
         for slot in list(replicas.processes):
             await replicas.kill(slot)
         await world.close()
@@ -259,7 +274,7 @@ async def test_nothing_is_lost_nothing_doubled_nothing_stuck(stage: Stage) -> No
     statuses = await _reconciled(stage.database, load.accepted)
     print(
         f"chaos: {len(load.accepted)} turns {dict(statuses)}, {stage.world.starts} starts,"
-        f" {dict(faults.happened)}"
+        f" {dict(faults.happened)}, {stage.replicas.ended} replicas ended by themselves"
     )
     assert statuses[TurnStatus.COMPLETED] > 0.5 * len(load.accepted)
 
