@@ -26,8 +26,7 @@ from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentFiles, AgentSpec, Observation, RuntimeState
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.testing.clock import VirtualClock
-from ocmt.testing.gateway import FakeGateway, _Run, _Session
-from ocmt.testing.gateway_steps import Step
+from ocmt.testing.gateway import FakeGateway
 from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
 
@@ -189,10 +188,6 @@ class DiskGateway(FakeGateway):
         if any(it.status == "running" and it.run is None for it in self._sessions.values()):
             return {"payload": {"status": "busy", "blockers": [{"message": "1 turn to take up again"}]}}
         return super()._prepare(params)
-
-    def _begin(self, session: _Session, run: _Run, steps: tuple[Step, ...]) -> None:
-        if not self._dead:  # it was about to take a turn up again when it died
-            super()._begin(session, run, steps)
 
     def _entry(self, role: str, text: str, *, run_id: str | None = None, **more: Any) -> dict[str, Any]:
         if role == "assistant" and more.get("stopReason") == "stop":

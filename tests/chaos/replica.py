@@ -7,6 +7,7 @@ of this is as ten of the real thing.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -64,8 +65,19 @@ def hurry() -> None:
     cron.HOLD_TTL = timedelta(seconds=6)
 
 
+def tell_where_it_is() -> None:
+    """For whoever looks for what is stuck: where each task waits."""
+    for task in asyncio.all_tasks():
+        calls, waiting = [], task.get_coro()
+        while (frame := getattr(waiting, "cr_frame", None)) is not None:
+            calls.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            waiting = waiting.cr_await  # type: ignore[union-attr]
+        print(task.get_name(), " > ".join(calls), waiting, file=sys.stderr)
+
+
 async def run(dsn: str, place: str, owner: str) -> None:
     """Until killed."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_where_it_is)
     clock = SystemClock()
     database = await Database.open(dsn, pool_size=5)
     hints = Hints(dsn, clock)

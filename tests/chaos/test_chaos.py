@@ -347,12 +347,16 @@ async def _settled(stage: Stage) -> None:
             ]
             if not turns and not awake and not jobs:
                 return
-            assert time.monotonic() < deadline, f"stuck: {turns} {awake} {jobs}\n{_last_words(stage)}"
+            if time.monotonic() >= deadline:
+                for slot in range(REPLICAS):
+                    stage.replicas.signal(slot, signal.SIGUSR1)
+                await asyncio.sleep(1)
+                pytest.fail(f"stuck: {turns} {awake} {jobs}\n{_last_words(stage)}")
         await asyncio.sleep(0.3)
 
 
 def _last_words(stage: Stage) -> str:
-    return "\n".join(path.read_text()[-3000:] for path in sorted(stage.folder.glob("replica-*.log")))
+    return "\n".join(path.read_text()[-20_000:] for path in sorted(stage.folder.glob("replica-*.log")))
 
 
 async def _reconciled(database: Database, accepted: list[Turn]) -> Counter[TurnStatus]:

@@ -25,8 +25,7 @@ from ocmt.platform.clock import SystemClock
 from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentFiles, AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.folders import AgentFolder
-from ocmt.testing.gateway import FakeGateway, _Run, _Session
-from ocmt.testing.gateway_steps import Step
+from ocmt.testing.gateway import FakeGateway
 
 WATCH_INTERVAL = 0.02
 CALL_TIMEOUT = 5.0
@@ -63,10 +62,6 @@ class Gateway(FakeGateway):
         interrupted = any(it.status == "running" and it.run is None for it in self._sessions.values())
         self.busy = ["1 turn to take up again"] if interrupted else []
         return super()._prepare(params)
-
-    def _begin(self, session: _Session, run: _Run, steps: tuple[Step, ...]) -> None:
-        if not self._dead:  # it was about to take a turn up again when it died
-            super()._begin(session, run, steps)
 
     def _entry(self, role: str, text: str, *, run_id: str | None = None, **more: Any) -> dict[str, Any]:
         if role == "assistant" and more.get("stopReason") == "stop":

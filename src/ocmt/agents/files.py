@@ -5,6 +5,7 @@ For runtimes whose agents' files the platform can read (`KeepsFiles`); with othe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from ocmt.agents.model import Agent
 from ocmt.agents.snapshots.restoring import SnapshotDamaged
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.starting import StartFailed
-from ocmt.errors import LeaseLost, LimitReached, NotFound, OcmtError
+from ocmt.errors import LeaseLost, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import AgentRuntime, CanPause, KeepsFiles
 
@@ -92,7 +93,9 @@ class FileKeeper:
             )
         finally:
             if held and not done:
-                await self.let_go(agent)
+                # One that is gone has nothing to go on with; its driver sees that.
+                with contextlib.suppress(Unavailable):
+                    await self.let_go(agent)
         return done
 
     async def let_go(self, agent: Agent) -> None:
