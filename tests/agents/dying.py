@@ -275,6 +275,8 @@ class ProcessRuntime(FakeRuntime):
         await self._process.step("runtime", _no_runtime)
         self._machine.folder(spec.user_id).prepare(spec.config, compile_cache=None)
         # A gateway that another process has started is none of ours.
+        if spec.lease_until is not None and self._clock.monotonic() >= spec.lease_until:
+            raise Unavailable("The lease had ended before the start.")
         if not self.runs(spec.user_id):
             self._gateways.pop(spec.user_id, None)
             await self._machine.time_has_passed()

@@ -26,7 +26,7 @@ from ocmt.errors import OcmtError
 from ocmt.platform.database import Database
 from ocmt.testing import gateway_cron
 from tests.agents.dying import AtOnce, DatabaseTime, owned_task
-from tests.agents.small_world import TICK, Living, World
+from tests.agents.small_world import Living, World
 
 EXAMPLES = int(os.environ.get("OCMT_MODEL_EXAMPLES", "20"))
 STEPS = 25
@@ -44,7 +44,9 @@ class Lives(RuleBasedStateMachine):
     admin: ClassVar[asyncpg.Connection[asyncpg.Record]]
 
     who = st.integers(0, 1)
-    soon = st.integers(0, 25)
+    soon = st.integers(0, 40)
+    later = st.sampled_from([0.25, 1.0, 6.0, 6.0, 20.0])
+    """Virtual seconds that pass behind each step."""
 
     def run_it(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
@@ -58,41 +60,40 @@ class Lives(RuleBasedStateMachine):
 
     # People
 
-    @rule(user=who)
-    def somebody_writes(self, user: int) -> None:
+    @rule(user=who, then=later)
+    def somebody_writes(self, user: int, then: float) -> None:
         world, user_id = self.world, self.world.users[user]
         text = f"message {len(world.accepted)}"
 
         async def write() -> None:
             turn = await world.chat.post(user_id, world.conversations[user_id], text, key=text)
             world.accepted.append(turn)
-            await world.time_passes(TICK)
 
         self.run_it(write())
+        self.run_it(self.world.time_passes(then))
 
-    @rule(user=who)
-    def the_last_turn_is_stopped(self, user: int) -> None:
+    @rule(user=who, then=later)
+    def the_last_turn_is_stopped(self, user: int, then: float) -> None:
         theirs = [turn for turn in self.world.accepted if turn.user_id == self.world.users[user]]
         if theirs:
             self.run_it(self.world.chat.stop(theirs[-1].user_id, theirs[-1].id))
+        self.run_it(self.world.time_passes(then))
 
-    @rule(user=who)
-    def somebody_sends_it_to_sleep(self, user: int) -> None:
+    @rule(user=who, then=later)
+    def somebody_sends_it_to_sleep(self, user: int, then: float) -> None:
         with suppress(OcmtError):  # it works
             self.run_it(self.world.agents.ask_stopped(self.world.users[user]))
+        self.run_it(self.world.time_passes(then))
 
-    @rule(user=who)
-    def somebody_restarts_it(self, user: int) -> None:
+    @rule(user=who, then=later)
+    def somebody_restarts_it(self, user: int, then: float) -> None:
         self.run_it(self.world.agents.ask_restart(self.world.users[user]))
-
-    @rule(seconds=st.sampled_from([0.5, 2, 5, 10, 20]))
-    def time_passes(self, seconds: float) -> None:
-        self.run_it(self.world.time_passes(seconds))
+        self.run_it(self.world.time_passes(then))
 
     # What agents do
 
-    @rule(user=who, after=st.sampled_from([1.0, 6.0, 30.0]))
-    def it_plans_a_job(self, user: int, after: float) -> None:
+    @rule(user=who, after=st.sampled_from([1.0, 6.0, 30.0]), then=later)
+    def it_plans_a_job(self, user: int, after: float, then: float) -> None:
         it = self.world.machine.gateways[self.world.users[user]]
 
         async def plan() -> None:
@@ -100,44 +101,52 @@ class Lives(RuleBasedStateMachine):
                 it.cron.add(f"job {len(it.cron.jobs)}", after=after)
 
         self.run_it(plan())
+        self.run_it(self.world.time_passes(then))
 
-    @rule(user=who, busy=st.booleans())
-    def it_is_busy_or_not(self, user: int, busy: bool) -> None:
+    @rule(user=who, busy=st.booleans(), then=later)
+    def it_is_busy_or_not(self, user: int, busy: bool, then: float) -> None:
         self.world.machine.gateways[self.world.users[user]].busy = ["1 background task"] if busy else []
+        self.run_it(self.world.time_passes(then))
 
-    @rule(user=who)
-    def it_dies(self, user: int) -> None:
+    @rule(user=who, then=later)
+    def it_dies(self, user: int, then: float) -> None:
         self.run_it(self.world.machine.crash(self.world.users[user]))
+        self.run_it(self.world.time_passes(then))
 
     # What else goes wrong
 
-    @rule(number=who, steps=soon)
-    def a_replica_dies_in_so_many_steps(self, number: int, steps: int) -> None:
+    @rule(number=who, steps=soon, then=later)
+    def a_replica_dies_in_so_many_steps(self, number: int, steps: int, then: float) -> None:
         if living := self.living(number):
             living.process.dies_in = steps
+        self.run_it(self.world.time_passes(then))
 
-    @rule(number=who)
-    def a_replica_comes_back(self, number: int) -> None:
+    @rule(number=who, then=later)
+    def a_replica_comes_back(self, number: int, then: float) -> None:
         if self.living(number) is None:
             self.run_it(self._start(number))
+        self.run_it(self.world.time_passes(then))
 
     async def _start(self, number: int) -> None:
         self.world.start(number)
 
-    @rule(number=who)
-    def a_replica_freezes(self, number: int) -> None:
+    @rule(number=who, then=later)
+    def a_replica_freezes(self, number: int, then: float) -> None:
         if living := self.living(number):
             living.process.awake.clear()
+        self.run_it(self.world.time_passes(then))
 
-    @rule(number=who)
-    def a_replica_thaws(self, number: int) -> None:
+    @rule(number=who, then=later)
+    def a_replica_thaws(self, number: int, then: float) -> None:
         if living := self.living(number):
             living.process.awake.set()
+        self.run_it(self.world.time_passes(then))
 
-    @rule(number=who, kind=st.sampled_from(["database", "objects", "runtime"]), steps=soon)
-    def a_call_fails_in_so_many_steps(self, number: int, kind: str, steps: int) -> None:
+    @rule(number=who, kind=st.sampled_from(["database", "objects", "runtime"]), steps=soon, then=later)
+    def a_call_fails_in_so_many_steps(self, number: int, kind: str, steps: int, then: float) -> None:
         if living := self.living(number):
             living.process.faults[kind] = steps
+        self.run_it(self.world.time_passes(then))
 
     # What must be so
 
@@ -185,7 +194,7 @@ def stage(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cron, "SETTLING", timedelta(seconds=2))
     monkeypatch.setattr(cron, "HOLD_TTL", timedelta(seconds=10))
     loop = asyncio.new_event_loop()
-    loop.set_task_factory(owned_task)
+    loop.set_task_factory(owned_task)  # type: ignore[arg-type]
     loop.set_default_executor(AtOnce())
     loop.set_exception_handler(lambda *_: None)  # tasks of the dead
     name = f"model_{uuid4().hex}"

@@ -56,7 +56,7 @@ def hurry() -> None:
     gateway_client.RESUME_PATIENCE = 10.0
     gateway_client.RESUME_INTERVAL = 0.1
     gateway_client.LOST_CHECK_DELAY = 0.1
-    schedule.HOLD_AHEAD = cron.HOLD_AHEAD = timedelta(seconds=3)
+    schedule.HOLD_AHEAD = vars(cron)["HOLD_AHEAD"] = timedelta(seconds=3)
     schedule.OVERDUE_PATIENCE = timedelta(seconds=30)
     schedule.PAUSED_AHEAD = timedelta(seconds=0.1)
     schedule.LEAST_SLEEP = timedelta(seconds=0.5)

@@ -202,6 +202,8 @@ class World:
         self, owner: int, user_id: UUID, agent: _Running | None, call: dict[str, Any]
     ) -> dict[str, Any]:
         self.starts += 1
+        if self._clock.monotonic() >= call["until"]:
+            return {"error": "The lease had ended before the start."}
         if agent is not None and agent.alive:
             if self._clock.monotonic() >= agent.lease_until:
                 await self._end(user_id, 137)  # its own machine has done so, if it was not held still anyway
