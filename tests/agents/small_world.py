@@ -178,6 +178,12 @@ class World:
         await self.machine.close()
         shutil.rmtree(self.machine.disk, ignore_errors=True)
 
+    async def driving(self, user_id: UUID) -> int | None:
+        """The number of the replica that has the lease of that agent."""
+        async with self.pool.connection() as connection:
+            owner = await connection.fetchval("select lease_owner from agents where user_id = $1", user_id)
+        return int(owner.split()[1].split(".")[0]) if owner else None
+
     # What must be so
 
     async def check(self) -> None:

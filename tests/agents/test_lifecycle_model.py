@@ -2,7 +2,7 @@
 most one gateway for each user, an accepted turn ends exactly once, who sleeps has been saved, and nobody
 waits for ever.
 
-Slow because it is many lives: about 20 s; OCMT_MODEL_EXAMPLES (default 20) says how many of them.
+Slow because it is many lives: about 20 s; OCMT_MODEL_EXAMPLES (default 8) says how many of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ocmt.testing import gateway_cron
 from tests.agents.dying import AtOnce, DatabaseTime, owned_task
 from tests.agents.small_world import Living, World
 
-EXAMPLES = int(os.environ.get("OCMT_MODEL_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("OCMT_MODEL_EXAMPLES", "8"))
 STEPS = 25
 PATIENCE = 240
 """Virtual seconds after the last fault in which all must have come to rest."""
@@ -54,9 +54,13 @@ class Lives(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.world = self.run_it(World.make(self.dsn, self.pool, self.admin))
+        for user in range(2):
+            self.somebody_writes(user, then=1.0)
 
     def living(self, number: int) -> Living | None:
-        return self.world.replicas.get(number)
+        """The replica that drives that user's agent; where none does, the one of that number."""
+        driving = self.run_it(self.world.driving(self.world.users[number]))
+        return self.world.replicas.get(number if driving is None else driving)
 
     # People
 
@@ -123,7 +127,7 @@ class Lives(RuleBasedStateMachine):
 
     @rule(number=who, then=later)
     def a_replica_comes_back(self, number: int, then: float) -> None:
-        if self.living(number) is None:
+        if number not in self.world.replicas:
             self.run_it(self._start(number))
         self.run_it(self.world.time_passes(then))
 
@@ -221,6 +225,27 @@ def stage(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     loop.run_until_complete(drop())
     loop.close()
+
+
+@pytest.mark.usefixtures("stage")
+def test_an_agent_whose_driver_freezes_goes_on_elsewhere_and_only_there() -> None:
+    lives = Lives()
+    lives.begin()
+    lives.a_replica_freezes(0, then=0.25)
+    lives.somebody_writes(0, then=20.0)
+    lives.a_replica_thaws(0, then=6.0)
+    lives.all_is_well()
+    lives.teardown()
+
+
+@pytest.mark.usefixtures("stage")
+def test_an_agent_whose_driver_dies_while_it_is_paused_is_saved_by_the_next() -> None:
+    lives = Lives()
+    lives.begin()
+    lives.run_it(lives.world.time_passes(6))
+    lives.a_replica_dies_in_so_many_steps(0, 0, then=20.0)
+    lives.all_is_well()
+    lives.teardown()
 
 
 @pytest.mark.usefixtures("stage")
