@@ -335,6 +335,8 @@ class Driver:
                 failures=failures,
                 retry_at=None if given_up else now + retry_delay(failures),
                 runtime_state={},
+                # Or one that failed around its pause would wait for a retry that only the wanted get.
+                desired=None if agent.desired is State.STOPPED else State.AWAKE,
             ),
         )
 
