@@ -193,3 +193,83 @@ async def test_a_user_gets_an_earlier_state_back(
     await (await here.driver(anna)).awake()
     assert disk.note(anna).read_text() == "first"
     assert len(await snapshots.list(anna)) == 3, "and the state that it replaced can come back, too"
+
+
+async def test_a_machine_on_which_it_never_ran_saves_nothing_over_what_another_has_saved(
+    machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock, objects: MemoryObjects
+) -> None:
+    (here, disk), (there, other_disk) = machines
+    await (await here.driver(anna)).awake()
+    disk.note(anna).write_text("remember")
+    await sleep(here, anna, clock)
+    await here.reconciler.close()
+    kept = dict(objects.stored)
+    for key in [key for key in objects.stored if "/.blobs/" in key]:
+        del objects.stored[key]
+    with pytest.raises(AgentFailed):
+        await (await there.driver(anna)).awake()
+
+    await there.agents.ask_stopped(anna)
+    await (await there.driver(anna)).tick()
+    assert (await there.agents.find(anna)).state is State.STOPPED
+    objects.stored |= kept
+    await (await there.driver(anna)).awake()
+    assert other_disk.note(anna).read_text() == "remember"
+
+
+async def test_what_a_dead_replica_left_has_stopped_only_once_it_is_saved(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    clock: VirtualClock,
+    database: Database,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (here, disk), (there, other_disk) = machines
+    other_disk._disk = disk._disk  # two replicas on one server
+    await (await here.driver(anna)).awake()
+    disk.note(anna).write_text("remember")
+    await clock.advance(5 * MINUTE)
+    await (await here.driver(anna)).tick()
+    assert (await here.agents.find(anna)).state is State.PAUSED
+    async with database.connection() as connection:
+        await connection.execute("update agents set lease_expires_at = now() - interval '1 second'")
+
+    async def broken(*_: object) -> None:
+        raise OSError("the store is away")
+
+    driver = await there.driver(anna)
+    with monkeypatch.context() as away:
+        away.setattr(objects, "put", broken)
+        away.setattr(objects, "put_if_absent", broken)
+        await driver.tick()
+        assert (await there.agents.find(anna)).state is State.STOPPING
+        assert not driver.retired
+    await clock.advance(MINUTE)
+    await driver.tick()
+    assert (await there.agents.find(anna)).state is State.STOPPED
+    assert b"remember" in objects.stored.values()
+
+
+async def test_one_that_is_not_saved_yet_wakes_all_the_same(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    database: Database,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, _ = machines[0]
+    await here.agents.find(anna)
+    async with database.connection() as connection:
+        await connection.execute("update agents set state = 'stopping'")
+
+    async def broken(*_: object) -> None:
+        raise OSError("the store is away")
+
+    monkeypatch.setattr(objects, "put", broken)
+    monkeypatch.setattr(objects, "put_if_absent", broken)
+    await here.agents.ask_awake(anna)
+    driver = await here.driver(anna)
+    await driver.tick()
+    await driver.awake()
+    assert (await here.agents.find(anna)).state is State.AWAKE

@@ -1,16 +1,19 @@
 """One replica as a process of its own, to be killed and held up: agents and turns, no pages, no broker.
 
-`python -m tests.chaos.replica DSN SOCKET OWNER`. All intervals are a tenth of the real ones, so that a minute
+`python -m tests.chaos.replica DSN FOLDER OWNER`. All intervals are a tenth of the real ones, so that a minute
 of this is as ten of the real thing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID
 
+from ocmt.agents import cron, schedule
 from ocmt.agents import reconciler as reconciling
 from ocmt.agents.admission import Admission
 from ocmt.agents.files import FileKeeper
@@ -30,7 +33,7 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
 from ocmt.runtimes.base import AgentSpec
-from ocmt.testing.objects import MemoryObjects
+from tests.chaos.troubles import TroubledObjects
 from tests.chaos.world import WorldRuntime
 
 LEASE = timedelta(seconds=1.5)
@@ -40,6 +43,8 @@ POLICY = Policy(
     wake_timeout=timedelta(seconds=12),
     max_failures=1_000,
     busy_retry=timedelta(seconds=1),
+    wake_ahead=timedelta(seconds=2),
+    no_stop_before=timedelta(seconds=1),
 )
 
 
@@ -52,19 +57,39 @@ def hurry() -> None:
     gateway_client.RESUME_PATIENCE = 10.0
     gateway_client.RESUME_INTERVAL = 0.1
     gateway_client.LOST_CHECK_DELAY = 0.1
+    schedule.HOLD_AHEAD = vars(cron)["HOLD_AHEAD"] = timedelta(seconds=3)
+    schedule.OVERDUE_PATIENCE = timedelta(seconds=30)
+    schedule.PAUSED_AHEAD = timedelta(seconds=0.1)
+    schedule.LEAST_SLEEP = timedelta(seconds=0.5)
+    cron.LOOK_INTERVAL = timedelta(seconds=0.5)
+    cron.SETTLING = timedelta(seconds=1)
+    cron.HOLD_TTL = timedelta(seconds=6)
 
 
-async def run(dsn: str, path: str, owner: str) -> None:
+def tell_where_it_is() -> None:
+    """For whoever looks for what is stuck: where each task waits."""
+    for task in asyncio.all_tasks():
+        calls, waiting = [], task.get_coro()
+        while (frame := getattr(waiting, "cr_frame", None)) is not None:
+            calls.append(f"{frame.f_code.co_name}:{frame.f_lineno}")
+            waiting = waiting.cr_await  # type: ignore[union-attr]
+        print(task.get_name(), " > ".join(calls), waiting, file=sys.stderr)
+
+
+async def run(dsn: str, place: str, owner: str) -> None:
     """Until killed."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_where_it_is)
     clock = SystemClock()
     database = await Database.open(dsn, pool_size=5)
     hints = Hints(dsn, clock)
     await hints.start()
-    runtime = await WorldRuntime.connect(path)
+    folder = Path(place)
+    runtime = await WorldRuntime.connect(folder / "world", folder / "disk")
     agents = Agents(database, clock, runtime=runtime.name)
     leases = Leases(database, table="agents", key="user_id", owner=owner, duration=LEASE)
     admission = Admission(1024**5, clock)
-    snapshots = Snapshots(database, MemoryObjects(), clock)
+    objects = TroubledObjects(folder / "objects", folder / "objects-trouble")
+    snapshots = Snapshots(database, objects, clock)
     starts = asyncio.Semaphore(20)
 
     def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
@@ -91,7 +116,7 @@ async def run(dsn: str, path: str, owner: str) -> None:
     async def explain(user_id: UUID, turn_id: UUID) -> Fault | None:
         return None
 
-    reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission)
+    reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission, wake_ahead=POLICY.wake_ahead)
     answerer = Answerer(
         database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=timedelta(seconds=60)
     )

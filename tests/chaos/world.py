@@ -3,7 +3,7 @@
 A replica is a process that is killed and held up at random, so what it runs must live elsewhere: here, in the
 test's own process, with a FakeGateway for each agent. The world sees what must never happen, a second gateway
 on one workspace, and does what real machines do: agents end with the process that started them, and where
-their lease is not renewed in time.
+their lease is not renewed in time. Their files lie on one disk, which all replicas see.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,60 @@ from websockets.asyncio.server import ServerConnection
 
 from ocmt.errors import NotYet, Unavailable
 from ocmt.platform.clock import SystemClock
-from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.agent_files import FilesOnDisk
+from ocmt.runtimes.base import AgentFiles, AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.folders import AgentFolder
 from ocmt.testing.gateway import FakeGateway
 
 WATCH_INTERVAL = 0.02
 CALL_TIMEOUT = 5.0
+REMIND_ME = "remind me in"
+"""A message that begins so plans a job in so many seconds."""
+NOTES = "workspace/notes.txt"
+"""What each agent writes: a line for each answer and for each run of a job."""
+
+
+def folder_of(disk: Path, user_id: UUID) -> AgentFolder:
+    """Where that agent's files lie."""
+    return AgentFolder(disk / str(user_id), None)
 
 
 class Gateway(FakeGateway):
-    """One that replicas reach by its port, also while it is dead: then it hangs up."""
+    """One that replicas reach by its port, also while it is dead: then it hangs up. It keeps notes."""
+
+    def __init__(self, clock: SystemClock, notes: Path) -> None:
+        super().__init__(clock)
+        self._notes = notes
+        self.deaths = 0
+
+    async def kill(self) -> None:
+        self.deaths += 1
+        await super().kill()
+
+    def _chat_send(self, params: dict[str, Any]) -> dict[str, Any]:
+        message = params["message"]
+        if message.startswith(REMIND_ME) and all(job.name != message for job in self.cron.jobs.values()):
+            self.cron.add(message, after=float(message.split()[-1]), seconds=0.2)
+        return super()._chat_send(params)
+
+    def _prepare(self, params: dict[str, Any]) -> dict[str, Any]:
+        interrupted = any(it.status == "running" and it.run is None for it in self._sessions.values())
+        self.busy = ["1 turn to take up again"] if interrupted else []
+        return super()._prepare(params)
+
+    def _entry(self, role: str, text: str, *, run_id: str | None = None, **more: Any) -> dict[str, Any]:
+        if role == "assistant" and more.get("stopReason") == "stop":
+            self._note(text)
+        return super()._entry(role, text, run_id=run_id, **more)
+
+    async def _broadcast(self, event: str, payload: Mapping[str, Any]) -> None:
+        if event == "cron" and payload["action"] == "finished":
+            self._note(payload["job"]["name"])
+        await super()._broadcast(event, payload)
+
+    def _note(self, line: str) -> None:
+        with self._notes.open("a") as file:
+            file.write(line + "\n")
 
     @property
     def port(self) -> int:
@@ -60,8 +106,9 @@ class _Running:
 class World:
     """All agents' machines. `violations` is empty as long as all is well."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Path) -> None:
         self._path = path
+        self.disk = disk
         self._clock = SystemClock()
         self.gateways: dict[UUID, Gateway] = {}
         self._running: dict[UUID, _Running] = {}
@@ -155,13 +202,16 @@ class World:
         self, owner: int, user_id: UUID, agent: _Running | None, call: dict[str, Any]
     ) -> dict[str, Any]:
         self.starts += 1
+        if self._clock.monotonic() >= call["until"]:
+            return {"error": "The lease had ended before the start."}
         if agent is not None and agent.alive:
             if self._clock.monotonic() >= agent.lease_until:
                 await self._end(user_id, 137)  # its own machine has done so, if it was not held still anyway
             elif agent.owner != owner:
                 self.violations.append(f"two gateways on the workspace of {user_id}")
         if user_id not in self.gateways:
-            self.gateways[user_id] = await Gateway(self._clock).__aenter__()
+            notes = folder_of(self.disk, user_id).root / NOTES
+            self.gateways[user_id] = await Gateway(self._clock, notes).__aenter__()
         else:
             await self.gateways[user_id].kill()
             await self.gateways[user_id].restart()
@@ -171,11 +221,13 @@ class World:
 
 
 class WorldRuntime:
-    """AgentRuntime, CanPause and EndsWithLease of one replica: all that it does happens in the world."""
+    """AgentRuntime, CanPause, EndsWithLease and KeepsFiles of one replica: all that it does happens in the
+    world."""
 
     name = "world"
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, disk: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._disk = disk
         self._reader = reader
         self._writer = writer
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -184,9 +236,9 @@ class WorldRuntime:
         self._answers = asyncio.create_task(self._read(), name="world")
 
     @classmethod
-    async def connect(cls, path: str) -> WorldRuntime:
+    async def connect(cls, path: Path, disk: Path) -> WorldRuntime:
         """A runtime in the world at that socket."""
-        return cls(*await asyncio.open_unix_connection(path))
+        return cls(disk, *await asyncio.open_unix_connection(path))
 
     async def _read(self) -> None:
         while line := await self._reader.readline():
@@ -215,9 +267,15 @@ class WorldRuntime:
     async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
         """See AgentRuntime."""
         token = spec.environment["OPENCLAW_GATEWAY_TOKEN"]
+        folder = folder_of(self._disk, spec.user_id)
+        await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
         answer = await self._call("start", spec.user_id, token=token, until=spec.lease_until)
         self._ports[spec.user_id] = answer["port"]
         return {}
+
+    def files(self, user_id: UUID, slot: int) -> AgentFiles:
+        """See KeepsFiles."""
+        return FilesOnDisk(folder_of(self._disk, user_id))
 
     async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
         """See AgentRuntime."""

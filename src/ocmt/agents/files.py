@@ -7,6 +7,7 @@ For runtimes whose agents' files the platform can read (`KeepsFiles`); with othe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -72,14 +73,16 @@ class FileKeeper:
         self._transfers = transfers
         self._runtime = runtime
         self._lease = lease
+        self._made_ready = False
 
     async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
         """See Keeper. Never starts an agent on files that are not its own latest."""
         if not isinstance(self._runtime, KeepsFiles):
             return
         files = self._runtime.files(agent.user_id, agent.slot)
+        self._made_ready = False
         try:
-            if (await self._snapshots.standing(agent.user_id, files)).behind:
+            if await self._is_behind(agent):
                 await show()
                 await self._snapshots.restore(self._lease, files)
             if await self._snapshots.restore_asked(agent.user_id) is not None:
@@ -91,6 +94,7 @@ class FileKeeper:
                 await self._transfers.carry_out(self._lease, files, limits, image=agent.image)
         except (SnapshotDamaged, NotFound, InvalidInput) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
+        self._made_ready = True
 
     async def keep(self, agent: Agent) -> int | None:
         """See Keeper."""
@@ -148,6 +152,8 @@ class FileKeeper:
         held = runs and isinstance(self._runtime, CanPause)
         done = False
         try:
+            if not self._made_ready and await self._is_behind(agent):
+                return True  # it has not run on what lies here: to save that would be a step back
             if isinstance(self._runtime, CanPause) and held:
                 await self._runtime.pause(agent.user_id, agent.runtime_state)
             # What is written through memory maps need not change a file's times: all is read again.
@@ -170,10 +176,17 @@ class FileKeeper:
             )
         finally:
             if held and not done:
-                await self.let_go(agent)
+                # One that is gone has nothing to go on with; its driver sees that.
+                with contextlib.suppress(Unavailable):
+                    await self.let_go(agent)
         return done
 
     async def let_go(self, agent: Agent) -> None:
         """See Keeper."""
         if isinstance(self._runtime, KeepsFiles) and isinstance(self._runtime, CanPause):
             await self._runtime.resume(agent.user_id, agent.runtime_state)
+
+    async def _is_behind(self, agent: Agent) -> bool:
+        assert isinstance(self._runtime, KeepsFiles)
+        files = self._runtime.files(agent.user_id, agent.slot)
+        return (await self._snapshots.standing(agent.user_id, files)).behind

@@ -132,6 +132,8 @@ class Driver:
         agent = await self._agents.find(self.user_id)
         if agent.restart_asked:
             await self._restart()
+        elif agent.state is State.STOPPING and await self._cron.is_due(agent):
+            await self.awake()
         elif self._broken(agent):
             await self._mend()
         elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
@@ -151,7 +153,7 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.STOPPED, State.FAILED):
                 state = await self._running.runtime.stop(self.user_id, agent.runtime_state, grace=5)
-                await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state=state))
+                await self._cleared(agent, state)
 
     async def close(self, *, grace: float) -> None:
         """The process ends: stop the agent, keep what is desired so that the next holder goes on."""
@@ -163,8 +165,9 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             await self._end(agent.runtime_state, grace=grace)
             if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
-                with contextlib.suppress(LeaseLost):
-                    await self._agents.apply(agent, self.lease, Change(Event.ORPHANED, runtime_state={}))
+                with contextlib.suppress(LeaseLost, TimeoutError):
+                    async with asyncio.timeout(grace):
+                        await self._put_to_rest(await self._cleared(agent, {}))
 
     async def renew(self, until: float) -> None:
         """The lease is ours until then (monotonic seconds; for ever: inf); so long may the agent run."""
@@ -207,7 +210,7 @@ class Driver:
                     return resumed
             agent = await self._agents.find(self.user_id)
             if self._broken(agent):
-                agent = await self._lost(agent)
+                agent = await self._lost(replace(agent, desired=State.AWAKE))
             elif agent.state is State.AWAKE:
                 # It was about to sleep when it was needed, and stayed awake.
                 assert self._running.gateway is not None
@@ -221,7 +224,7 @@ class Driver:
         gateway = await self._running.resume()
         agent = await self._agents.find(self.user_id)
         if gateway is None:
-            await self._lost(agent)
+            await self._lost(replace(agent, desired=State.AWAKE))
         else:
             await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
         return gateway
@@ -286,7 +289,9 @@ class Driver:
         """Make the row true again: the connection to the gateway is gone, or a change was cut short."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if self._broken(agent):
+            if agent.state is State.STOPPING and agent.desired is not State.AWAKE:
+                await self._put_to_rest(agent)
+            elif self._broken(agent):
                 seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
                 log.warning(
                     "agent lost",
@@ -295,15 +300,36 @@ class Driver:
                     exit_code=seen.exit_code,
                     log_tail=seen.log_tail[-2000:],
                 )
-                await self._lost(agent)
+                await self._put_to_rest(await self._lost(agent))
 
     async def _lost(self, agent: Agent) -> Agent:
         seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
         await self._end(agent.runtime_state, grace=1)
         if agent.state is State.AWAKE:
             return await self._failed(seen.reason or "Your agent stopped unexpectedly.", final=False)
-        event = Event.CRASH if agent.state is State.PAUSED else Event.ORPHANED
-        return await self._agents.apply(agent, self.lease, Change(event, runtime_state={}))
+        return await self._cleared(agent, {})
+
+    async def _cleared(self, agent: Agent, runtime_state: RuntimeState) -> Agent:
+        """Nothing of it is left, as nobody intended. One that nobody wants awake has yet to be put to rest;
+        one that was awake is started once more, to be asked what it has planned."""
+        wanted = State.AWAKE in (agent.desired, agent.state)
+        if not wanted and agent.state is State.STOPPING:
+            return agent
+        event = Event.ORPHANED if wanted else Event.STOP
+        change = Change(event, runtime_state=runtime_state, desired=State.AWAKE if wanted else State.STOPPED)
+        return await self._agents.apply(agent, self.lease, change)
+
+    async def _put_to_rest(self, agent: Agent) -> None:
+        """Nothing of it is left; it has stopped once its files are saved, and is stopping until then."""
+        if agent.state is not State.STOPPING or self._clock.now() < self._saving.leave_until:
+            return
+        await self._end(agent.runtime_state, grace=1)
+
+        async def gone() -> bool:
+            await self._agents.apply(agent, self.lease, Change(Event.GONE, runtime_state={}))
+            return True
+
+        await self._saving.before_stop(agent, gone)
 
     async def _failed(self, words: str, *, final: bool) -> Agent:
         agent = await self._agents.find(self.user_id)
@@ -319,6 +345,8 @@ class Driver:
                 failures=failures,
                 retry_at=None if given_up else now + retry_delay(failures),
                 runtime_state={},
+                # Or one that failed around its pause would wait for a retry that only the wanted get.
+                desired=None if agent.desired is State.STOPPED else State.AWAKE,
             ),
         )
 

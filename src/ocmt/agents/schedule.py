@@ -77,7 +77,7 @@ def is_due(agent: Agent, now: datetime, policy: Policy) -> bool:
     match agent.state:
         case State.PAUSED:
             return agent.next_wake_at <= now + PAUSED_AHEAD
-        case State.STOPPED:
+        case State.STOPPED | State.STOPPING:
             return agent.next_wake_at <= now + policy.wake_ahead
         case _:
             return False

@@ -178,6 +178,10 @@ class Supervisor:
             return
         if "lease" in message:
             self._lease_until = float(str(message["lease"]))
+            if time.monotonic() >= self._lease_until:
+                # The platform was held up on its way here: by now another may have started this agent.
+                self._send({"event": "failed", "message": "the lease had ended before the start"})
+                raise SystemExit(137)
         for name, port in listen.items():
             with socket.create_server(("127.0.0.1", int(port)), backlog=128) as listener:
                 self._send({"event": "listener", "name": name}, listener)

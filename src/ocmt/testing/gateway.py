@@ -116,13 +116,13 @@ class FakeGateway(GatewayServer):
         """Die as by SIGKILL: connections break, runs stop where they are, only the history is kept."""
         self._dead = True
         self.cron.stop()
-        await self.disconnect()
         self._runs.clear()
         self.suspension = None
         for session in self._sessions.values():
             run, session.run = session.run, None
             if run is not None and run.task is not None and run.task is not asyncio.current_task():
                 run.task.cancel()
+        await self.disconnect()
 
     async def restart(self) -> None:
         """Come back after `kill`; interrupted turns resume by themselves after RESUME_DELAY.
@@ -238,6 +238,8 @@ class FakeGateway(GatewayServer):
 
     async def _resume(self, session_key: str, session: _Session) -> None:
         await self._clock.sleep(RESUME_DELAY)
+        if self._dead or session.run is not None or session.status != "running":
+            return  # it has died again meanwhile, or come back twice
         run = _Run(str(uuid4()), session_key)
         notice = "[System] Your previous turn was interrupted by a gateway restart."
         origin = {"kind": "internal_system", "sourceTool": "main_session_restart_recovery"}

@@ -80,8 +80,11 @@ class FakeCron:
         self.refuses = False
         """Fault: it does not tell what is planned."""
         self._numbers = itertools.count(1)
-        self._still = True
+        self._alive = False
+        self._held = False
         self._timer: asyncio.Task[None] | None = None
+        self._deciding: asyncio.Task[None] | None = None
+        """What becomes of what was missed; until then nothing begins."""
         self._runs: dict[str, asyncio.Task[None]] = {}
 
     def add(
@@ -121,32 +124,37 @@ class FakeCron:
 
     def hold_still(self) -> None:
         """Begin nothing."""
-        self._still = True
+        self._held = True
         self._arm()
 
     def go_on(self) -> None:
         """Begin what is due, and what will be."""
-        self._still = False
+        self._held = False
         self._arm()
 
     def stop(self) -> None:
         """The gateway has died: what ran is cut short."""
-        self.hold_still()
+        self._alive = self._held = False
+        if self._deciding is not None:
+            self._deciding.cancel()
+            self._deciding = None
+        self._arm()
         for run in self._runs.values():
             run.cancel()
         self._runs.clear()
 
     def start(self) -> None:
         """The gateway has come back: what was missed, or cut short, is put off, a moment later."""
+        self._alive = True
         for job in self.jobs.values():
             if job.running_since is not None:
                 job.running_since = None
                 job.last_status, job.last_error = "error", INTERRUPTED
         missed = [job for job in self._planned() if job.next_run_at <= self.clock.now()]  # type: ignore[operator]
         if missed:
-            self._timer = self._spawn(self._put_off(missed))
+            self._deciding = self._spawn(self._put_off(missed))
         else:
-            self.go_on()
+            self._arm()
 
     async def _put_off(self, missed: list[PlannedJob]) -> None:
         await self.clock.sleep(DECISION_DELAY)
@@ -154,8 +162,8 @@ class FakeCron:
         for number, job in enumerate(missed):
             job.next_run_at = now + CATCH_UP_DELAY + number * CATCH_UP_STAGGER
             await self._send("scheduled", job)
-        self._timer = None
-        self.go_on()
+        self._deciding = None
+        self._arm()
 
     def _planned(self) -> list[PlannedJob]:
         """What has a time, and does not run; the next one first."""
@@ -171,7 +179,7 @@ class FakeCron:
             self._timer.cancel()
             self._timer = None
         planned = self._planned()
-        if planned and not self._still:
+        if planned and self._alive and not self._held and self._deciding is None:
             self._timer = self._spawn(self._begin_next(planned[0]))
 
     async def _begin_next(self, job: PlannedJob) -> None:
