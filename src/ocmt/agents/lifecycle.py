@@ -41,6 +41,10 @@ NOT_HERE = "Another server, or the next start of this one, looks after your agen
 REPAIRING = "OpenClaw refuses this agent's configuration; its own doctor is trying to mend it."
 
 
+SAVE_AT_THE_END = 2.0
+"""Seconds for the files of an agent that nobody wants awake, when the process ends."""
+
+
 class Driver:
     """The hand on one agent, for as long as this process holds its lease."""
 
@@ -165,8 +169,9 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             await self._end(agent.runtime_state, grace=grace)
             if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
+                # What is not saved by then is saved by the next holder.
                 with contextlib.suppress(LeaseLost, TimeoutError):
-                    async with asyncio.timeout(grace):
+                    async with asyncio.timeout(SAVE_AT_THE_END):
                         await self._put_to_rest(await self._cleared(agent, {}))
 
     async def renew(self, until: float) -> None:
