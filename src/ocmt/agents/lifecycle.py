@@ -19,8 +19,9 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
+from ocmt.agents.ending import Ending, awake_for_too_long
 from ocmt.agents.files import Keeper
-from ocmt.agents.model import Agent, Event, Policy, Rest, State, failures_after_crash, rest, retry_delay
+from ocmt.agents.model import Agent, Event, Policy, Rest, State, rest
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.running import Running
 from ocmt.agents.saving import Saving
@@ -33,7 +34,7 @@ from ocmt.errors import LeaseLost, OcmtError
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import START_STEPS, AgentRuntime, RuntimeState
+from ocmt.runtimes.base import START_STEPS, AgentRuntime
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +71,7 @@ class Driver:
         self._policy = policy
         self._admission = admission
         self._saving = Saving(files, self._running, clock, policy)
+        self._ending = Ending(lease, agents, self._running, self._saving, clock, policy, admission)
         self._telling = Telling(agents, lease)
         self._starter = Starter(
             lease, agents, runtime, spec_of, clock, policy, admission, files, revisions, starts, self._telling
@@ -138,7 +140,7 @@ class Driver:
             await self._restart()
         elif agent.state is State.STOPPING and await self._cron.is_due(agent):
             await self.awake()
-        elif self._broken(agent):
+        elif self._ending.broken(agent):
             await self._mend()
         elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
             await self.awake()
@@ -157,7 +159,7 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if agent.state not in (State.STOPPED, State.FAILED):
                 state = await self._running.runtime.stop(self.user_id, agent.runtime_state, grace=5)
-                await self._cleared(agent, state)
+                await self._ending.cleared(agent, state)
 
     async def close(self, *, grace: float) -> None:
         """The process ends: stop the agent, keep what is desired so that the next holder goes on."""
@@ -167,12 +169,12 @@ class Driver:
             await asyncio.wait([self._waking])
         async with self._saving.before_all(self._lock):
             agent = await self._agents.find(self.user_id)
-            await self._end(agent.runtime_state, grace=grace)
+            await self._ending.end(agent.runtime_state, grace=grace)
             if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
                 # What is not saved by then is saved by the next holder.
                 with contextlib.suppress(LeaseLost, TimeoutError):
                     async with asyncio.timeout(SAVE_AT_THE_END):
-                        await self._put_to_rest(await self._cleared(agent, {}))
+                        await self._ending.put_to_rest(await self._ending.cleared(agent, {}))
 
     async def renew(self, until: float) -> None:
         """The lease is ours until then (monotonic seconds; for ever: inf); so long may the agent run."""
@@ -193,7 +195,7 @@ class Driver:
             self._waking.cancel()
             await asyncio.wait([self._waking])
         async with self._saving.before_all(self._lock):
-            await self._end({}, grace=0)
+            await self._ending.end({}, grace=0)
 
     # Waking
 
@@ -214,8 +216,8 @@ class Driver:
                 if resumed is not None:
                     return resumed
             agent = await self._agents.find(self.user_id)
-            if self._broken(agent):
-                agent = await self._lost(replace(agent, desired=State.AWAKE))
+            if self._ending.broken(agent):
+                agent = await self._ending.lost(replace(agent, desired=State.AWAKE))
             elif agent.state is State.AWAKE:
                 # It was about to sleep when it was needed, and stayed awake.
                 assert self._running.gateway is not None
@@ -229,7 +231,7 @@ class Driver:
         gateway = await self._running.resume()
         agent = await self._agents.find(self.user_id)
         if gateway is None:
-            await self._lost(replace(agent, desired=State.AWAKE))
+            await self._ending.lost(replace(agent, desired=State.AWAKE))
         else:
             await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
         return gateway
@@ -251,9 +253,9 @@ class Driver:
                 )
                 if failure.repairable and not repair:
                     repair = True
-                    agent = replace(await self._failed(REPAIRING, final=False), retry_at=None)
+                    agent = replace(await self._ending.failed(REPAIRING, final=False), retry_at=None)
                     continue
-                agent = await self._failed(failure.words, final=failure.final)
+                agent = await self._ending.failed(failure.words, final=failure.final)
                 if agent.retry_at is None:
                     raise AgentFailed(failure.words, detail=failure.detail) from None
 
@@ -284,19 +286,13 @@ class Driver:
 
     # Watching
 
-    def _broken(self, agent: Agent) -> bool:
-        """Whether the row says something that is not so: to be asked by the lock's holder, or before it."""
-        if agent.state in (State.STARTING, State.STOPPING):
-            return True  # who did that has died, or met an error
-        return agent.state in (State.AWAKE, State.PAUSED) and self._running.living is None
-
     async def _mend(self) -> None:
         """Make the row true again: the connection to the gateway is gone, or a change was cut short."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
             if agent.state is State.STOPPING and agent.desired is not State.AWAKE:
-                await self._put_to_rest(agent)
-            elif self._broken(agent):
+                await self._ending.put_to_rest(agent)
+            elif self._ending.broken(agent):
                 seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
                 log.warning(
                     "agent lost",
@@ -305,55 +301,7 @@ class Driver:
                     exit_code=seen.exit_code,
                     log_tail=seen.log_tail[-2000:],
                 )
-                await self._put_to_rest(await self._lost(agent))
-
-    async def _lost(self, agent: Agent) -> Agent:
-        seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
-        await self._end(agent.runtime_state, grace=1)
-        if agent.state is State.AWAKE:
-            return await self._failed(seen.reason or "Your agent stopped unexpectedly.", final=False)
-        return await self._cleared(agent, {})
-
-    async def _cleared(self, agent: Agent, runtime_state: RuntimeState) -> Agent:
-        """Nothing of it is left, as nobody intended. One that nobody wants awake has yet to be put to rest;
-        one that was awake is started once more, to be asked what it has planned."""
-        wanted = State.AWAKE in (agent.desired, agent.state)
-        if not wanted and agent.state is State.STOPPING:
-            return agent
-        event = Event.ORPHANED if wanted else Event.STOP
-        change = Change(event, runtime_state=runtime_state, desired=State.AWAKE if wanted else State.STOPPED)
-        return await self._agents.apply(agent, self.lease, change)
-
-    async def _put_to_rest(self, agent: Agent) -> None:
-        """Nothing of it is left; it has stopped once its files are saved, and is stopping until then."""
-        if agent.state is not State.STOPPING or self._clock.now() < self._saving.leave_until:
-            return
-        await self._end(agent.runtime_state, grace=1)
-
-        async def gone() -> bool:
-            await self._agents.apply(agent, self.lease, Change(Event.GONE, runtime_state={}))
-            return True
-
-        await self._saving.before_stop(agent, gone)
-
-    async def _failed(self, words: str, *, final: bool) -> Agent:
-        agent = await self._agents.find(self.user_id)
-        now = self._clock.now()
-        failures = failures_after_crash(agent, now, self._policy)
-        given_up = final or failures >= self._policy.max_failures
-        return await self._agents.apply(
-            agent,
-            self.lease,
-            Change(
-                Event.CRASH,
-                error={"code": AgentFailed.code, "message": words},
-                failures=failures,
-                retry_at=None if given_up else now + retry_delay(failures),
-                runtime_state={},
-                # Or one that failed around its pause would wait for a retry that only the wanted get.
-                desired=None if agent.desired is State.STOPPED else State.AWAKE,
-            ),
-        )
+                await self._ending.put_to_rest(await self._ending.lost(agent))
 
     # Going to sleep
 
@@ -429,7 +377,7 @@ class Driver:
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
-            await self._end(agent.runtime_state, grace=10)
+            await self._ending.end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
             gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
             await self._agents.apply(stopping, self.lease, gone)
@@ -439,7 +387,7 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
                 agent = await self._agents.apply(agent, self.lease, Change(Event.STOP))
-                await self._end(agent.runtime_state, grace=5)
+                await self._ending.end(agent.runtime_state, grace=5)
                 await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
         await self.awake()
 
@@ -464,12 +412,6 @@ class Driver:
                 await take_work_or_close(gateway, self.user_id)
         return committed
 
-    async def _end(self, runtime_state: RuntimeState, *, grace: float) -> None:
-        self._saving.give_way()
-        await self._running.end(runtime_state, grace=grace)
-        await self._saving.end()
-        self._admission.leave(self.user_id)
-
     @contextlib.asynccontextmanager
     async def _hand(self) -> AsyncIterator[None]:
         """The lock, as long as the lease is ours."""
@@ -481,16 +423,6 @@ class Driver:
 
 def _words(agent: Agent) -> str:
     return (agent.error or {}).get("message") or "Your agent keeps failing to start."
-
-
-def awake_for_too_long(limit: timedelta) -> Mapping[str, str]:
-    """What its user reads of an agent that was stopped although something kept it awake."""
-    hours = limit.total_seconds() / 3600
-    return {
-        "code": "awake_too_long",
-        "message": f"Your agent was put to sleep after {hours:.3g} hours awake, the most that its plan "
-        "allows. Its files are saved; your next message wakes it.",
-    }
 
 
 def _noticed(wake: asyncio.Task[GatewayClient]) -> None:

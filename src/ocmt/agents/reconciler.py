@@ -127,13 +127,13 @@ class Reconciler:
             except OcmtError as error:
                 log.warning("heartbeat failed", error=str(error))
                 continue
-            for user_id, driver in drivers.items():
-                if self._drivers.get(user_id) is not driver:
-                    continue
-                if user_id in lost:
+            ours = [driver for user_id, driver in drivers.items() if self._drivers.get(user_id) is driver]
+            for driver in ours:
+                if driver.user_id in lost:
                     self._abandon(driver)
-                else:
-                    await driver.renew(asked + self._lease_seconds)
+            # At once: an agent that is slow to listen must not cost the others their lease.
+            kept = [driver for driver in ours if driver.user_id not in lost]
+            await asyncio.gather(*(driver.renew(asked + self._lease_seconds) for driver in kept))
 
     async def _looks(self) -> None:
         with self._hints.subscribe(CHANNEL) as hinted:
