@@ -123,7 +123,7 @@ async def test_a_sleeping_agent_does_in_time_what_it_has_planned(
     assert [hold["reason"] for hold in awake["kept_awake_by"]] == ["cron"]
     assert datetime.fromisoformat(awake["since"]) < due
     async with asyncio.timeout(120):  # it may pause once more before the job is due
-        while (rests := await anna.wait_for_state("paused", timeout=90))["next_wake_at"] is not None:
+        while (await anna.wait_for_state("paused", timeout=90))["next_wake_at"] is not None:
             await asyncio.sleep(0.1)
     (job,) = (await anna.call("GET", "/agent/schedule"))["jobs"]
     assert (job["last_status"], job["late"]) == ("ok", False)
