@@ -2,8 +2,7 @@
 
 The same supervisor as in the sandbox, on the same control channel, with the same doors; but nothing can be
 inherited into a container, so the supervisor calls the platform (`rendezvous.py`) and is handed the rest.
-Agents end with the platform, as their supervisors do; what a killed platform left behind, such as the frozen,
-is found by its label and removed at the next start. No state to find again.
+What a killed platform left behind, such as the frozen, is found by its label and removed at the next start.
 """
 
 from __future__ import annotations
@@ -23,18 +22,16 @@ import structlog
 
 from ocmt.errors import Conflict, NotFound, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
-from ocmt.runtimes.agent_files import FilesOnDisk
-from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
-from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
-from ocmt.runtimes.disk_watch import watch
+from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
+from ocmt.runtimes.bubblewrap import GATEWAY_PORT, HOME
 from ocmt.runtimes.docker_container import LABEL, PYTHON, Daemon, OwnFiles, describe, judge, read_about
 from ocmt.runtimes.docker_engine import CALL_TIMEOUT, Container, Engine
-from ocmt.runtimes.folders import FIRST_UID, last_lines
-from ocmt.runtimes.output import log_files
+from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.probe import PROBE_SCRIPT, find_holes
 from ocmt.runtimes.rendezvous import Rendezvous
 from ocmt.runtimes.seccomp import compiled_filter
 from ocmt.runtimes.supervised import Door, Order, Spawned, Supervised
+from ocmt.runtimes.supervised_runtime import SupervisedRuntime
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 DEFAULT_IMAGE = "ocmt-agent"
@@ -43,15 +40,15 @@ CALL_LIMIT = 20.0
 START_LIMIT = 30.0
 """From there to the gateway's process, and its end where there is none."""
 PROBE_LIMIT = 20.0
-CLOSE_GRACE = 3.5
 END_LIMIT = 3.0
 """Seconds that Docker has, beyond the agent's own grace, to say that a container has ended."""
 
 
-class DockerRuntime:
-    """AgentRuntime, EndsWithLease and CanPause with Docker. One per data folder and process."""
+class DockerRuntime(SupervisedRuntime):
+    """A SupervisedRuntime with Docker; RunsImages. One per data folder and process."""
 
     name = "docker"
+    close_grace = 3.5
 
     def __init__(
         self,
@@ -63,26 +60,13 @@ class DockerRuntime:
         url: str = DEFAULT_URL,
         image: str = DEFAULT_IMAGE,
     ) -> None:
-        """`doors` serve, by name, what an agent finds at 127.0.0.1: `broker` always, `egress` where it may.
-
-        `data_dir` must have the same path for Docker as for this process.
-        """
-        self._data = data_dir.resolve()
-        self._doors = doors
-        self._clock = clock
-        self._log = log
+        """See SupervisedRuntime. `data_dir` must have the same path for Docker as for this process."""
+        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
         self._image = image
         self._engine = Engine(url)
         self._label = hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
-        self._root = os.geteuid() == 0
         self._daemon = Daemon()
-        self._filter: bytes | None = None
-        self._agents: dict[UUID, Supervised] = {}
         self._bodies: dict[UUID, Container] = {}
-        self._locks: dict[UUID, asyncio.Lock] = {}
-        self._ready = asyncio.Lock()
-        self._isolation: Isolation | None = None
-        self._closed = False
 
     # What it is worth
 
@@ -136,7 +120,7 @@ class DockerRuntime:
             )
             agent = Supervised(spec.user_id, order, {}, self._clock, self._log)
             try:
-                await self._launch(agent, files, spec)
+                await self._launch(agent, spec)
                 async with asyncio.timeout(PROBE_LIMIT):
                     await agent.over()
             except TimeoutError as error:
@@ -164,57 +148,24 @@ class DockerRuntime:
 
     # The life of an agent
 
-    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
-        """See AgentRuntime. Starting an agent that runs, paused or not, changes nothing."""
-        isolation = await self.probe()
-        if isolation.level == "none":
-            raise SetupProblem(isolation.summary, detail="; ".join(isolation.missing))
-        async with self._lock(spec.user_id):
-            if self._closed:
-                raise Unavailable("The platform is shutting down.")
-            running = self._agents.get(spec.user_id)
-            if running is not None and running.phase != "exited":
-                return self._state(spec.user_id)
-            names = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
-            order = Order(
-                command=gateway_command(repair=spec.repair),
-                environment=gateway_surroundings() | dict(spec.environment),
-                directory=f"{HOME}/workspace",
-                gateway_port=GATEWAY_PORT,
-                doors={name: DOOR_PORTS[name] for name in names},
-                processes=None,  # the container's own limit counts no other's
-                filter=self._filter,
-                lease_until=spec.lease_until,
-            )
-            agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
-            self._agents[spec.user_id] = agent
-            try:
-                files = self._files(spec.user_id, spec.slot)
-                await self._launch(agent, files, spec)
-                agent.accompany(watch(agent, files.folder.written, spec.disk_bytes, self._clock, self._log))
-            except BaseException:
-                await self._forget(spec.user_id)
-                raise
-            return self._state(spec.user_id)
-
-    def _state(self, user_id: UUID) -> RuntimeState:
-        return {"container": self._name(user_id)}
+    def _state(self, agent: Supervised) -> RuntimeState:
+        """See SupervisedRuntime."""
+        return {"container": self._name(agent.user_id)}
 
     def _name(self, user_id: UUID) -> str:
         return f"ocmt-{self._label}-{user_id}"
 
-    def _lock(self, user_id: UUID) -> asyncio.Lock:
-        return self._locks.setdefault(user_id, asyncio.Lock())
-
     def _files(self, user_id: UUID, slot: int) -> OwnFiles:
-        uid = FIRST_UID + slot if self._root else None
-        return OwnFiles(self._folder(user_id), uid, os.getuid() if uid is None else uid)
+        uid = self._uid(slot)
+        return OwnFiles(self._place(user_id), uid, os.getuid() if uid is None else uid)
 
-    def _folder(self, user_id: UUID) -> Path:
-        return self._data / "agents" / str(user_id)
+    def _folder(self, user_id: UUID, slot: int) -> AgentFolder:
+        """See SupervisedRuntime."""
+        return self._files(user_id, slot).folder
 
-    async def _launch(self, agent: Supervised, files: OwnFiles, spec: AgentSpec) -> None:
-        """A container with a supervisor that has called, and then the gateway in it; or nothing at all."""
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
+        """See SupervisedRuntime: a container with a supervisor that has called, then the gateway in it."""
+        files = self._files(spec.user_id, spec.slot)
         await asyncio.to_thread(files.prepare, spec.config)
         name = self._name(spec.user_id)
         with await asyncio.to_thread(Rendezvous, files.control, files.uid) as rendezvous:
@@ -268,64 +219,26 @@ class DockerRuntime:
         raise Unavailable("The agent's container did not start.", detail=words)
 
     async def _forget(self, user_id: UUID) -> None:
-        """Leave nothing of an agent that did not start."""
-        self._agents.pop(user_id, None)
+        """See SupervisedRuntime."""
         self._bodies.pop(user_id, None)
         with contextlib.suppress(OcmtError):  # the next start removes it, by its name
             await self._engine.remove(self._name(user_id))
 
-    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
-        """See AgentRuntime."""
-        agent = self._agents.get(user_id)
-        if agent is None:
-            return Observation("absent")
-        if agent.phase == "exited":
-            return Observation(
-                "exited", exit_code=agent.exit_code, log_tail=agent.failure(), reason=agent.condemned
-            )
-        if agent.paused:
-            return Observation("paused")
-        return Observation(agent.phase, step=agent.step if agent.phase == "starting" else None)
+    async def _end(self, agent: Supervised, grace: float) -> None:
+        """See SupervisedRuntime. Raises: Unavailable while Docker does not say that it has ended."""
+        try:
+            async with asyncio.timeout(grace + END_LIMIT):
+                with contextlib.suppress(OcmtError):  # then it is killed, frozen or not
+                    await self._go_on(agent)
+                await agent.end(grace)
+        except TimeoutError as error:
+            raise Unavailable(
+                "Docker does not say whether the agent has ended.", retry_after=CALL_TIMEOUT
+            ) from error
+        self._bodies.pop(agent.user_id, None)
 
-    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
-        """See AgentRuntime. Waits up to half a second for the gateway to listen."""
-        agent = self._agents.get(user_id)
-        if agent is None:
-            raise Unavailable("The agent is not running.")
-        return await agent.dial()
-
-    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
-        """See AgentRuntime. Raises: Unavailable while Docker does not say that the container has ended."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is not None:
-                try:
-                    async with asyncio.timeout(grace + END_LIMIT):
-                        with contextlib.suppress(OcmtError):  # then it is killed, frozen or not
-                            await self._go_on(user_id, agent)
-                        await agent.end(grace)
-                except TimeoutError as error:
-                    raise Unavailable(
-                        "Docker does not say whether the agent has ended.", retry_after=CALL_TIMEOUT
-                    ) from error
-                self._agents.pop(user_id, None)
-                self._bodies.pop(user_id, None)
-        return {}
-
-    async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
-        """See AgentRuntime."""
-        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id) / "logs"), lines)
-
-    async def close(self) -> None:
-        """See AgentRuntime."""
-        self._closed = True
-        agents = list(self._agents)
-        ended = await asyncio.gather(
-            *(self.stop(user_id, {}, grace=CLOSE_GRACE) for user_id in agents), return_exceptions=True
-        )
-        for user_id, outcome in zip(agents, ended, strict=True):
-            if isinstance(outcome, BaseException):
-                self._log.error("agent_did_not_stop", user_id=str(user_id), exc_info=outcome)
+    async def _shut(self) -> None:
+        """See SupervisedRuntime."""
         for user_id, body in list(self._bodies.items()):
             body.give_up()
             await self._agents[user_id].over()
@@ -342,42 +255,22 @@ class DockerRuntime:
         """See RunsImages."""
         return await self._engine.has_image(image)
 
-    # KeepsFiles
-
-    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
-        """See KeepsFiles."""
-        return FilesOnDisk(self._files(user_id, slot).folder)
-
-    # EndsWithLease
-
-    async def renew(self, user_id: UUID, *, until: float) -> None:
-        """See EndsWithLease."""
-        agent = self._agents.get(user_id)
-        if agent is not None:
-            agent.renew(until)
-
     # CanPause
 
-    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
-        """See CanPause. Raises: Unavailable where there is no agent to pause, or Docker does not do it."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is None or agent.phase == "exited":
-                raise Unavailable("The agent is not running.")
-            agent.paused = True
-            try:
-                await self._engine.pause(self._bodies[user_id].number)
-            except OcmtError as error:
-                await self._undo_pause(user_id, agent)
-                raise Unavailable("The agent cannot be held still.", detail=error.detail) from error
-            return self._state(user_id)
+    async def _hold_still(self, agent: Supervised) -> None:
+        """See SupervisedRuntime."""
+        try:
+            await self._engine.pause(self._bodies[agent.user_id].number)
+        except OcmtError as error:
+            await self._undo_pause(agent)
+            raise Unavailable("The agent cannot be held still.", detail=error.detail) from error
 
-    async def _undo_pause(self, user_id: UUID, agent: Supervised) -> None:
+    async def _undo_pause(self, agent: Supervised) -> None:
         """After a pause that may or may not have come to Docker: where Docker cannot be asked, who answers is
         not frozen. Else it counts as paused, until a later `resume` or `stop` gets through.
         """
         with contextlib.suppress(OcmtError):
-            await self._go_on(user_id, agent)
+            await self._go_on(agent)
             return
         agent.paused = False
         try:
@@ -385,18 +278,6 @@ class DockerRuntime:
         except Unavailable:
             agent.paused = True
 
-    async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
-        """See CanPause. Raises: Unavailable where there is no agent, or Docker does not answer."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is None or agent.phase == "exited":
-                raise Unavailable("The agent is not running.")
-            await self._go_on(user_id, agent)
-            return self._state(user_id)
-
-    async def _go_on(self, user_id: UUID, agent: Supervised) -> None:
-        if agent.paused:
-            with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
-                agent.tell_lease()
-            await self._engine.unpause(self._bodies[user_id].number)
-            agent.paused = False
+    async def _let_run(self, agent: Supervised) -> None:
+        """See SupervisedRuntime. Raises: Unavailable where Docker does not answer."""
+        await self._engine.unpause(self._bodies[agent.user_id].number)

@@ -2,8 +2,7 @@
 
 As root, each agent has a host uid of its own and hard limits by control groups; as an ordinary user it shares
 the platform's uid and is kept apart by namespaces alone. Which of the two it is, and what it is worth here,
-`probe` finds out by running one. Agents end with the platform: nothing here survives it, so there is no state
-to find again.
+`probe` finds out by running one.
 """
 
 from __future__ import annotations
@@ -25,32 +24,24 @@ import structlog
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes import paging
-from ocmt.runtimes.agent_files import FilesOnDisk
-from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
 from ocmt.runtimes.bubblewrap import (
-    DOOR_PORTS,
-    GATEWAY_PORT,
-    HOME,
     LAUNCH_ENVIRONMENT,
     EtcFolder,
     View,
-    gateway_command,
-    gateway_surroundings,
     launch_command,
     sandbox_command,
     supervisor_program,
 )
 from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
-from ocmt.runtimes.disk_watch import watch
-from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
-from ocmt.runtimes.output import log_files
+from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
 from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
-from ocmt.runtimes.supervised import Door, Order, Spawned, Supervised
+from ocmt.runtimes.supervised import Door, Spawned, Supervised
+from ocmt.runtimes.supervised_runtime import SupervisedRuntime
 from ocmt.runtimes.tools import Tools
 
-CLOSE_GRACE = 5.0
 REMOVE_ATTEMPTS = 50
 PAUSE_TIMEOUT = 3.0
 """Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
@@ -70,10 +61,11 @@ def _end_leftover(group: Group) -> None:
         time.sleep(0.02)
 
 
-class SandboxRuntime:
-    """AgentRuntime, CanPause and KeepsFiles with bubblewrap. One per data folder and process."""
+class SandboxRuntime(SupervisedRuntime):
+    """A SupervisedRuntime with bubblewrap; CanPageOut, RunsImages. One per data folder and process."""
 
     name = "sandbox"
+    close_grace = 5.0
 
     def __init__(
         self,
@@ -85,25 +77,13 @@ class SandboxRuntime:
         log: structlog.stdlib.BoundLogger,
         view: View = _as_it_is,
     ) -> None:
-        """`doors` serve, by name, what an agent finds at 127.0.0.1: `broker` always, `egress` where it may.
-
-        `view` gives, for a host path, one by which other uids can reach it.
-        """
-        self._data = data_dir.resolve()
+        """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it."""
+        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
         self._tools = tools
-        self._doors = doors
-        self._clock = clock
-        self._log = log
         self._view = view
-        self._root = os.geteuid() == 0
         self._etc = EtcFolder(self._data / "agents" / ".etc")
         self._hierarchy: Hierarchy | None = None
-        self._agents: dict[UUID, Supervised] = {}
-        self._locks: dict[UUID, asyncio.Lock] = {}
-        self._ready = asyncio.Lock()
-        self._isolation: Isolation | None = None
         self._filtered = False
-        self._closed = False
 
     # What it is worth
 
@@ -159,55 +139,41 @@ class SandboxRuntime:
                 if seccomp is not None:
                     os.close(seccomp)
         finally:
-            await self._leave(spec.user_id)
+            await self._forget(spec.user_id)
             await asyncio.to_thread(shutil.rmtree, folder.root)
 
     # The life of an agent
 
-    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
-        """See AgentRuntime. Starting an agent that runs, paused or not, changes nothing."""
-        isolation = await self.probe()
-        if isolation.level == "none":
-            raise SetupProblem(isolation.summary)
-        async with self._lock(spec.user_id):
-            if self._closed:
-                raise Unavailable("The platform is shutting down.")
-            running = self._agents.get(spec.user_id)
-            if running is not None and running.phase != "exited":
-                return self._state(running)
-            doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
-            order = Order(
-                command=gateway_command(repair=spec.repair),
-                environment=gateway_surroundings() | dict(spec.environment),
-                directory=f"{HOME}/workspace",
-                gateway_port=GATEWAY_PORT,
-                doors={name: DOOR_PORTS[name] for name in doors},
-                processes=spec.pids,
-                lease_until=spec.lease_until,
-            )
-            agent = Supervised(spec.user_id, order, self._doors, self._clock, self._log)
-            self._agents[spec.user_id] = agent
-            folder = self._folder(spec.user_id, spec.slot)
-            try:
-                tools = await asyncio.to_thread(self._tools_for, spec)
-                await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
-                join = self._join(spec)
-                await agent.start(lambda: self._spawn(tools, folder, join, spec.disk_bytes), folder.logs)
-                agent.accompany(watch(agent, folder.written, spec.disk_bytes, self._clock, self._log))
-            except BaseException:
-                del self._agents[spec.user_id]
-                await self._leave(spec.user_id)
-                raise
-            return self._state(agent)
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
+        """See SupervisedRuntime."""
+        folder = self._folder(spec.user_id, spec.slot)
+        tools = await asyncio.to_thread(self._tools_for, spec)
+        await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
+        join = self._join(spec)
+        await agent.start(lambda: self._spawn(tools, folder, join, spec.disk_bytes), folder.logs)
+
+    async def _end(self, agent: Supervised, grace: float) -> None:
+        """See SupervisedRuntime."""
+        await self._go_on(agent)
+        await agent.end(grace)
+        await self._forget(agent.user_id)
+
+    async def _shut(self) -> None:
+        """See SupervisedRuntime."""
+        if self._hierarchy:
+            self._hierarchy.remove()
 
     def _state(self, agent: Supervised) -> RuntimeState:
+        """See SupervisedRuntime."""
         return {"pid": agent.process}
 
-    def _lock(self, user_id: UUID) -> asyncio.Lock:
-        return self._locks.setdefault(user_id, asyncio.Lock())
-
     def _folder(self, user_id: UUID, slot: int) -> AgentFolder:
-        return AgentFolder(self._data / "agents" / str(user_id), FIRST_UID + slot if self._root else None)
+        """See SupervisedRuntime."""
+        return AgentFolder(self._place(user_id), self._uid(slot))
+
+    def _processes_of(self, spec: AgentSpec) -> int | None:
+        """See SupervisedRuntime."""
+        return spec.pids
 
     def _group(self, user_id: UUID) -> Group | None:
         return self._hierarchy.group(str(user_id)) if self._hierarchy else None
@@ -216,8 +182,8 @@ class SandboxRuntime:
         group = self._group(spec.user_id)
         return group.create(memory_bytes=spec.memory_bytes, cpus=spec.cpus, pids=spec.pids) if group else []
 
-    async def _leave(self, user_id: UUID) -> None:
-        """Remove the agent's control group; its last process may still be on its way out of it."""
+    async def _forget(self, user_id: UUID) -> None:
+        """See SupervisedRuntime. Its last process may still be on its way out of the control group."""
         group = self._group(user_id)
         for _ in range(REMOVE_ATTEMPTS):
             if group is None or group.remove():
@@ -272,90 +238,25 @@ class SandboxRuntime:
                 os.close(seccomp)
         return Spawned(Launched(popen), ours, reading)
 
-    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
-        """See AgentRuntime."""
-        agent = self._agents.get(user_id)
-        if agent is None:
-            return Observation("absent")
-        if agent.phase == "exited":
-            return Observation(
-                "exited", exit_code=agent.exit_code, log_tail=agent.failure(), reason=agent.condemned
-            )
-        memory = self._memory_of(agent)
-        if agent.paused:
-            return Observation("paused", memory_bytes=memory)
-        return Observation(
-            agent.phase, step=agent.step if agent.phase == "starting" else None, memory_bytes=memory
-        )
-
-    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
-        """See AgentRuntime. Waits up to half a second for the gateway to listen."""
-        agent = self._agents.get(user_id)
-        if agent is None:
-            raise Unavailable("The agent is not running.")
-        return await agent.dial()
-
-    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
-        """See AgentRuntime."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is not None:
-                self._go_on(agent)
-                await agent.end(grace)
-                await self._leave(user_id)
-                self._agents.pop(user_id, None)
-        return {}
-
-    async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
-        """See AgentRuntime."""
-        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id, 0).logs), lines)
-
-    async def close(self) -> None:
-        """See AgentRuntime."""
-        self._closed = True
-        agents = list(self._agents)
-        ended = await asyncio.gather(
-            *(self.stop(user_id, {}, grace=CLOSE_GRACE) for user_id in agents), return_exceptions=True
-        )
-        for user_id, outcome in zip(agents, ended, strict=True):
-            if isinstance(outcome, BaseException):
-                self._log.error("agent_did_not_stop", user_id=str(user_id), exc_info=outcome)
-        if self._hierarchy:
-            self._hierarchy.remove()
-
-    # EndsWithLease
-
-    async def renew(self, user_id: UUID, *, until: float) -> None:
-        """See EndsWithLease."""
-        agent = self._agents.get(user_id)
-        if agent is not None:
-            agent.renew(until)
-
     # CanPause
 
-    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
-        """See CanPause. Raises: Unavailable where there is no agent to pause, or it does not hold still."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is None or agent.phase == "exited":
-                raise Unavailable("The agent is not running.")
-            agent.paused = True
-            try:
-                async with asyncio.timeout(PAUSE_TIMEOUT):
-                    await stop_tree(agent.process, self._clock)
-            except TimeoutError as error:
-                self._go_on(agent)
-                raise Unavailable("The agent cannot be held still.") from error
-            return self._state(agent)
+    async def _hold_still(self, agent: Supervised) -> None:
+        """See SupervisedRuntime."""
+        try:
+            async with asyncio.timeout(PAUSE_TIMEOUT):
+                await stop_tree(agent.process, self._clock)
+        except TimeoutError as error:
+            await self._go_on(agent)
+            raise Unavailable("The agent cannot be held still.") from error
 
-    async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
-        """See CanPause. Raises: Unavailable where there is no agent."""
-        async with self._lock(user_id):
-            agent = self._agents.get(user_id)
-            if agent is None or agent.phase == "exited":
-                raise Unavailable("The agent is not running.")
-            self._go_on(agent)
-            return self._state(agent)
+    async def _let_run(self, agent: Supervised) -> None:
+        """See SupervisedRuntime."""
+        continue_tree(agent.process)
+        if agent.paged_out:
+            agent.paged_out = False
+            agent.called_back = asyncio.create_task(
+                asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
+            )
 
     # CanPageOut
 
@@ -376,20 +277,9 @@ class SandboxRuntime:
         return agent.paused
 
     def _memory_of(self, agent: Supervised) -> int | None:
+        """See SupervisedRuntime."""
         group = self._group(agent.user_id)
         return group.memory() if group else None
-
-    def _go_on(self, agent: Supervised) -> None:
-        if agent.paused:
-            with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
-                agent.tell_lease()
-            continue_tree(agent.process)
-            agent.paused = False
-        if agent.paged_out:
-            agent.paged_out = False
-            agent.called_back = asyncio.create_task(
-                asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
-            )
 
     # RunsImages
 
@@ -401,9 +291,3 @@ class SandboxRuntime:
     async def has_image(self, image: str) -> bool:
         """See RunsImages."""
         return await asyncio.to_thread(self._tools.of, image) is not None
-
-    # KeepsFiles
-
-    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
-        """See KeepsFiles."""
-        return FilesOnDisk(self._folder(user_id, slot))

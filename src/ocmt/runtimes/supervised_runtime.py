@@ -1,0 +1,244 @@
+"""What the runtimes of this machine share: one agent a user, each with a supervisor, and its life.
+
+What surrounds the supervisor, and how that is held still, is the runtime's own (`sandbox.py`, `docker.py`).
+Agents end with the platform: nothing here survives it, so there is no state to find again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from ocmt.errors import SetupProblem, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.runtimes.agent_files import FilesOnDisk
+from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
+from ocmt.runtimes.disk_watch import watch
+from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
+from ocmt.runtimes.output import log_files
+from ocmt.runtimes.supervised import Door, Order, Supervised
+
+
+class SupervisedRuntime(ABC):
+    """AgentRuntime, EndsWithLease, CanPause and KeepsFiles, but for what the methods without a body do."""
+
+    close_grace: float
+    """Seconds that agents have to shut down in order when the platform ends."""
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        doors: Mapping[str, Door],
+        clock: Clock,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        """`doors` serve by name what an agent finds at 127.0.0.1: `broker` always, `egress` where it may."""
+        self._data = data_dir.resolve()
+        self._doors = doors
+        self._clock = clock
+        self._log = log
+        self._root = os.geteuid() == 0
+        self._filter: bytes | None = None
+        """The system call filter that supervisors put on, where nothing else does."""
+        self._agents: dict[UUID, Supervised] = {}
+        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._ready = asyncio.Lock()
+        self._isolation: Isolation | None = None
+        self._closed = False
+
+    # What a runtime does in its own way
+
+    @abstractmethod
+    async def probe(self) -> Isolation:
+        """See AgentRuntime."""
+
+    @abstractmethod
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
+        """Make its surroundings and start it in there. Where it raises, `_forget` follows."""
+
+    @abstractmethod
+    async def _forget(self, user_id: UUID) -> None:
+        """Leave nothing of the surroundings of an agent that did not start."""
+
+    @abstractmethod
+    async def _end(self, agent: Supervised, grace: float) -> None:
+        """It and its surroundings, frozen or not. Raises: Unavailable where nobody knows if they have."""
+
+    @abstractmethod
+    async def _hold_still(self, agent: Supervised) -> None:
+        """All of its processes. Raises: Unavailable, and it goes on."""
+
+    @abstractmethod
+    async def _let_run(self, agent: Supervised) -> None:
+        """Its processes, after `_hold_still`."""
+
+    @abstractmethod
+    async def _shut(self) -> None:
+        """What all agents shared, once they have ended."""
+
+    @abstractmethod
+    def _folder(self, user_id: UUID, slot: int) -> AgentFolder:
+        """Where its files are."""
+
+    @abstractmethod
+    def _state(self, agent: Supervised) -> RuntimeState:
+        """What the row is to say."""
+
+    def _processes_of(self, spec: AgentSpec) -> int | None:
+        """The most that its supervisor lets it have; None where something else sees to that."""
+        return None
+
+    def _memory_of(self, agent: Supervised) -> int | None:
+        """Bytes that it holds, where that is known."""
+        return None
+
+    # The life of an agent
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime. Starting an agent that runs, paused or not, changes nothing."""
+        isolation = await self.probe()
+        if isolation.level == "none":
+            raise SetupProblem(isolation.summary, detail="; ".join(isolation.missing))
+        async with self._lock(spec.user_id):
+            if self._closed:
+                raise Unavailable("The platform is shutting down.")
+            running = self._agents.get(spec.user_id)
+            if running is not None and running.phase != "exited":
+                return self._state(running)
+            agent = Supervised(spec.user_id, self._order(spec), self._doors, self._clock, self._log)
+            self._agents[spec.user_id] = agent
+            try:
+                await self._launch(agent, spec)
+                written = self._folder(spec.user_id, spec.slot).written
+                agent.accompany(watch(agent, written, spec.disk_bytes, self._clock, self._log))
+            except BaseException:
+                del self._agents[spec.user_id]
+                await self._forget(spec.user_id)
+                raise
+            return self._state(agent)
+
+    def _order(self, spec: AgentSpec) -> Order:
+        doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
+        return Order(
+            command=gateway_command(repair=spec.repair),
+            environment=gateway_surroundings() | dict(spec.environment),
+            directory=f"{HOME}/workspace",
+            gateway_port=GATEWAY_PORT,
+            doors={name: DOOR_PORTS[name] for name in doors},
+            processes=self._processes_of(spec),
+            filter=self._filter,
+            lease_until=spec.lease_until,
+        )
+
+    def _lock(self, user_id: UUID) -> asyncio.Lock:
+        return self._locks.setdefault(user_id, asyncio.Lock())
+
+    def _place(self, user_id: UUID) -> Path:
+        return self._data / "agents" / str(user_id)
+
+    def _uid(self, slot: int) -> int | None:
+        """The host uid of an agent; None: that of this process."""
+        return FIRST_UID + slot if self._root else None
+
+    async def observe(self, user_id: UUID, state: RuntimeState) -> Observation:
+        """See AgentRuntime."""
+        agent = self._agents.get(user_id)
+        if agent is None:
+            return Observation("absent")
+        if agent.phase == "exited":
+            return Observation(
+                "exited", exit_code=agent.exit_code, log_tail=agent.failure(), reason=agent.condemned
+            )
+        memory = self._memory_of(agent)
+        if agent.paused:
+            return Observation("paused", memory_bytes=memory)
+        return Observation(
+            agent.phase, step=agent.step if agent.phase == "starting" else None, memory_bytes=memory
+        )
+
+    async def dial(self, user_id: UUID, state: RuntimeState) -> socket.socket:
+        """See AgentRuntime. Waits up to half a second for the gateway to listen."""
+        agent = self._agents.get(user_id)
+        if agent is None:
+            raise Unavailable("The agent is not running.")
+        return await agent.dial()
+
+    async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
+        """See AgentRuntime. Raises: Unavailable where nobody can say yet whether it has ended."""
+        async with self._lock(user_id):
+            agent = self._agents.get(user_id)
+            if agent is not None:
+                await self._end(agent, grace)
+                self._agents.pop(user_id, None)
+        return {}
+
+    async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
+        """See AgentRuntime."""
+        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id, 0).logs), lines)
+
+    async def close(self) -> None:
+        """See AgentRuntime."""
+        self._closed = True
+        agents = list(self._agents)
+        ended = await asyncio.gather(
+            *(self.stop(user_id, {}, grace=self.close_grace) for user_id in agents), return_exceptions=True
+        )
+        for user_id, outcome in zip(agents, ended, strict=True):
+            if isinstance(outcome, BaseException):
+                self._log.error("agent_did_not_stop", user_id=str(user_id), exc_info=outcome)
+        await self._shut()
+
+    # EndsWithLease
+
+    async def renew(self, user_id: UUID, *, until: float) -> None:
+        """See EndsWithLease."""
+        agent = self._agents.get(user_id)
+        if agent is not None:
+            agent.renew(until)
+
+    # CanPause
+
+    async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause. Raises: Unavailable where there is no agent to pause, or it does not hold still."""
+        async with self._lock(user_id):
+            agent = self._present(user_id)
+            agent.paused = True
+            await self._hold_still(agent)
+            return self._state(agent)
+
+    async def resume(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
+        """See CanPause. Raises: Unavailable where there is no agent, or it cannot be let run."""
+        async with self._lock(user_id):
+            agent = self._present(user_id)
+            await self._go_on(agent)
+            return self._state(agent)
+
+    def _present(self, user_id: UUID) -> Supervised:
+        agent = self._agents.get(user_id)
+        if agent is None or agent.phase == "exited":
+            raise Unavailable("The agent is not running.")
+        return agent
+
+    async def _go_on(self, agent: Supervised) -> None:
+        """Whether it was held still or not."""
+        if agent.paused:
+            with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
+                agent.tell_lease()
+            await self._let_run(agent)
+            agent.paused = False
+
+    # KeepsFiles
+
+    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+        """See KeepsFiles."""
+        return FilesOnDisk(self._folder(user_id, slot))
