@@ -16,7 +16,7 @@ from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import RuntimeState
+from ocmt.runtimes.base import Observation, RuntimeState
 
 
 class Ending:
@@ -53,9 +53,12 @@ class Ending:
         await self._saving.end()
         self._admission.leave(self._lease.key)
 
-    async def lost(self, agent: Agent) -> Agent:
-        """Its gateway has gone, or a change of it was cut short: end what is left. Raises: LeaseLost."""
-        seen = await self._running.runtime.observe(agent.user_id, agent.runtime_state)
+    async def lost(self, agent: Agent, seen: Observation | None = None) -> Agent:
+        """Its gateway has gone, or a change of it was cut short: end what is left. Raises: LeaseLost.
+
+        `seen`: what its runtime has just said of it.
+        """
+        seen = seen or await self._running.runtime.observe(agent.user_id, agent.runtime_state)
         await self.end(agent.runtime_state, grace=1)
         if agent.state is State.AWAKE:
             return await self.failed(seen.reason or "Your agent stopped unexpectedly.", final=False)

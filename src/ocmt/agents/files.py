@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
 import structlog
 
@@ -20,50 +19,13 @@ from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.agents.starting import StartFailed
 from ocmt.errors import InvalidInput, LeaseLost, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.leases import Lease
-from ocmt.runtimes.base import AgentRuntime, CanPause, KeepsFiles
+from ocmt.runtimes.base import AgentFiles, AgentRuntime, CanPause, KeepsFiles
 
 log = structlog.get_logger(__name__)
 
 
-class Keeper(Protocol):
-    """What a driver asks about its agent's files."""
-
-    async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
-        """Before a start: bring back what the newest snapshot has and this machine lacks, and what the user
-        wants back. `show` is awaited if that takes longer. Raises: StartFailed, LeaseLost, Unavailable."""
-
-    async def keep(self, agent: Agent) -> int | None:
-        """Before an upgrade, while nothing of it runs: the generation of a snapshot of what lies there, None
-        where the platform keeps no files. Raises: LeaseLost, LimitReached, Unavailable."""
-
-    async def go_back(self, agent: Agent, generation: int) -> None:
-        """After one that failed: put that generation in the place of what it has left. Where the user wants
-        another one, `make_ready` brings that. Raises: StartFailed, LeaseLost, Unavailable."""
-
-    @property
-    def can_save(self) -> bool:
-        """Whether there is anything to save here."""
-
-    async def save(self, agent: Agent, read: Read) -> bool:
-        """Save what there is of one that is held still; whether that was done.
-
-        `read` is called as soon as it may go on. Cancelled before that, nothing has been saved.
-        Raises: LeaseLost.
-        """
-
-    async def tidy(self, agent: Agent) -> None:
-        """What is to be done after that, while it may run. Raises: LeaseLost."""
-
-    async def saved(self, agent: Agent, *, runs: bool) -> bool:
-        """Before a stop: whether all there is has been saved and read back. One that `runs` is held still for
-        it, and stays so where it was saved: `let_go` of it, or end it. Raises: LeaseLost."""
-
-    async def let_go(self, agent: Agent) -> None:
-        """It goes on after all. Raises: Unavailable."""
-
-
 class FileKeeper:
-    """See Keeper."""
+    """What a driver asks about its agent's files."""
 
     def __init__(
         self, snapshots: Snapshots, runtime: AgentRuntime, lease: Lease, transfers: Transfers | None = None
@@ -76,13 +38,17 @@ class FileKeeper:
         self._made_ready = False
 
     async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
-        """See Keeper. Never starts an agent on files that are not its own latest."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """Before a start: bring back what the newest snapshot has and this machine lacks, and what the user
+        wants back. Never starts an agent on files that are not its own latest.
+
+        `show` is awaited if that takes longer. Raises: StartFailed, LeaseLost, Unavailable.
+        """
+        files = self._files_of(agent)
+        if files is None:
             return
-        files = self._runtime.files(agent.user_id, agent.slot)
         self._made_ready = False
         try:
-            if await self._is_behind(agent):
+            if await self._is_behind(agent, files):
                 await show()
                 await self._snapshots.restore(self._lease, files)
             if await self._snapshots.restore_asked(agent.user_id) is not None:
@@ -97,34 +63,40 @@ class FileKeeper:
         self._made_ready = True
 
     async def keep(self, agent: Agent) -> int | None:
-        """See Keeper."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """Before an upgrade, while nothing of it runs: the generation of a snapshot of what lies there, None
+        where the platform keeps no files. Raises: LeaseLost, LimitReached, Unavailable."""
+        files = self._files_of(agent)
+        if files is None:
             return None
-        files = self._runtime.files(agent.user_id, agent.slot)
         return (await self._snapshots.save(self._lease, files, image=agent.image, reread=True)).generation
 
     async def go_back(self, agent: Agent, generation: int) -> None:
-        """See Keeper."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """After one that failed: put that generation in the place of what it has left. Where the user wants
+        another one, `make_ready` brings that. Raises: StartFailed, LeaseLost, Unavailable."""
+        files = self._files_of(agent)
+        if files is None:
             return
         if await self._snapshots.restore_asked(agent.user_id) is not None:
             return  # also where this one is damaged, and the user has chosen another
         try:
-            files = self._runtime.files(agent.user_id, agent.slot)
             await self._snapshots.restore(self._lease, files, generation)
         except (SnapshotDamaged, NotFound) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
 
     @property
     def can_save(self) -> bool:
-        """See Keeper."""
+        """Whether there is anything to save here."""
         return isinstance(self._runtime, KeepsFiles)
 
     async def save(self, agent: Agent, read: Read) -> bool:
-        """See Keeper. Why it was not done is noted for its user."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """Save what there is of one that is held still; whether that was done. If not, its user is told why.
+
+        `read` is called as soon as it may go on. Cancelled before that, nothing has been saved.
+        Raises: LeaseLost.
+        """
+        files = self._files_of(agent)
+        if files is None:
             return True
-        files = self._runtime.files(agent.user_id, agent.slot)
         limits = self._snapshots.limits.of(agent.plan)
         try:
             await self._snapshots.save(self._lease, files, image=agent.image, limits=limits, read=read)
@@ -136,23 +108,25 @@ class FileKeeper:
         return True
 
     async def tidy(self, agent: Agent) -> None:
-        """See Keeper."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """What is to be done after that, while it may run. Raises: LeaseLost."""
+        files = self._files_of(agent)
+        if files is None:
             return
         try:
-            await self._snapshots.tidy(self._lease, self._runtime.files(agent.user_id, agent.slot))
+            await self._snapshots.tidy(self._lease, files)
         except Unavailable as error:
             log.warning("snapshots not tidied", user_id=str(agent.user_id), detail=error.detail)
 
     async def saved(self, agent: Agent, *, runs: bool) -> bool:
-        """See Keeper."""
-        if not isinstance(self._runtime, KeepsFiles):
+        """Before a stop: whether all there is has been saved and read back. One that `runs` is held still for
+        it, and stays so where it was saved: `let_go` of it, or end it. Raises: LeaseLost."""
+        files = self._files_of(agent)
+        if files is None:
             return True
-        files = self._runtime.files(agent.user_id, agent.slot)
         held = runs and isinstance(self._runtime, CanPause)
         done = False
         try:
-            if not self._made_ready and await self._is_behind(agent):
+            if not self._made_ready and await self._is_behind(agent, files):
                 return True  # it has not run on what lies here: to save that would be a step back
             if isinstance(self._runtime, CanPause) and held:
                 await self._runtime.pause(agent.user_id, agent.runtime_state)
@@ -182,11 +156,14 @@ class FileKeeper:
         return done
 
     async def let_go(self, agent: Agent) -> None:
-        """See Keeper."""
+        """It goes on after all. Raises: Unavailable."""
         if isinstance(self._runtime, KeepsFiles) and isinstance(self._runtime, CanPause):
             await self._runtime.resume(agent.user_id, agent.runtime_state)
 
-    async def _is_behind(self, agent: Agent) -> bool:
-        assert isinstance(self._runtime, KeepsFiles)
-        files = self._runtime.files(agent.user_id, agent.slot)
+    def _files_of(self, agent: Agent) -> AgentFiles | None:
+        """None where the platform cannot come to them."""
+        runtime = self._runtime
+        return runtime.files(agent.user_id, agent.slot) if isinstance(runtime, KeepsFiles) else None
+
+    async def _is_behind(self, agent: Agent, files: AgentFiles) -> bool:
         return (await self._snapshots.standing(agent.user_id, files)).behind

@@ -20,8 +20,8 @@ import structlog
 from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
 from ocmt.agents.ending import Ending, awake_for_too_long
-from ocmt.agents.files import Keeper
-from ocmt.agents.model import Agent, Event, Policy, Rest, State, rest
+from ocmt.agents.files import FileKeeper
+from ocmt.agents.model import ENDED, SETTLED, Agent, Event, Policy, Rest, State, rest
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.running import Running
 from ocmt.agents.saving import Saving
@@ -40,8 +40,6 @@ log = structlog.get_logger(__name__)
 
 NOT_HERE = "Another server, or the next start of this one, looks after your agent."
 REPAIRING = "OpenClaw refuses this agent's configuration; its own doctor is trying to mend it."
-
-
 SAVE_AT_THE_END = 2.0
 """Seconds for the files of an agent that nobody wants awake, when the process ends."""
 
@@ -59,7 +57,7 @@ class Driver:
         clock: Clock,
         policy: Policy,
         admission: Admission,
-        files: Keeper,
+        files: FileKeeper,
         revisions: Revisions,
         starts: asyncio.Semaphore,
     ) -> None:
@@ -157,7 +155,7 @@ class Driver:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state not in (State.STOPPED, State.FAILED):
+            if agent.state not in ENDED:
                 state = await self._running.runtime.stop(self.user_id, agent.runtime_state, grace=5)
                 await self._ending.cleared(agent, state)
 
@@ -170,7 +168,7 @@ class Driver:
         async with self._saving.before_all(self._lock):
             agent = await self._agents.find(self.user_id)
             await self._ending.end(agent.runtime_state, grace=grace)
-            if agent.state in (State.STARTING, State.AWAKE, State.PAUSED, State.STOPPING):
+            if agent.state not in ENDED:
                 # What is not saved by then is saved by the next holder.
                 with contextlib.suppress(LeaseLost, TimeoutError):
                     async with asyncio.timeout(SAVE_AT_THE_END):
@@ -301,14 +299,13 @@ class Driver:
                     exit_code=seen.exit_code,
                     log_tail=seen.log_tail[-2000:],
                 )
-                await self._ending.put_to_rest(await self._ending.lost(agent))
+                await self._ending.put_to_rest(await self._ending.lost(agent, seen))
 
     # Going to sleep
 
     def _told_to_stop(self, agent: Agent) -> bool:
         """Whether somebody asked for its sleep; what holds it comes first."""
-        sleepless = agent.state in (State.AWAKE, State.PAUSED, State.FAILED)
-        return agent.desired is State.STOPPED and sleepless and not agent.holds
+        return agent.desired is State.STOPPED and agent.state in SETTLED and not agent.holds
 
     async def _rest(self, agent: Agent) -> None:
         can_pause = self._running.can_pause
@@ -359,7 +356,7 @@ class Driver:
         """`notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state not in (State.AWAKE, State.PAUSED, State.FAILED):
+            if agent.state not in SETTLED:
                 return
             asked = agent.state is State.AWAKE and notice is None
             gateway = self._running.gateway if asked else None
@@ -385,7 +382,7 @@ class Driver:
     async def _restart(self) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state in (State.AWAKE, State.PAUSED, State.FAILED):
+            if agent.state in SETTLED:
                 agent = await self._agents.apply(agent, self.lease, Change(Event.STOP))
                 await self._ending.end(agent.runtime_state, grace=5)
                 await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))

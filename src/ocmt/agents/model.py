@@ -27,6 +27,12 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+ENDED = frozenset({State.STOPPED, State.FAILED})
+"""Nothing of such an agent runs."""
+SETTLED = frozenset({State.AWAKE, State.PAUSED, State.FAILED})
+"""Such an agent can be stopped; the others have stopped, or are on their way."""
+
+
 class Event(StrEnum):
     """What can happen to an agent."""
 

@@ -15,7 +15,7 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
-from ocmt.agents.model import Policy
+from ocmt.agents.model import ENDED, Policy
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -200,7 +200,7 @@ class Reconciler:
             await driver.tick()
             agent = await self._agents.find(driver.user_id)
             wanted = agent.restart_asked or (agent.desired == "awake" and agent.state == "stopped")
-            if driver.asleep and agent.state in ("stopped", "failed") and not wanted:
+            if driver.asleep and agent.state in ENDED and not wanted:
                 await self._give_back(driver)
         except LeaseLost:
             self._abandon(driver)

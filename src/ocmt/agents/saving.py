@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.agents.files import Keeper
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.model import Agent, Policy, State
 from ocmt.agents.running import Running
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
@@ -70,7 +70,7 @@ class Saving:
     The driver takes its lock by `before_all`, and calls `give_way` before it lets the agent go on.
     """
 
-    def __init__(self, files: Keeper, running: Running, clock: Clock, policy: Policy) -> None:
+    def __init__(self, files: FileKeeper, running: Running, clock: Clock, policy: Policy) -> None:
         self._files = files
         self._running = running
         self._clock = clock

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from ocmt.agents.model import Agent, Event, Hold, Plan, Policy, Saved, State, after
@@ -32,6 +32,16 @@ MAX_HOLDS = 100
 """Of one agent at a time."""
 
 NOT_OURS = "Another replica drives this agent now."
+
+
+_Row = TypeVar("_Row")
+
+
+def ours(row: _Row | None, user_id: UUID, *, what: str = "agent") -> _Row:
+    """What a statement gave that is guarded by a lease's token. Raises LeaseLost where it gave nothing."""
+    if row is None:
+        raise LeaseLost(NOT_OURS, detail=f"{what} {user_id}")
+    return row
 
 
 def token_hash(token: str) -> bytes:
@@ -309,8 +319,7 @@ class Agents:
     async def _applied(
         self, connection: Connection, written: UUID | None, user_id: UUID, *, hint: bool = True
     ) -> None:
-        if written is None:
-            raise LeaseLost(NOT_OURS, detail=f"agent {user_id}")
+        ours(written, user_id)
         if hint:
             await notify(connection, CHANNEL, str(user_id))
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ocmt.agents.admission import Admission
-from ocmt.agents.files import Keeper
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.revisions.model import Revision
 from ocmt.agents.revisions.service import Revisions
@@ -82,7 +82,7 @@ class Starter:
     clock: Clock
     policy: Policy
     admission: Admission
-    files: Keeper
+    files: FileKeeper
     revisions: Revisions
     starts: asyncio.Semaphore
     telling: Telling

@@ -12,8 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.agents.revisions.model import EVERYBODY, Revision, Standing, Trial, check
-from ocmt.agents.service import NOT_OURS, Agents
-from ocmt.errors import Conflict, LeaseLost, NotFound
+from ocmt.agents.service import Agents, ours
+from ocmt.errors import Conflict, NotFound
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.leases import Lease
@@ -152,8 +152,7 @@ class Revisions:
         """Of the lease's agent."""
         async with self._database.connection() as connection:
             row = await queries.find_standing(connection, user_id=lease.key, lease_token=lease.token)
-        if row is None:
-            raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")
+        row = ours(row, lease.key)
         trial = None
         if row["trial"] is not None:
             trial = Trial(row["trial"], row["generation"], row["attempt"], row["outcome"] == "refused")
@@ -171,7 +170,7 @@ class Revisions:
                 generation=generation,
                 now=self._clock.now(),
             )
-        _ours(written, lease)
+        ours(written, lease.key)
 
     async def refuse(self, lease: Lease, reason: str) -> None:
         """It did not come up on it, and shall not be tried again."""
@@ -183,13 +182,13 @@ class Revisions:
                 reason=reason[:MAX_REASON],
                 now=self._clock.now(),
             )
-        _ours(written, lease)
+        ours(written, lease.key)
 
     async def close(self, lease: Lease) -> None:
         """Its files are what they were before."""
         async with self._database.transaction() as connection:
             written = await queries.close_trial(connection, user_id=lease.key, lease_token=lease.token)
-        _ours(written, lease)
+        ours(written, lease.key)
 
     async def passed(self, lease: Lease, revision: Revision) -> None:
         """It runs that one now, and there is no way back to before."""
@@ -201,7 +200,7 @@ class Revisions:
                 revision=revision.number,
                 image=revision.image,
             )
-            _ours(written, lease)
+            ours(written, lease.key)
             await queries.pass_trial(
                 connection, user_id=lease.key, revision=revision.number, now=self._clock.now()
             )
@@ -225,8 +224,3 @@ async def _for_everybody(connection: Connection) -> None:
     known = await _all(connection)
     if not any(revision.share == EVERYBODY and not revision.withdrawn for revision in known):
         raise Conflict("Some users' agents would have nothing to run: roll another one out to 100 % first.")
-
-
-def _ours(written: object, lease: Lease) -> None:
-    if written is None:
-        raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")

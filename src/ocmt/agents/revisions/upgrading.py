@@ -14,7 +14,7 @@ from typing import Protocol
 
 import structlog
 
-from ocmt.agents.files import Keeper
+from ocmt.agents.files import FileKeeper
 from ocmt.agents.model import Agent
 from ocmt.agents.revisions.model import MAX_ATTEMPTS, Revision, Standing, wanted, way_back
 from ocmt.agents.revisions.service import Revisions
@@ -45,7 +45,7 @@ class Upgrades:
     lease: Lease
     revisions: Revisions
     runtime: AgentRuntime
-    files: Keeper
+    files: FileKeeper
     show: Show
 
     async def settle(self, agent: Agent) -> None:

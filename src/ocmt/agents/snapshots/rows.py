@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ocmt.agents.service import CHANNEL, NOT_OURS
+from ocmt.agents.service import CHANNEL, ours
 from ocmt.agents.snapshots.store import manifest_key
-from ocmt.errors import LeaseLost, NotFound, OcmtError
+from ocmt.errors import NotFound, OcmtError
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
 from ocmt.platform.queries import every, load_queries
@@ -46,8 +46,7 @@ class SnapshotRows:
         """What the agent's pointer shows. Raises: LeaseLost where the lease is somebody else's."""
         async with self._database.connection() as connection:
             row = await queries.find_newest_snapshot(connection, user_id=lease.key, lease_token=lease.token)
-        if row is None:
-            raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")
+        row = ours(row, lease.key)
         return _snapshot(row) if row["generation"] is not None else None
 
     async def add(self, lease: Lease, snapshot: Snapshot) -> None:
@@ -65,8 +64,7 @@ class SnapshotRows:
                 manifest=snapshot.manifest,
                 content=snapshot.content,
             )
-        if added is None:
-            raise LeaseLost(NOT_OURS, detail=f"snapshot {snapshot.generation} of agent {lease.key}")
+        ours(added, lease.key, what=f"snapshot {snapshot.generation} of agent")
 
     async def drop(self, lease: Lease, generations: Collection[int]) -> None:
         """They exist no more; never the newest. Without the lease nothing happens."""
@@ -109,8 +107,7 @@ class SnapshotRows:
             noted = await queries.note_saved(
                 connection, user_id=lease.key, lease_token=lease.token, moment=moment
             )
-        if noted is None:
-            raise LeaseLost(NOT_OURS, detail=f"agent {lease.key}")
+        ours(noted, lease.key)
 
     async def note_problem(self, lease: Lease, error: OcmtError) -> None:
         """Why nothing is saved any more, for its user. Without the lease nothing happens."""
