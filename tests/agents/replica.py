@@ -45,7 +45,7 @@ class Gateways:
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
         self._gateways: dict[UUID, FakeGateway] = {}
-        self._opened: list[FakeGateway] = []
+        self._opening: list[asyncio.Task[FakeGateway]] = []
         self.deaf_to_tokens = False
         """Fault: gateways keep the token that they have, and so refuse us."""
 
@@ -56,10 +56,10 @@ class Gateways:
         return self._gateways[user_id]
 
     async def make(self, spec: AgentSpec) -> FakeGateway:
-        """See MakeGateway."""
-        gateway = await self.of(spec.user_id).__aenter__()
-        self._opened.append(gateway)
-        return gateway
+        """See MakeGateway. Whoever is no longer waited for is opened all the same, to be closed in order."""
+        opening = asyncio.create_task(self.of(spec.user_id).__aenter__())
+        self._opening.append(opening)
+        return await asyncio.shield(opening)
 
     def spec_of(self, agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
         """What bootstrap would make of it, as far as doubles care; the gateway is told its token."""
@@ -69,8 +69,8 @@ class Gateways:
         return AgentSpec(agent.user_id, agent.slot, config="{}", environment=environment)
 
     async def close(self) -> None:
-        for gateway in self._opened:
-            await gateway.__aexit__()
+        for opening in self._opening:
+            await (await opening).__aexit__()
 
 
 @dataclass

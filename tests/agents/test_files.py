@@ -61,6 +61,13 @@ async def sleep(replica: Replica, user_id: UUID, clock: VirtualClock) -> None:
     await (await replica.driver(user_id)).tick()
 
 
+async def work(replica: Replica, disk: MachineRuntime, user_id: UUID, clock: VirtualClock, text: str) -> None:
+    """It wakes, writes that and sleeps again."""
+    await (await replica.driver(user_id)).awake()
+    disk.note(user_id).write_text(text)
+    await sleep(replica, user_id, clock)
+
+
 async def test_what_one_machine_has_saved_another_goes_on_with(
     machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock
 ) -> None:
@@ -109,9 +116,7 @@ async def test_an_agent_whose_files_are_damaged_does_not_wake_with_an_empty_work
     machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock, objects: MemoryObjects
 ) -> None:
     (here, disk), (there, other_disk) = machines
-    await (await here.driver(anna)).awake()
-    disk.note(anna).write_text("remember")
-    await sleep(here, anna, clock)
+    await work(here, disk, anna, clock, "remember")
     await here.reconciler.close()
     for key in [key for key in objects.stored if "/.blobs/" in key]:
         objects.stored[key] = b"rotten"
@@ -129,9 +134,7 @@ async def test_what_a_plan_does_not_allow_is_stopped_unsaved_and_its_user_is_tol
     plans = Plans(database, here.agents)
     await plans.put(Plan("tiny", snapshot_files=3))
     await plans.assign(anna, "tiny")
-    await (await here.driver(anna)).awake()
-    disk.note(anna).write_text("remember")
-    await sleep(here, anna, clock)
+    await work(here, disk, anna, clock, "remember")
     agent = await here.agents.find(anna)
     assert agent.state is State.STOPPED
     assert agent.saved.problem == {
@@ -161,9 +164,7 @@ async def test_what_its_user_has_sent_in_is_there_at_the_next_start(
     holds = Holds(here.agents, clock)
     transfers = Transfers(snapshots, database, objects, here.agents, holds, tmp_path / "transfers")
     for text in ("first", "second"):
-        await (await here.driver(anna)).awake()
-        disk.note(anna).write_text(text)
-        await sleep(here, anna, clock)
+        await work(here, disk, anna, clock, text)
 
     async def sent(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield file.read()
@@ -185,9 +186,7 @@ async def test_a_user_gets_an_earlier_state_back(
     here, disk = machines[0]
     snapshots = Snapshots(database, objects, clock)
     for text in ("first", "second"):
-        await (await here.driver(anna)).awake()
-        disk.note(anna).write_text(text)
-        await sleep(here, anna, clock)
+        await work(here, disk, anna, clock, text)
     oldest = (await snapshots.list(anna))[-1]
     await snapshots.ask_restore(anna, oldest.generation)
     await (await here.driver(anna)).awake()
@@ -199,9 +198,7 @@ async def test_a_machine_on_which_it_never_ran_saves_nothing_over_what_another_h
     machines: list[tuple[Replica, MachineRuntime]], anna: UUID, clock: VirtualClock, objects: MemoryObjects
 ) -> None:
     (here, disk), (there, other_disk) = machines
-    await (await here.driver(anna)).awake()
-    disk.note(anna).write_text("remember")
-    await sleep(here, anna, clock)
+    await work(here, disk, anna, clock, "remember")
     await here.reconciler.close()
     kept = dict(objects.stored)
     for key in [key for key in objects.stored if "/.blobs/" in key]:

@@ -19,8 +19,9 @@ from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease
 from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
+from ocmt.testing.misbehaving import FlakyRuntime, NeverRuntime
 from ocmt.testing.objects import MemoryObjects
-from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime, NeverRuntime
+from ocmt.testing.runtimes import FakeRuntime
 from tests.agents.replica import Gateways, Replica, time_flies, until
 
 pytestmark = pytest.mark.anyio

@@ -12,10 +12,11 @@ from structlog.testing import capture_logs
 
 from ocmt.agents.model import State
 from ocmt.errors import NotYet
+from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.database import Database
 from ocmt.runtimes.base import AgentSpec, RuntimeState
 from ocmt.testing.clock import VirtualClock
-from ocmt.testing.runtimes import DiesMidTurn, DiskFiller, ForkBomb, RefusesSuspend, SlowToDie
+from ocmt.testing.misbehaving import DiesMidTurn, DiskFiller, ForkBomb, RefusesSuspend, SlowToDie
 from tests.accounts import make_user
 from tests.agents.replica import Gateways, Replica, time_flies, until
 
@@ -152,6 +153,12 @@ class TestRefusesSuspend:
         assert replica.starts() == 2
 
 
+async def dies_over(gateway: GatewayClient, message: str, number: int = 0) -> None:
+    """Send it a message, and wait for its end."""
+    await gateway.send_chat(session_key=f"s{number}", message=message, idempotency_key=f"k{number}")
+    await asyncio.wait_for(gateway.wait_closed(), 5)
+
+
 class TestDiesMidTurn:
     async def test_its_death_is_noted_with_its_cause_and_the_next_wake_starts_another(
         self, build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
@@ -159,8 +166,7 @@ class TestDiesMidTurn:
         replica = build(DiesMidTurn(clock, times=1, make_gateway=gateways.make))
         driver = await replica.driver(anna)
         gateway = await driver.awake()
-        await gateway.send_chat(session_key="s", message="hello", idempotency_key="k")
-        await asyncio.wait_for(gateway.wait_closed(), 5)
+        await dies_over(gateway, "hello")
         with capture_logs() as said:
             await driver.tick()
         (lost,) = [line for line in said if line["event"] == "agent lost"]
@@ -180,11 +186,7 @@ class TestDiesMidTurn:
         with capture_logs():
             async with time_flies(clock):
                 for number in range(replica.policy.max_failures):
-                    gateway = await driver.awake()
-                    await gateway.send_chat(
-                        session_key=f"s{number}", message="hello", idempotency_key=f"k{number}"
-                    )
-                    await asyncio.wait_for(gateway.wait_closed(), 5)
+                    await dies_over(await driver.awake(), "hello", number)
                     await driver.tick()
         agent = await replica.agents.find(anna)
         assert (agent.state, agent.failures, agent.retry_at) == (State.FAILED, 5, None)
@@ -243,8 +245,7 @@ class TestDiskFiller:
         replica = build(DiskFiller(clock, times=1, make_gateway=gateways.make))
         driver = await replica.driver(anna)
         gateway = await driver.awake()
-        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
-        await asyncio.wait_for(gateway.wait_closed(), 5)
+        await dies_over(gateway, "fill it")
         with capture_logs():
             await driver.tick()
         agent = await replica.agents.find(anna)
@@ -261,8 +262,7 @@ class TestDiskFiller:
         replica = build(DiskFiller(clock, times=1, make_gateway=gateways.make))
         driver = await replica.driver(anna)
         gateway = await driver.awake()
-        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
-        await asyncio.wait_for(gateway.wait_closed(), 5)
+        await dies_over(gateway, "fill it")
         async with time_flies(clock):
             assert await driver.awake() is not gateway
         assert replica.starts() == 2
@@ -275,11 +275,7 @@ class TestDiskFiller:
         with capture_logs():
             async with time_flies(clock):
                 for number in range(replica.policy.max_failures):
-                    gateway = await driver.awake()
-                    await gateway.send_chat(
-                        session_key=f"s{number}", message="fill it", idempotency_key=f"k{number}"
-                    )
-                    await asyncio.wait_for(gateway.wait_closed(), 5)
+                    await dies_over(await driver.awake(), "fill it", number)
                     await driver.tick()
         agent = await replica.agents.find(anna)
         assert (agent.state, agent.retry_at) == (State.FAILED, None)
@@ -295,8 +291,7 @@ class TestDiskFiller:
         ben = await make_user(database, "ben@example.org")
         other = await replica.driver(ben)
         neighbour = await other.awake()
-        await gateway.send_chat(session_key="s", message="fill it", idempotency_key="k")
-        await asyncio.wait_for(gateway.wait_closed(), 5)
+        await dies_over(gateway, "fill it")
         with capture_logs():
             await filling.tick()
             await other.tick()

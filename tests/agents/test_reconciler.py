@@ -12,7 +12,8 @@ from ocmt.errors import LeaseLost, Unavailable
 from ocmt.platform.database import Database, Hints
 from ocmt.runtimes.base import RuntimeState
 from ocmt.testing.clock import VirtualClock
-from ocmt.testing.runtimes import FakeRuntime, NeverRuntime
+from ocmt.testing.misbehaving import NeverRuntime
+from ocmt.testing.runtimes import FakeRuntime
 from tests.accounts import make_user
 from tests.agents.replica import Gateways, Replica, time_flies, until
 

@@ -151,6 +151,15 @@ def hold_back(objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch) -> Callab
     return free.set
 
 
+async def until_saved(snapshots: Snapshots, user_id: UUID) -> None:
+    """For the first time."""
+
+    async def saved() -> bool:
+        return len(await snapshots.list(user_id)) == 1
+
+    await until(saved)
+
+
 async def test_at_a_pause_all_is_saved(
     here: Replica, disk: MachineRuntime, anna: UUID, clock: VirtualClock, snapshots: Snapshots
 ) -> None:
@@ -158,11 +167,7 @@ async def test_at_a_pause_all_is_saved(
     disk.note(anna).write_text("remember")
     await tick(here, anna, clock, 61)
     assert (await here.agents.find(anna)).state is State.PAUSED
-
-    async def saved() -> bool:
-        return bool(await snapshots.list(anna))
-
-    await until(saved)
+    await until_saved(snapshots, anna)
     found = (await here.agents.find(anna)).saved
     assert (found.at, found.generation, found.problem) == (clock.now(), 1, None)
     await tick(here, anna, clock, 1)
@@ -190,11 +195,7 @@ async def test_whoever_needs_a_paused_agent_does_not_wait_for_its_files(
     await tick(here, anna, clock)
     assert await snapshots.list(anna) == [], "what is of two moments is no generation"
     await tick(here, anna, clock, 61)
-
-    async def saved() -> bool:
-        return bool(await snapshots.list(anna))
-
-    await until(saved)
+    await until_saved(snapshots, anna)
 
 
 async def test_a_save_that_failed_at_a_pause_is_tried_again(
@@ -220,11 +221,7 @@ async def test_a_save_that_failed_at_a_pause_is_tried_again(
 
         await until(noted)
     await tick(here, anna, clock, 5)
-
-    async def saved() -> bool:
-        return bool(await snapshots.list(anna))
-
-    await until(saved)
+    await until_saved(snapshots, anna)
     assert (await here.agents.find(anna)).saved.problem is None
 
 
@@ -246,11 +243,7 @@ async def test_between_turns_it_is_saved_every_five_minutes_of_activity(
     assert still_calls(disk) == ["pause", "resume"]
     agent = await here.agents.find(anna)
     assert (agent.state, agent.last_active_at) == (State.AWAKE, active), "it is no activity"
-
-    async def saved() -> bool:
-        return len(await snapshots.list(anna)) == 1
-
-    await until(saved)
+    await until_saved(snapshots, anna)
     await tick(here, anna, clock, 10)
     assert still_calls(disk) == ["pause", "resume"], "nobody has used it since"
     await here.agents.touch(anna)

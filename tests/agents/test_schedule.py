@@ -16,7 +16,8 @@ from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.database import Database, Hints
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway_cron import CATCH_UP_DELAY, PlannedJob
-from ocmt.testing.runtimes import FakeRuntime, FlakyRuntime
+from ocmt.testing.misbehaving import FlakyRuntime
+from ocmt.testing.runtimes import FakeRuntime
 from tests.agents.replica import Gateways, Replica, time_flies, until
 
 pytestmark = pytest.mark.anyio

@@ -26,6 +26,7 @@ from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.runtimes.base import AgentFiles, AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.testing.gateway import FakeGateway
+from ocmt.testing.gateway_wire import stream_to
 
 WATCH_INTERVAL = 0.02
 CALL_TIMEOUT = 5.0
@@ -286,14 +287,10 @@ class WorldRuntime:
         """See AgentRuntime."""
         if user_id not in self._ports:
             raise Unavailable("The agent is not running.")
-        stream = socket.socket()
-        stream.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self._ports[user_id]))
+            return await stream_to(("127.0.0.1", self._ports[user_id]))
         except OSError as error:
-            stream.close()
             raise NotYet("It does not listen yet.", retry_after=0.05) from error
-        return stream
 
     async def stop(self, user_id: UUID, state: RuntimeState, *, grace: float) -> RuntimeState:
         """See AgentRuntime."""

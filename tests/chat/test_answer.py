@@ -10,7 +10,8 @@ from ocmt.platform.database import Database
 from ocmt.runtimes.base import AgentSpec
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import Die, Disconnect, Fail, FakeGateway, Hold, Retract, Say, UseTool, Wait
-from ocmt.testing.runtimes import DiesMidTurn, FakeRuntime, FlakyRuntime, MakeGateway, NeverRuntime
+from ocmt.testing.misbehaving import DiesMidTurn, FlakyRuntime, NeverRuntime
+from ocmt.testing.runtimes import FakeRuntime, MakeGateway
 from tests.agents.replica import Gateways, until
 from tests.chat.conftest import BuildOffice, Office
 

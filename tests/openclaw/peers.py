@@ -25,6 +25,7 @@ from ocmt.platform.clock import Clock, SystemClock
 from ocmt.runtimes.tools import Tools, find_tools
 from ocmt.testing.anthropic import Failed, FakeAnthropic, Seen, Streamed
 from ocmt.testing.gateway import Fail, FakeGateway, Hold, Say, UseTool
+from ocmt.testing.gateway_wire import stream_to
 
 
 class HastyClock(SystemClock):
@@ -168,16 +169,12 @@ class RealPeer:
         await self._provider.__aexit__()
 
     async def dial(self) -> socket.socket:
-        stream = socket.socket()
-        stream.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(stream, ("127.0.0.1", self._port))
+            return await stream_to(("127.0.0.1", self._port))
         except ConnectionRefusedError as error:
-            stream.close()
             assert self._process is not None
             assert self._process.returncode is None, self._log_tail()
             raise NotYet("OpenClaw does not listen yet.", retry_after=0.2) from error
-        return stream
 
     def will_say(self, text: str, *, hold: asyncio.Event | None = None) -> None:
         self._provider.script(Streamed(text, hold=hold))

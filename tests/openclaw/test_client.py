@@ -26,6 +26,7 @@ from ocmt.testing.gateway import (
     UseTool,
     Wait,
 )
+from ocmt.testing.gateway_wire import stream_to
 
 pytestmark = pytest.mark.anyio
 
@@ -103,10 +104,7 @@ class TestConnecting:
         address = server.sockets[0].getsockname()
 
         async def dial() -> socket.socket:
-            stream = socket.socket()
-            stream.setblocking(False)
-            await asyncio.get_running_loop().sock_connect(stream, address)
-            return stream
+            return await stream_to(address)
 
         with pytest.raises(Unavailable):
             await passing(clock, GatewayClient.connect(dial, token="t", clock=clock, timeout=2))

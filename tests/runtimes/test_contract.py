@@ -17,10 +17,9 @@ from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.tools import Tools
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.gateway import FakeGateway
-from ocmt.testing.runtimes import (
+from ocmt.testing.misbehaving import (
     DiesMidTurn,
     DiskFiller,
-    FakeRuntime,
     FlakyRuntime,
     ForkBomb,
     LyingRuntime,
@@ -29,6 +28,7 @@ from ocmt.testing.runtimes import (
     SlowRuntime,
     SlowToDie,
 )
+from ocmt.testing.runtimes import FakeRuntime
 
 from .conftest import Counter, make_docker_runtime, make_runtime
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from ocmt.errors import NotYet, Unavailable
+from ocmt.errors import Unavailable
 from ocmt.runtimes import paging, sandbox
-from ocmt.runtimes.base import CanPause
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.processes import descendants
 from ocmt.runtimes.sandbox import SandboxRuntime
@@ -178,18 +177,6 @@ class TestWhatAnAgentSees:
         assert broker.knocks == 1
         assert [user_id for user_id, _ in broker.listeners] == [spec.user_id]
 
-    async def test_the_proxy_where_it_is_allowed(self, runtime: SandboxRuntime, broker: Counter) -> None:
-        spec = a_spec(egress=True)
-        await runtime.start(spec, {})
-        code = """
-            import socket
-            with socket.create_connection(("127.0.0.1", 18991), 2) as connection:
-                answer = connection.recv(10).decode()
-        """
-        assert await inside(runtime, spec.user_id, code) == "hello"
-        await runtime.stop(spec.user_id, {}, grace=5)
-        assert broker.open == 0
-
     async def test_no_way_to_more_rights(self, runtime: SandboxRuntime) -> None:
         spec = a_spec()
         await runtime.start(spec, {})
@@ -276,23 +263,6 @@ async def test_secrets_are_on_no_command_line_and_in_no_environment_of_the_host(
 
 
 class TestTheEnd:
-    async def test_a_gateway_that_gives_up_is_reported_with_its_code_and_last_words(
-        self, runtime: SandboxRuntime
-    ) -> None:
-        spec = a_spec("exit 78")
-        await runtime.start(spec, {})
-        async with asyncio.timeout(10):
-            while (seen := await runtime.observe(spec.user_id, {})).phase != "exited":
-                await asyncio.sleep(0.01)
-        assert seen.exit_code == 78
-        assert "stand-in: /opt/openclaw/node_modules/openclaw/openclaw.mjs gateway run" in seen.log_tail
-        with pytest.raises(Unavailable):
-            await runtime.dial(spec.user_id, {})
-        assert "exit 78" in await runtime.logs(spec.user_id, {}, lines=5)
-
-        await runtime.start(spec, {})  # may be tried again
-        await runtime.stop(spec.user_id, {}, grace=5)
-
     async def test_who_ignores_the_request_is_killed_with_all_its_daemons(
         self, runtime: SandboxRuntime, started: Callable[[], set[int]]
     ) -> None:
@@ -342,59 +312,7 @@ async def connect_and_close(runtime: SandboxRuntime, user_id: object) -> None:
     (await connect(runtime, user_id)).close()  # type: ignore[arg-type]
 
 
-class TestDialling:
-    async def test_a_gateway_that_does_not_listen_yet(self, runtime: SandboxRuntime) -> None:
-        spec = a_spec("deaf")
-        await runtime.start(spec, {})
-        with pytest.raises(NotYet) as caught:
-            await runtime.dial(spec.user_id, {})
-        assert caught.value.retry_after is not None
-        assert 0 < caught.value.retry_after <= 0.1
-        assert (await runtime.observe(spec.user_id, {})).step == "gateway"
-
-    async def test_nobody_there(self, runtime: SandboxRuntime) -> None:
-        with pytest.raises(Unavailable):
-            await runtime.dial(a_spec().user_id, {})
-
-    async def test_many_at_once_each_get_a_connection_of_their_own(self, runtime: SandboxRuntime) -> None:
-        spec = a_spec()
-        await runtime.start(spec, {})
-        answers = await asyncio.gather(
-            *(inside(runtime, spec.user_id, f"answer = {number}") for number in range(12))
-        )
-        assert answers == list(range(12))
-
-
 class TestPausing:
-    async def test_a_paused_agent_stands_still_and_goes_on_where_it_was(
-        self, runtime: SandboxRuntime
-    ) -> None:
-        assert isinstance(runtime, CanPause)
-        spec = a_spec()
-        await runtime.start(spec, {})
-        ticking = """
-            import subprocess
-            subprocess.Popen(["sh", "-c", "while :; do echo x >> /tmp/ticks; sleep 0.01; done"])
-            answer = 1
-        """
-        await inside(runtime, spec.user_id, ticking)
-        ticks = folder_of(runtime, spec.user_id) / "tmp" / "ticks"
-        await until_it_grows(ticks)
-
-        state = await runtime.pause(spec.user_id, {})
-        assert (await runtime.observe(spec.user_id, state)).phase == "paused"
-        size = ticks.stat().st_size
-        await asyncio.sleep(0.2)  # real time, of real processes
-        assert ticks.stat().st_size == size
-        with pytest.raises(Unavailable):
-            await runtime.dial(spec.user_id, state)
-        await runtime.pause(spec.user_id, state)
-
-        await runtime.resume(spec.user_id, state)
-        await runtime.resume(spec.user_id, state)
-        await until_it_grows(ticks)
-        assert await inside(runtime, spec.user_id, "answer = 2") == 2
-
     async def test_a_paused_agent_can_be_stopped(
         self, runtime: SandboxRuntime, started: Callable[[], set[int]]
     ) -> None:
@@ -431,20 +349,9 @@ class TestPausing:
         await runtime.resume(spec.user_id, {})
         assert await inside(runtime, spec.user_id, "answer = 2") == 2
 
-    async def test_nobody_to_pause(self, runtime: SandboxRuntime) -> None:
-        with pytest.raises(Unavailable):
-            await runtime.pause(a_spec().user_id, {})
-
 
 def folder_of(runtime: SandboxRuntime, user_id: object) -> Path:
     return runtime._data / "agents" / str(user_id)
-
-
-async def until_it_grows(file: Path) -> None:
-    async with asyncio.timeout(5):
-        size = file.stat().st_size if file.exists() else 0
-        while not file.exists() or file.stat().st_size <= size:
-            await asyncio.sleep(0.01)
 
 
 class TestLimits:

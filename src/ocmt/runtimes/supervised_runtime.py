@@ -31,6 +31,7 @@ from ocmt.runtimes.supervised import Door, Order, Supervised
 class SupervisedRuntime(ABC):
     """AgentRuntime, EndsWithLease, CanPause and KeepsFiles, but for what the methods without a body do."""
 
+    name: str
     close_grace: float
     """Seconds that agents have to shut down in order when the platform ends."""
 

@@ -20,6 +20,18 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """A request's parameters → `{"payload": …}` or `{"error": …}`."""
 
 
+async def stream_to(address: tuple[str, int]) -> socket.socket:
+    """A non-blocking stream to it; closed where nobody waits for it any more."""
+    stream = socket.socket()
+    stream.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(stream, address)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
 class GatewayServer:
     """Listens, greets and answers by `_methods`. All attributes may be changed at any time."""
 
@@ -41,6 +53,8 @@ class GatewayServer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dead = False
         self._server: Server | None = None
+        self._servers: list[Server] = []
+        """All that were opened: on another machine it is opened anew."""
 
     def _methods(self) -> Mapping[str, Answer]:
         """What is understood."""
@@ -58,11 +72,7 @@ class GatewayServer:
         if self.not_listening > 0:
             self.not_listening -= 1
             raise NotYet("OpenClaw does not listen yet.", retry_after=0.1)
-        stream = socket.socket()
-        stream.setblocking(False)
-        address = next(iter(self._server.sockets)).getsockname()
-        await asyncio.get_running_loop().sock_connect(stream, address)
-        return stream
+        return await stream_to(next(iter(self._server.sockets)).getsockname())
 
     async def disconnect(self) -> None:
         """Break all connections; runs go on."""
@@ -74,17 +84,19 @@ class GatewayServer:
         self._server = await serve(
             self._serve, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.5
         )
+        self._servers.append(self._server)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
-        assert self._server is not None
-        self._server.close(close_connections=True)
+        for server in self._servers:
+            server.close(close_connections=True)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
 
     async def _serve(self, connection: ServerConnection) -> None:
         with suppress(ConnectionClosed):
