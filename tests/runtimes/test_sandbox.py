@@ -185,7 +185,7 @@ class TestWhatAnAgentSees:
             libc = ctypes.CDLL(None, use_errno=True)
             def call(number, *arguments):
                 ctypes.set_errno(0)
-                libc.syscall(number, *arguments)
+                libc.syscall(number, *map(ctypes.c_long, arguments))  # of an int only half is written
                 return errno.errorcode.get(ctypes.get_errno(), "done")
             supervisor = os.getppid()
             def attempt(function, *arguments):

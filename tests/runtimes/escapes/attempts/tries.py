@@ -27,7 +27,10 @@ def tried(call: Callable[..., Any], *arguments: Any) -> str:
 def called(x86: int, arm: int, *arguments: Any) -> str:
     """A system call, by its number on either machine, past everything that Python knows of it."""
     libc = ctypes.CDLL(None, use_errno=True)
-    found = libc.syscall(x86 if X86 else arm, *arguments)
+    libc.syscall.restype = ctypes.c_long
+    # As whole words: of an int only half is written, and the kernel reads what lay in the other half.
+    words = [ctypes.c_long(given) if isinstance(given, int) else given for given in arguments]
+    found = libc.syscall(ctypes.c_long(x86 if X86 else arm), *words)
     return f"REACHED {found}" if found >= 0 else errno.errorcode.get(ctypes.get_errno(), "?")
 
 
