@@ -94,7 +94,9 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
                     if "turns" in options.only:
                         measured.append(await turns.measure_overhead(timekeeper, bare, model, options.turns))
                     if "pauses" in options.only:
-                        measured.append(await turns.measure_pause(person, timekeeper, options.pauses))
+                        measured.append(
+                            await turns.measure_pause(installation, person, timekeeper, options.pauses)
+                        )
                     if "swap" in options.only and os.geteuid() == 0 and room_in_swap() > SWAP:
                         measured += await turns.measure_paged_out(
                             installation, person, timekeeper, options.swaps

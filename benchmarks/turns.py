@@ -24,6 +24,8 @@ PAGED_FIRST_TARGET = 1.0
 PAGED_WITHIN = 60.0
 PAGED_SETTLE = 3.0
 WARM_UP = 5
+PAUSES, STAYS_AWAKE = "free", "awake"
+"""Plans: the one that a user has, and one for the peer."""
 SETTLE = 0.3
 """Seconds between two turns: what a gateway does after one must not slow down the other side's next."""
 PARTS = ("accepted", "before_model", "after_model", "peer_before_model", "peer_after_model")
@@ -69,17 +71,33 @@ async def measure_overhead(
     )
 
 
-async def measure_pause(person: Person, timekeeper: Timekeeper, rounds: int) -> Result:
-    """A turn that finds its agent paused for 5 s, then one that finds it awake, and so on."""
-    await timekeeper.ask()
+async def measure_pause(
+    installation: Installation, person: Person, timekeeper: Timekeeper, rounds: int
+) -> Result:
+    """A turn that finds its agent paused for 5 s, then one that finds it awake after as long, and so on.
+
+    As long, because every 60 s OpenClaw ends a thread that its next turn must start again: a peer right
+    behind the other turn would hardly ever pay for that, and the turn after a pause each time.
+    """
+    email = str((await person.call("GET", "/api/v1/me"))["email"])
+    await installation.command("plans", "set", STAYS_AWAKE, "--pause-after", "1h")
+    for _ in range(WARM_UP):
+        await timekeeper.ask()
     paused: list[Timed] = []
     awake: list[Timed] = []
-    for _ in range(rounds):
+    for number in range(rounds):
+        ended = time.monotonic()
+        await installation.command("plans", "assign", email, PAUSES)
         await person.wait_for_state("paused")
         await asyncio.sleep(PAUSE)
+        gap = time.monotonic() - ended
         paused.append(await timekeeper.ask())
-        await asyncio.sleep(SETTLE)
+        ended = time.monotonic()
+        await installation.command("plans", "assign", email, STAYS_AWAKE)
+        await asyncio.sleep(gap - (time.monotonic() - ended))
         awake.append(await timekeeper.ask())
+        print(f"  pause {number + 1}: {paused[-1].first:.2f} s, awake {awake[-1].first:.2f} s")
+    await installation.command("plans", "assign", email, PAUSES)
     ours, theirs = ([1000 * timed.first for timed in side] for side in (paused, awake))
     return Result(
         "wake_from_pause_5s",
@@ -87,7 +105,7 @@ async def measure_pause(person: Person, timekeeper: Timekeeper, rounds: int) -> 
         ours,
         target=f"at most {PAUSE_TARGET:g} ms more",
         met=median(ours) - median(theirs) <= PAUSE_TARGET,
-        peer="a turn of the same agent, awake: message sent → first delta",
+        peer="a turn of the same agent, awake, after as long a time: message sent → first delta",
         peer_samples=theirs,
         more={
             "to_started": round(median(1000 * timed.started for timed in paused), 1),

@@ -25,6 +25,7 @@ import aiohttp
 START_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 120.0
+COMMAND_TIMEOUT = 30.0
 
 
 @dataclass
@@ -113,6 +114,18 @@ class Installation:
             self.process.kill()
             await self.process.wait()
         await self._read_to_the_end()
+
+    async def command(self, *arguments: str) -> str:
+        """`ocmt …` on its data folder; what it printed. Fails if the command does."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ocmt", *arguments, "--data", str(self.data)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        printed, _ = await asyncio.wait_for(process.communicate(), COMMAND_TIMEOUT)
+        assert process.returncode == 0, f"ocmt {' '.join(arguments)}: {printed.decode()}"
+        return printed.decode()
 
     @property
     def pid(self) -> int:
