@@ -124,11 +124,12 @@ async def measure_paged_out(
         await timekeeper.ask()
         await person.wait_for_state("paused")
         before = memory_of(agent_processes(installation)).pss
+        now = at_first = _swapped(installation)  # what it has not needed since the last time
         async with asyncio.timeout(PAGED_WITHIN):
-            now, earlier = 0, 0
-            while now < before * 1e6 / 3 or now > earlier:  # until it no longer grows
+            earlier = now
+            while now - at_first < before * 1e6 / 3 or now > earlier:  # until it no longer grows
                 await asyncio.sleep(PAGED_SETTLE)
-                now, earlier = swapped(process.pid for process in agent_processes(installation)), now
+                now, earlier = _swapped(installation), now
         held.append(memory_of(agent_processes(installation)).pss)
         first.append((await timekeeper.ask()).first)
     return [
@@ -147,3 +148,8 @@ async def measure_paged_out(
             met=median(first) <= PAGED_FIRST_TARGET,
         ),
     ]
+
+
+def _swapped(installation: Installation) -> int:
+    """Bytes."""
+    return swapped(process.pid for process in agent_processes(installation))

@@ -86,6 +86,44 @@ async def test_what_one_machine_has_saved_another_goes_on_with(
     assert told[:2] == ["sandbox", "files"]
 
 
+async def test_a_restart_saves_as_every_stop_does(
+    machines: list[tuple[Replica, MachineRuntime]], anna: UUID
+) -> None:
+    here, disk = machines[0]
+    driver = await here.driver(anna)
+    await driver.awake()
+    disk.note(anna).write_text("remember")
+    await here.agents.ask_restart(anna)
+    await driver.tick()
+    agent = await here.agents.find(anna)
+    assert (agent.state, agent.saved.generation) == (State.AWAKE, 1)
+
+
+async def test_a_restart_does_not_wait_for_a_store_that_is_away(
+    machines: list[tuple[Replica, MachineRuntime]],
+    anna: UUID,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here, disk = machines[0]
+    driver = await here.driver(anna)
+    before = await driver.awake()
+    disk.note(anna).write_text("remember")
+
+    async def broken(*_: object) -> None:
+        raise OSError("the store is away")
+
+    await here.agents.ask_restart(anna)
+    with monkeypatch.context() as away:
+        for name in ("put", "put_if_absent", "put_pieces"):
+            away.setattr(objects, name, broken)
+        await driver.tick()
+    agent = await here.agents.find(anna)
+    assert (agent.state, agent.saved.generation) == (State.AWAKE, 0)
+    assert before.closed
+    assert disk.note(anna).read_text() == "remember"
+
+
 async def test_what_cannot_be_saved_is_not_stopped(
     machines: list[tuple[Replica, MachineRuntime]],
     anna: UUID,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 import pytest
@@ -321,6 +321,44 @@ async def test_a_database_that_fails_at_the_commit_leaves_the_gateway_at_work(
     with pytest.raises(Unavailable):
         await driver.tick()
     assert gateways.of(anna).suspension is None
+
+
+class Unacknowledged(Agents):
+    """A database whose answer to the commit of a pause gets lost, once."""
+
+    lost = False
+
+    async def apply_pause(self, *args: Any, **kwargs: Any) -> bool:
+        done = await super().apply_pause(*args, **kwargs)
+        if self.lost:
+            return done
+        self.lost = True
+        raise Unavailable("The database does not answer just now.")
+
+
+async def test_a_pause_of_whose_commit_nobody_heard_is_taken_back_and_made_again(
+    build: Build,
+    anna: UUID,
+    clock: VirtualClock,
+    database: Database,
+    runtime: FakeRuntime,
+    gateways: Gateways,
+) -> None:
+    agents = Unacknowledged(database, clock, runtime="fake")
+    replica = build(runtime, agents=agents)
+    driver = await replica.driver(anna)
+    gateway = await driver.awake()
+    await clock.advance(5 * MINUTE)
+    with pytest.raises(Unavailable):
+        await driver.tick()
+    assert gateways.of(anna).suspension is None
+    assert (await agents.find(anna)).state is State.PAUSED, "on record only"
+    await driver.tick()
+    assert (await agents.find(anna)).state is State.AWAKE
+    await driver.tick()
+    assert (await agents.find(anna)).state is State.PAUSED
+    assert [call for call, _ in runtime.calls] == ["start", "pause"]
+    assert await driver.awake() is gateway
 
 
 class Unpausable(FakeRuntime):

@@ -46,6 +46,11 @@ class Ending:
             return True  # who did that has died, or met an error
         return agent.state in (State.AWAKE, State.PAUSED) and self._running.living is None
 
+    def runs_on(self, agent: Agent) -> bool:
+        """Whether the row says paused of one that runs: that was committed, and the answer got lost."""
+        running = self._running
+        return agent.state is State.PAUSED and running.living is not None and running.frozen is None
+
     async def end(self, runtime_state: RuntimeState, *, grace: float) -> None:
         """All that runs of it, with `grace` seconds to shut down; its memory is free. Raises Unavailable."""
         self._saving.give_way()

@@ -68,7 +68,9 @@ class FileKeeper:
         files = self._files_of(agent)
         if files is None:
             return None
-        return (await self._snapshots.save(self._lease, files, image=agent.image, reread=True)).generation
+        limits = self._snapshots.limits.of(agent.plan)
+        saved = await self._snapshots.save(self._lease, files, image=agent.image, reread=True, limits=limits)
+        return saved.generation
 
     async def go_back(self, agent: Agent, generation: int) -> None:
         """After one that failed: put that generation in the place of what it has left. Where the user wants

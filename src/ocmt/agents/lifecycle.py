@@ -138,7 +138,7 @@ class Driver:
             await self._restart()
         elif agent.state is State.STOPPING and await self._cron.is_due(agent):
             await self.awake()
-        elif self._ending.broken(agent):
+        elif self._ending.broken(agent) or self._ending.runs_on(agent):
             await self._mend()
         elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
             await self.awake()
@@ -216,7 +216,9 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if self._ending.broken(agent):
                 agent = await self._ending.lost(replace(agent, desired=State.AWAKE))
-            elif agent.state is State.AWAKE:
+            elif self._ending.runs_on(agent):
+                agent = await self._agents.apply(agent, self.lease, Change(Event.RESUME, desired=State.AWAKE))
+            if agent.state is State.AWAKE:
                 # It was about to sleep when it was needed, and stayed awake.
                 assert self._running.gateway is not None
                 return self._running.gateway
@@ -290,6 +292,8 @@ class Driver:
             agent = await self._agents.find(self.user_id)
             if agent.state is State.STOPPING and agent.desired is not State.AWAKE:
                 await self._ending.put_to_rest(agent)
+            elif self._ending.runs_on(agent):
+                await self._agents.apply(agent, self.lease, Change(Event.RESUME))
             elif self._ending.broken(agent):
                 seen = await self._running.runtime.observe(self.user_id, agent.runtime_state)
                 log.warning(
@@ -385,7 +389,8 @@ class Driver:
             if agent.state in SETTLED:
                 agent = await self._agents.apply(agent, self.lease, Change(Event.STOP))
                 await self._ending.end(agent.runtime_state, grace=5)
-                await self._agents.apply(agent, self.lease, Change(Event.GONE, failures=0, runtime_state={}))
+                # As at every stop; where it cannot be saved it is started all the same.
+                await self._ending.put_to_rest(agent)
         await self.awake()
 
     async def _may_sleep(

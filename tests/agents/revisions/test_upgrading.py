@@ -13,7 +13,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from ocmt.agents.files import FileKeeper
-from ocmt.agents.model import State
+from ocmt.agents.model import Plan, State
+from ocmt.agents.plans import Plans
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
@@ -313,6 +314,21 @@ async def test_an_upgrade_that_cannot_be_saved_first_is_not_made(
     await world.sleep()
     await world.wake()
     assert world.runtime.images()[-1] == NEW, "next time"
+
+
+async def test_what_is_saved_before_an_upgrade_is_bound_by_the_plan(world: World) -> None:
+    await world.worked_on_the_old()
+    plans = Plans(world.database, world.replica.agents)
+    await plans.put(Plan("tiny", snapshot_files=1))
+    await plans.assign(world.anna, "tiny")
+    await world.revisions.know(NEW)
+    world.runtime.note(world.anna).write_text("more")
+    await world.wake()
+    assert world.runtime.images() == [OLD, OLD]
+    await plans.put(Plan("tiny", snapshot_files=300))
+    await world.sleep()
+    await world.wake()
+    assert world.runtime.images()[-1] == NEW
 
 
 async def test_what_is_not_installed_here_is_said_and_not_tried(world: World) -> None:
