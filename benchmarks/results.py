@@ -75,13 +75,17 @@ class Result:
 
 
 def save(results: Sequence[Result], *, busy: float) -> None:
-    """Write `results.json`. `busy`: how much of the machine others used before the run, in percent."""
+    """Write them into `results.json`; what was not measured this time stays, with the time of its own run.
+
+    `busy`: how much of the machine others used before the run, in percent.
+    """
     run = {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "kernel": platform.release(),
         "busy_before_percent": busy,
     }
-    data = [result.as_data() | run for result in results]
+    kept = {entry["name"]: entry for entry in json.loads(FILE.read_text())} if FILE.exists() else {}
+    data = list((kept | {result.name: result.as_data() | run for result in results}).values())
     FILE.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
