@@ -47,7 +47,7 @@ SEEDS ?= 1 2 3 4 5 6 7 8 9 10
 chaos:
 	@$(SETUP) --group dev
 	@for seed in $(SEEDS); do \
-	  OCMT_CHAOS_SEED=$$seed $(BIN)/pytest tests/chaos -q -s --no-header || exit 1; \
+	  OCMT_CHAOS_SECONDS=30 OCMT_CHAOS_SEED=$$seed $(BIN)/pytest tests/chaos -q -s --no-header || exit 1; \
 	done
 
 docs:

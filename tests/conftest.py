@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first: `make test` runs several files at a time, and the last ones should be short."""
 
     def rank(item: pytest.Item) -> int:
-        marked = [item.get_closest_marker(name) is not None for name in ("journey", "browser")]
+        marked = [item.get_closest_marker(name) is not None for name in ("journey", "browser", "chaos")]
         return marked.index(True) if any(marked) else len(marked)
 
     items.sort(key=rank)

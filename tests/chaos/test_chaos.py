@@ -31,7 +31,7 @@ from tests.chaos.stage import Stage, open_stage
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(900)]
 
-SECONDS = float(os.environ.get("OCMT_CHAOS_SECONDS", "30"))
+SECONDS = float(os.environ.get("OCMT_CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("OCMT_CHAOS_SEED", str(random.SystemRandom().randrange(10**6))))
 USERS = 50
 
@@ -71,4 +71,6 @@ async def test_nothing_is_lost_nothing_doubled_nothing_stuck(stage: Stage) -> No
         f"chaos: {len(load.accepted)} turns {dict(ends)}, {jobs} jobs, {stage.world.starts} starts,"
         f" {dict(faults.happened)}, {stage.replicas.ended} replicas ended by themselves"
     )
-    assert ends[TurnStatus.COMPLETED.value] > 0.5 * len(load.accepted)
+    # Who writes to an agent that keeps dying may be told so; the people of nearly all others notice nothing.
+    well = ends[TurnStatus.COMPLETED.value] + ends[TurnStatus.STOPPED.value]
+    assert well >= 0.9 * len(load.accepted)
