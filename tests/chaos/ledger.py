@@ -82,7 +82,8 @@ async def reconciled(database: Database, accepted: list[Turn]) -> Counter[str]:
         ]
         ends = [event.type.value for event in events if event.type.value in ENDS]
         assert ends == [f"turn.{now.status.value}"], f"turn {turn.id} ended as {ends}"
-        assert events[-1].type.value in ENDS, "nothing comes behind the end"
+        behind = events[[event.type.value in ENDS for event in events].index(True) + 1 :]
+        assert not behind, f"behind the end of turn {turn.id} ({ends}) came {behind}"
         if now.status is TurnStatus.COMPLETED:
             assert now.answer == f"You said: {turn.text}"
     return ends_of_all

@@ -148,6 +148,43 @@ async def test_nothing_comes_behind_what_ends_the_turn(
     assert "".join(await texts(database, turn)) == "under way, left, the end"
 
 
+async def test_a_batch_that_was_under_way_while_the_turn_ended_is_not_taken(
+    database: Database, clock: VirtualClock, turn: Turn
+) -> None:
+    async def append(connection: Connection, type_: EventType) -> None:
+        await log.append(
+            connection,
+            clock,
+            user_id=turn.user_id,
+            conversation_id=turn.conversation_id,
+            events=[Event(type_, turn.id, {})],
+            lease_token=0,
+        )
+
+    async def late() -> None:
+        async with database.connection() as connection:
+            await append(connection, EventType.DELTA)
+
+    async with database.transaction() as ending:
+        await append(ending, EventType.COMPLETED)
+        await ending.execute(
+            "update turns set status = 'completed', finished_at = now() where id = $1", turn.id
+        )
+        batch = asyncio.create_task(late())
+        async with database.connection() as connection:
+            await until_waiting(connection)
+    with pytest.raises(LeaseLost):
+        await batch
+    assert [event.type for event in await stored(database, turn)] == [EventType.COMPLETED]
+
+
+async def until_waiting(connection: Connection) -> None:
+    """Return once somebody waits for another's lock on a row."""
+    async with asyncio.timeout(10):
+        while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+            await asyncio.sleep(0.01)
+
+
 async def test_a_transaction_that_fails_leaves_what_was_not_written(
     database: Database, clock: VirtualClock, turn: Turn
 ) -> None:

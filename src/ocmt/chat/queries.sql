@@ -131,13 +131,21 @@ returning id;
 -- name: append_events$
 -- Numbers, stores and announces a batch in one statement; null where the lease or the conversation is gone, or the
 -- turn has ended: nothing comes behind its end. lease_token null: the writer is the user's own request.
-with moved as (
+-- The turn is looked at behind the conversation's lock and as it is then, not as it was when the statement began: one
+-- that was under way, or was held up in the network, while the turn ended would else still see it open.
+with held as materialized (
+  select c.id from conversations c where c.user_id = :user_id and c.id = :conversation_id for no key update
+), going_on as materialized (
+  select t.id from turns t
+  where exists (select from held) and t.user_id = :user_id and t.id = any(:turn_ids::uuid[])
+    and t.status in ('accepted', 'running')
+  for share
+), moved as (
   update conversations c set last_seq = c.last_seq + :count, updated_at = :now
   where c.user_id = :user_id and c.id = :conversation_id
     and (:lease_token::bigint is null
          or (exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint)
-             and exists (select from turns t where t.user_id = :user_id and t.id = any(:turn_ids::uuid[])
-                           and t.status in ('accepted', 'running'))))
+             and exists (select from going_on)))
   returning c.last_seq
 ), added as (
   insert into events (conversation_id, seq, turn_id, type, data, created_at)
