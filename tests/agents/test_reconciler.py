@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -94,6 +95,24 @@ async def test_a_crash_is_noticed_and_mended_without_anybody_asking(
         await replica.runtime.crash(anna, 137)
         wanted = 2
         await until(awake)
+
+
+async def test_one_that_failed_and_is_told_to_sleep_comes_to_rest_though_no_hint_arrives(
+    replica: Replica, anna: UUID, clock: VirtualClock
+) -> None:
+    driver = await replica.driver(anna)
+    gateway = await driver.awake()
+    await replica.runtime.crash(anna, 137)
+    await gateway.wait_closed()
+    await driver.tick()
+    assert (await replica.agents.find(anna)).state is State.FAILED
+    await replica.reconciler.close()
+    await replica.agents.ask_stopped(anna)
+    assert await replica.agents.due() == [anna]
+    await replica.agents.hold(anna, "operator", "x", ttl=timedelta(minutes=1))
+    assert await replica.agents.due() == [], "not before what holds it"
+    await clock.advance(60)
+    assert await replica.agents.due() == [anna]
 
 
 async def test_a_lost_lease_ends_the_sandbox_and_writes_nothing(

@@ -128,12 +128,14 @@ returning user_id;
 
 -- name: find_due_agents
 -- Agents that somebody must take care of and nobody does: wanted awake and not, asleep while a job of theirs is
--- due, or left behind by a lost lease.
+-- due, told to sleep when they had failed, or left behind by a lost lease. A hint tells of most of them sooner.
 select user_id from agents
 where (lease_expires_at is null or lease_expires_at <= now())
   and ((desired = 'awake' and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
     or (state = 'stopped' and next_wake_at <= :wake_before
         and exists (select from users u where u.id = agents.user_id and u.status = 'active'))
+    or (desired = 'stopped' and state = 'failed'
+        and not exists (select from holds h where h.user_id = agents.user_id and h.expires_at > :now))
     or state in ('starting', 'awake', 'paused', 'stopping'))
 order by last_active_at desc
 limit :limit;
