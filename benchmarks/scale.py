@@ -26,9 +26,10 @@ STORM = 100
 """Agents that get a message at once."""
 WARM_UP = 10
 """Agents that are woken and stopped before anything is measured: what a process makes once is no agent's."""
-SETTLE = 5.0
-SETTLE_AWAKE = 15.0
-"""Seconds after a wake in which an agent is asked for its schedule once."""
+SETTLE = 12.0
+"""Seconds; for ten a database server keeps what it has counted to itself, while it has nothing to do."""
+SETTLE_AWAKE = 25.0
+"""After a wake: within fifteen an agent is asked for its schedule once."""
 IDLE = 10.0
 IDLE_TIMES = 3
 PROCESSOR_TARGET = 2.0
@@ -56,10 +57,7 @@ async def measure(folder: Path, agents: int, storms: int, *, profile: Path | Non
         some_awake = [await stage.usage(IDLE) for _ in range(IDLE_TIMES)]
         stage.turn_profile()
 
-        before = stage.memory()
         storm = await _measure_storms(stage, asleep, storms)
-        await asyncio.sleep(SETTLE)
-        slept_again = (stage.memory() - before) / (storms * STORM)
     return [
         _wake_result(storm),
         Result(
@@ -88,7 +86,7 @@ async def measure(folder: Path, agents: int, storms: int, *, profile: Path | Non
             [known],
             target=f"≤ {MEMORY_TARGET:g} KB of the orchestrator's for each that sleeps",
             met=known <= MEMORY_TARGET,
-            more={"each_awake": round(each_awake, 1), "left_of_each_that_was_awake": round(slept_again, 2)},
+            more={"each_awake": round(each_awake, 1), **_left(storm)},
         ),
         Result(
             "sleeping_agents_hold",
@@ -111,10 +109,12 @@ class _Storm:
     accepted: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
     """Of each round: until the last was."""
+    memory: list[float] = field(default_factory=list)
+    """KB of the orchestrator, once the agents of a round are asleep again."""
     processor: list[float] = field(default_factory=list)
     """Of the orchestrator, by agent."""
-    transactions: list[float] = field(default_factory=list)
-    """By agent."""
+    database_processor: list[float] = field(default_factory=list)
+    """Of the database's, by agent."""
 
 
 async def _measure_storms(stage: Stage, asleep: Sequence[UUID], rounds: int) -> _Storm:
@@ -128,6 +128,7 @@ async def _measure_storms(stage: Stage, asleep: Sequence[UUID], rounds: int) -> 
             await _storm(stage, users, storm)
             stage.turn_profile()
             await _stop(stage, users)
+            storm.memory.append(stage.memory())
             others = [uuid7() for _ in range(STORM)]
             began = await direct.start(others)
             storm.peer += _since(began, [stage.gateways[user].got_message for user in others])
@@ -145,7 +146,7 @@ async def _storm(stage: Stage, users: Sequence[UUID], storm: _Storm) -> None:
     accepted: list[float] = []
 
     async def post(user: UUID, place: UUID) -> None:
-        await stage.chat.post(user, place, MESSAGE, key=None)
+        await stage.chat.post(user, place, MESSAGE, key=str(place))
         accepted.append(time.monotonic())
 
     async with stage.measured() as used:
@@ -157,7 +158,7 @@ async def _storm(stage: Stage, users: Sequence[UUID], storm: _Storm) -> None:
     storm.ours += _since(began, [stage.gateways[user].got_message for user in users])
     storm.hello += _since(began, [stage.gateways[user].said_hello for user in users])
     storm.processor.append(1000 * used[0].processor / len(users))
-    storm.transactions.append(used[0].transactions / len(users))
+    storm.database_processor.append(1000 * used[0].database_processor / len(users))
 
 
 def _wake_result(storm: _Storm) -> Result:
@@ -177,9 +178,16 @@ def _wake_result(storm: _Storm) -> Result:
             "accepted_p50": round(median(storm.accepted)),
             "last_answered": [round(each) for each in storm.answered],
             "processor_ms_per_wake": round(median(storm.processor), 1),
-            "transactions_per_wake": round(median(storm.transactions), 1),
+            "postgresql_ms_per_wake": round(median(storm.database_processor), 1),
         },
     )
+
+
+def _left(storm: _Storm) -> dict[str, float]:
+    """KB of each agent that was awake and sleeps again, from round to round: the first makes room for all."""
+    again = len(storm.memory) - 1
+    grown = storm.memory[-1] - storm.memory[0]
+    return {"left_of_each_that_was_awake": round(grown / (again * STORM), 2)} if again else {}
 
 
 async def _wake_and_stop(stage: Stage, users: Sequence[UUID]) -> None:

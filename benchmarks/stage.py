@@ -21,7 +21,6 @@ import structlog
 from uuid_utils.compat import uuid7
 from websockets.asyncio.server import ServerConnection
 
-from benchmarks.starting import memory_of
 from ocmt.agents.service import Agents
 from ocmt.chat.service import Chat
 from ocmt.platform.clock import SystemClock
@@ -92,8 +91,8 @@ class Stage:
         return psutil.Process(self.orchestrator.pid)
 
     def memory(self) -> float:
-        """KB (10^3 bytes) of the measured process and all below it, shared pages by their share."""
-        return 1000 * memory_of([self.process, *self.process.children(recursive=True)]).pss
+        """KB (10^3 bytes) that only the measured process has: what it shares depends on who else runs."""
+        return float(self.process.memory_full_info().uss) / 1000
 
     async def register(self, count: int) -> list[UUID]:
         """So many users with their agents, asleep."""
@@ -135,7 +134,6 @@ class Stage:
 
     async def _counters(self) -> tuple[float, float, float, float]:
         servers = [self.postmaster, *self.postmaster.children()]
-        # Each server process tells the others of its transactions once a second at most.
         async with self.database.connection() as connection:
             transactions = await connection.fetchval(
                 "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
