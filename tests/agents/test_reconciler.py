@@ -1,6 +1,7 @@
 """Who drives which agent: leases, two replicas, a lost one, and the end of the process."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
@@ -279,9 +280,10 @@ async def test_idle_agents_are_looked_at_all_at_once(
         await until(lambda: len(agents.together) == FIRST_LOOKS)
         agents.alone.clear()
         async with time_flies(clock):
-            await until(lambda: len(agents.together) >= FIRST_LOOKS + 5)
-    assert agents.together[-1] == users
-    assert agents.alone == []
+            await until(lambda: len(agents.together) >= FIRST_LOOKS + 20)
+            alone = Counter(agents.alone)
+    assert users in agents.together[FIRST_LOOKS:]
+    assert alone <= Counter(users)  # once each, when its schedule has been read
 
 
 async def test_a_hint_costs_no_look_at_the_agents_that_it_does_not_name(
