@@ -1,9 +1,10 @@
 """The measured process of `scale`: the platform as `ocmt up` composes it, but for its agents' machines, which
 are in the benchmark's process (`ocmt.testing.world`). And its peer: the same agents, started without it.
 
-`python -m benchmarks.orchestrator FOLDER`, settings in the environment; SIGTERM ends it. With `--profile`
-each SIGUSR1 begins to profile, and the next writes a file into that folder. With `--direct` the peer: each
-line of standard input has user ids, whose agents are started at once; answered by when each was begun.
+`python -m benchmarks.orchestrator FOLDER`, settings in the environment; SIGUSR2 has it collect its garbage,
+SIGTERM ends it. With `--profile` each SIGUSR1 begins to profile, and the next writes a file into that folder.
+With `--direct` the peer: each line of standard input has user ids, whose agents are started at once; answered
+by when each was begun.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import cProfile
+import gc
 import json
 import os
 import pstats
@@ -49,6 +51,7 @@ def main() -> None:
 
 
 async def _platform(folder: Path, profile: Path | None) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, _collect)
     if profile is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, _Profiles(profile).turn)
     runtime = await WorldRuntime.connect(folder / "world", folder / "disk")
@@ -66,6 +69,11 @@ async def _platform(folder: Path, profile: Path | None) -> None:
         ready=ready,
         make_runtime=lambda *_: runtime,
     )
+
+
+def _collect() -> None:
+    gc.collect()
+    print("collected", flush=True)
 
 
 class _Profiles:

@@ -41,18 +41,18 @@ async def measure(folder: Path, agents: int, storms: int, *, profile: Path | Non
     async with open_stage(folder, profile=profile) as stage:
         await _wake_and_stop(stage, await stage.register(WARM_UP))
         await asyncio.sleep(SETTLE)
-        nobody, files = stage.memory(), stage.process.num_fds()
+        nobody, files = await stage.memory(), stage.process.num_fds()
         users = await stage.register(agents)
         await asyncio.sleep(SETTLE)
         all_asleep = await stage.usage(IDLE)
-        known = (stage.memory() - nobody) / agents
+        known = (await stage.memory() - nobody) / agents
         left = [stage.process.num_fds() - files, len(stage.process.children())]
         awake, asleep = users[: int(agents * AWAKE)], users[int(agents * AWAKE) :]
 
-        before = stage.memory()
+        before = await stage.memory()
         await _wake(stage, awake)
         await asyncio.sleep(SETTLE_AWAKE)
-        each_awake = (stage.memory() - before) / len(awake)
+        each_awake = (await stage.memory() - before) / len(awake)
         stage.turn_profile()
         some_awake = [await stage.usage(IDLE) for _ in range(IDLE_TIMES)]
         stage.turn_profile()
@@ -128,7 +128,7 @@ async def _measure_storms(stage: Stage, asleep: Sequence[UUID], rounds: int) -> 
             await _storm(stage, users, storm)
             stage.turn_profile()
             await _stop(stage, users)
-            storm.memory.append(stage.memory())
+            storm.memory.append(await stage.memory())
             others = [uuid7() for _ in range(STORM)]
             began = await direct.start(others)
             storm.peer += _since(began, [stage.gateways[user].got_message for user in others])

@@ -90,9 +90,21 @@ class Stage:
         """The measured one."""
         return psutil.Process(self.orchestrator.pid)
 
-    def memory(self) -> float:
-        """KB (10^3 bytes) that only the measured process has: what it shares depends on who else runs."""
-        return float(self.process.memory_full_info().uss) / 1000
+    async def memory(self) -> float:
+        """KB (10^3 bytes) that only the measured process has, in memory or swap, with its garbage collected.
+
+        What it shares depends on who else runs.
+        """
+        self.orchestrator.send_signal(signal.SIGUSR2)
+        answer = await asyncio.wait_for(self._output.readline(), TIMEOUT)
+        assert answer == b"collected\n", answer
+        full = self.process.memory_full_info()
+        return float(full.uss + full.swap) / 1000
+
+    @property
+    def _output(self) -> asyncio.StreamReader:
+        assert self.orchestrator.stdout is not None
+        return self.orchestrator.stdout
 
     async def register(self, count: int) -> list[UUID]:
         """So many users with their agents, asleep."""
