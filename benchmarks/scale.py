@@ -30,6 +30,8 @@ SETTLE = 12.0
 """Seconds; for ten a database server keeps what it has counted to itself, while it has nothing to do."""
 SETTLE_AWAKE = 25.0
 """After a wake: within fifteen an agent is asked for its schedule once."""
+SETTLE_ASLEEP = 4.0
+"""After a stop: the lease is given back, what lies in the object store is tidied."""
 IDLE = 10.0
 IDLE_TIMES = 3
 PROCESSOR_TARGET = 2.0
@@ -109,6 +111,8 @@ class _Storm:
     accepted: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
     """Of each round: until the last was."""
+    well: int = 0
+    """How many turns of ours were answered."""
     memory: list[float] = field(default_factory=list)
     """KB of the orchestrator, once the agents of a round are asleep again."""
     processor: list[float] = field(default_factory=list)
@@ -128,6 +132,7 @@ async def _measure_storms(stage: Stage, asleep: Sequence[UUID], rounds: int) -> 
             await _storm(stage, users, storm)
             stage.turn_profile()
             await _stop(stage, users)
+            await asyncio.sleep(SETTLE_ASLEEP)
             storm.memory.append(await stage.memory())
             others = [uuid7() for _ in range(STORM)]
             began = await direct.start(others)
@@ -152,7 +157,7 @@ async def _storm(stage: Stage, users: Sequence[UUID], storm: _Storm) -> None:
     async with stage.measured() as used:
         began = [time.monotonic()] * len(users)
         await asyncio.gather(*map(post, users, places))
-        await stage.until_answered(users)
+        storm.well += await stage.until_answered(users)
         storm.answered += _since(began[:1], [time.monotonic()])
     storm.accepted += _since(began, accepted)
     storm.ours += _since(began, [stage.gateways[user].got_message for user in users])
@@ -167,7 +172,7 @@ def _wake_result(storm: _Storm) -> Result:
         "ms",
         storm.ours,
         target=f"all {STORM} at once are woken and answered; no other was set",
-        met=min(storm.ours) > 0,
+        met=storm.well == len(storm.ours),
         peer="the same doubles, started and connected to without platform: start → message handed over",
         peer_samples=storm.peer,
         more={

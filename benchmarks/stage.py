@@ -123,10 +123,13 @@ class Stage:
         query = "select count(*) from agents where user_id = any($1) and state = $2"
         await self._until(query, users, state, count=len(users))
 
-    async def until_answered(self, users: Sequence[UUID]) -> None:
-        """Wait until all turns of theirs are."""
-        query = "select count(*) from turns where user_id = any($1) and status <> $2"
-        await self._until(query, users, "completed", count=0)
+    async def until_answered(self, users: Sequence[UUID]) -> int:
+        """Wait until all turns of theirs have ended; how many well."""
+        query = "select count(*) from turns where user_id = any($1) and status in ('accepted', 'running')"
+        await self._until(query, users, count=0)
+        query = "select count(*) from turns where user_id = any($1) and status = 'completed'"
+        async with self.database.connection() as connection:
+            return int(await connection.fetchval(query, list(users)))
 
     async def usage(self, seconds: float) -> Usage:
         """While nobody does anything for so long."""

@@ -34,7 +34,7 @@ class Running:
         self.paged_out = False
         self._page_out_from = clock.now()
         self._taking_work: asyncio.Task[None] | None = None
-        # Asked once: a protocol's isinstance takes 70 µs, and these are asked at every look at every agent.
+        # Asked once: isinstance with a protocol is slow, and these are wanted at every look at every agent.
         self.can_pause = isinstance(runtime, CanPause)
         """Whether the runtime can hold it still."""
         self._leased = runtime if isinstance(runtime, EndsWithLease) else None
