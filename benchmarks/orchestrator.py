@@ -73,7 +73,7 @@ async def _platform(folder: Path, profile: Path | None) -> None:
 
 def _collect() -> None:
     gc.collect()
-    print("collected", flush=True)
+    print(f"objects {sys.getallocatedblocks()}", flush=True)
 
 
 class _Profiles:

@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 
 from benchmarks.person import MESSAGE
 from benchmarks.results import Result
-from benchmarks.stage import Direct, Stage, Usage, open_stage
+from benchmarks.stage import Direct, Held, Stage, Usage, open_stage
 
 AWAKE = 0.1
 """Of all agents."""
@@ -43,18 +43,18 @@ async def measure(folder: Path, agents: int, storms: int, *, profile: Path | Non
     async with open_stage(folder, profile=profile) as stage:
         await _wake_and_stop(stage, await stage.register(WARM_UP))
         await asyncio.sleep(SETTLE)
-        nobody, files = await stage.memory(), stage.process.num_fds()
+        nobody, files = await stage.held(), stage.process.num_fds()
         users = await stage.register(agents)
         await asyncio.sleep(SETTLE)
         all_asleep = await stage.usage(IDLE)
-        known = (await stage.memory() - nobody) / agents
+        known, known_blocks = (await stage.held()).since(nobody, agents)
         left = [stage.process.num_fds() - files, len(stage.process.children())]
         awake, asleep = users[: int(agents * AWAKE)], users[int(agents * AWAKE) :]
 
-        before = await stage.memory()
+        before = await stage.held()
         await _wake(stage, awake)
         await asyncio.sleep(SETTLE_AWAKE)
-        each_awake = (await stage.memory() - before) / len(awake)
+        each_awake, awake_blocks = (await stage.held()).since(before, len(awake))
         stage.turn_profile()
         some_awake = [await stage.usage(IDLE) for _ in range(IDLE_TIMES)]
         stage.turn_profile()
@@ -88,7 +88,12 @@ async def measure(folder: Path, agents: int, storms: int, *, profile: Path | Non
             [known],
             target=f"≤ {MEMORY_TARGET:g} KB of the orchestrator's for each that sleeps",
             met=known <= MEMORY_TARGET,
-            more={"each_awake": round(each_awake, 1), **_left(storm)},
+            more={
+                "blocks": round(known_blocks, 2),
+                "each_awake": round(each_awake, 1),
+                "blocks_each_awake": round(awake_blocks),
+                **_left(storm),
+            },
         ),
         Result(
             "sleeping_agents_hold",
@@ -113,8 +118,8 @@ class _Storm:
     """Of each round: until the last was."""
     well: int = 0
     """How many turns of ours were answered."""
-    memory: list[float] = field(default_factory=list)
-    """KB of the orchestrator, once the agents of a round are asleep again."""
+    held: list[Held] = field(default_factory=list)
+    """By the orchestrator, once the agents of a round are asleep again."""
     processor: list[float] = field(default_factory=list)
     """Of the orchestrator, by agent."""
     database_processor: list[float] = field(default_factory=list)
@@ -133,7 +138,7 @@ async def _measure_storms(stage: Stage, asleep: Sequence[UUID], rounds: int) -> 
             stage.turn_profile()
             await _stop(stage, users)
             await asyncio.sleep(SETTLE_ASLEEP)
-            storm.memory.append(await stage.memory())
+            storm.held.append(await stage.held())
             others = [uuid7() for _ in range(STORM)]
             began = await direct.start(others)
             storm.peer += _since(began, [stage.gateways[user].got_message for user in others])
@@ -189,10 +194,12 @@ def _wake_result(storm: _Storm) -> Result:
 
 
 def _left(storm: _Storm) -> dict[str, float]:
-    """KB of each agent that was awake and sleeps again, from round to round: the first makes room for all."""
-    again = len(storm.memory) - 1
-    grown = storm.memory[-1] - storm.memory[0]
-    return {"left_of_each_that_was_awake": round(grown / (again * STORM), 2)} if again else {}
+    """Of each agent that was awake and sleeps again, from round to round: the first makes room for all."""
+    again = len(storm.held) - 1
+    if not again:
+        return {}
+    memory, blocks = storm.held[-1].since(storm.held[0], again * STORM)
+    return {"left_of_each_that_was_awake": round(memory, 2), "blocks_left": round(blocks, 2)}
 
 
 async def _wake_and_stop(stage: Stage, users: Sequence[UUID]) -> None:

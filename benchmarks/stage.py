@@ -71,6 +71,20 @@ class Usage:
         return 100 * self.processor / self.seconds
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a process holds."""
+
+    memory: float
+    """KB (10^3 bytes) of its own, in memory or swap: what it shares depends on who else runs."""
+    blocks: int
+    """Of Python's allocator, that are in use: exact, where memory is also what was once in use."""
+
+    def since(self, before: Held, agents: int) -> tuple[float, float]:
+        """(KB, blocks) that have come for each of so many agents."""
+        return (self.memory - before.memory) / agents, (self.blocks - before.blocks) / agents
+
+
 @dataclass
 class Stage:
     """All of it."""
@@ -90,16 +104,12 @@ class Stage:
         """The measured one."""
         return psutil.Process(self.orchestrator.pid)
 
-    async def memory(self) -> float:
-        """KB (10^3 bytes) that only the measured process has, in memory or swap, with its garbage collected.
-
-        What it shares depends on who else runs.
-        """
+    async def held(self) -> Held:
+        """By the measured process, with its garbage collected."""
         self.orchestrator.send_signal(signal.SIGUSR2)
         answer = await asyncio.wait_for(self._output.readline(), TIMEOUT)
-        assert answer == b"collected\n", answer
         full = self.process.memory_full_info()
-        return float(full.uss + full.swap) / 1000
+        return Held((full.uss + full.swap) / 1000, int(answer.removeprefix(b"objects ")))
 
     @property
     def _output(self) -> asyncio.StreamReader:
