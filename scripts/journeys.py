@@ -1,8 +1,8 @@
 """Which tests `make test` runs: all, or all but the journeys, where these passed on exactly these files.
 
-Journeys (the real OpenClaw, a real browser, a minute of chaos) take long. As Go does with its tests and Bazel with all, what
-has passed is not run again until something has changed: the sources, the tests, the locks, the tools of this
-machine. `make test FRESH=1` runs them all the same; a fresh clone has nothing noted.
+Journeys (the real OpenClaw, a real browser, a minute of chaos) take long. As Go does with its tests and Bazel
+with all, what has passed is not run again until something has changed: the sources, the tests, the locks, the
+tools of this machine. `make test FRESH=1` runs them all the same; a fresh clone has nothing noted.
 
 Prints the marker expression for pytest; with `--passed` notes that they passed.
 """

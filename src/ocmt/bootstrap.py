@@ -63,6 +63,8 @@ from ocmt.vault.service import Vault
 
 Announce = Callable[[str], None]
 """Shows one line to the person who started the program."""
+MakeRuntime = Callable[["Platform", Broker], AgentRuntime]
+"""What runs the agents, over a platform that is open and the broker that they call."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +129,18 @@ async def run_all_in_one(
     *,
     announce: Announce,
     ready: Callable[[Management, Orchestrator], Awaitable[None]],
+    make_runtime: MakeRuntime | None = None,
 ) -> None:
     """Everything in this process, until SIGINT or SIGTERM; then all that was started ends within 10 seconds.
 
-    `ready` is awaited once requests are answered. Raises SetupProblem where something is missing.
+    `ready` is awaited once requests are answered. `make_runtime`: another runtime than the settings name.
+    Raises SetupProblem where something is missing.
     """
     stop = asyncio.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with open_platform(settings, paths, announce) as platform:
-        management, orchestrator = compose(platform)
+        management, orchestrator = compose(platform, make_runtime)
         if platform.alone:
             await orchestrator.agents.expire_leases()
         if isinstance(orchestrator.runtime, RunsImages):
@@ -148,7 +152,7 @@ async def run_all_in_one(
         await serve(app, orchestrator, listener, stop=stop, ready=lambda: ready(management, orchestrator))
 
 
-def compose(platform: Platform) -> tuple[Management, Orchestrator]:
+def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tuple[Management, Orchestrator]:
     """The rooms, wired, and the two services over them. Nothing runs yet."""
     settings, clock, database = platform.settings, platform.clock, platform.database
     policy = Policy(
@@ -196,7 +200,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         demo_model=settings.demo_model,
         session=platform.session,
     )
-    runtime = _runtime(platform, broker)
+    runtime = (make_runtime or _runtime)(platform, broker)
 
     def driver_for(lease: Lease) -> Driver:
         return Driver(

@@ -1,16 +1,17 @@
 """Who drives which agent: leases, two replicas, a lost one, and the end of the process."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
-from ocmt.agents.model import State
-from ocmt.agents.service import Agents
+from ocmt.agents.model import Agent, State
+from ocmt.agents.service import CHANNEL, Agents
 from ocmt.errors import LeaseLost, Unavailable
-from ocmt.platform.database import Database, Hints
+from ocmt.platform.database import Database, Hints, notify
 from ocmt.runtimes.base import RuntimeState
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.misbehaving import NeverRuntime
@@ -246,6 +247,75 @@ async def test_one_agents_trouble_does_not_end_the_look_after_the_others(
             return await state(replica, bert) is State.AWAKE
 
         await until(awake)
+
+
+FIRST_LOOKS = 2
+"""At all agents: the first, and the one that follows from having begun to listen for hints."""
+
+
+class Watched(Agents):
+    """Notes what is read: of one agent alone, and of several at once."""
+
+    def __init__(self, database: Database, clock: VirtualClock) -> None:
+        super().__init__(database, clock, runtime="fake")
+        self.alone: list[UUID] = []
+        self.together: list[set[UUID]] = []
+
+    async def find(self, user_id: UUID) -> Agent:
+        self.alone.append(user_id)
+        return await super().find(user_id)
+
+    async def find_all(self, user_ids: Sequence[UUID]) -> list[Agent]:
+        self.together.append(set(user_ids))
+        return await super().find_all(user_ids)
+
+
+@pytest.fixture
+async def watched(
+    anna: UUID,
+    database: Database,
+    hints: Hints,
+    runtime: FakeRuntime,
+    gateways: Gateways,
+    clock: VirtualClock,
+) -> AsyncIterator[tuple[Replica, Watched, set[UUID]]]:
+    """A replica whose three agents are awake and idle."""
+    agents = Watched(database, clock)
+    replica = Replica.build(
+        clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways, agents=agents
+    )
+    users = {anna, *[await make_user(database, f"{name}@example.org") for name in ("bert", "carl")]}
+    for user_id in users:
+        await (await replica.driver(user_id)).awake()
+    yield replica, agents, users
+    await replica.reconciler.close()
+
+
+async def test_idle_agents_are_looked_at_all_at_once(
+    watched: tuple[Replica, Watched, set[UUID]], clock: VirtualClock
+) -> None:
+    replica, agents, users = watched
+    async with replica.running():
+        await until(lambda: len(agents.together) == FIRST_LOOKS)
+        agents.alone.clear()
+        async with time_flies(clock):
+            await until(lambda: len(agents.together) >= FIRST_LOOKS + 20)
+            alone = Counter(agents.alone)
+    assert users in agents.together[FIRST_LOOKS:]
+    assert alone <= Counter(users)  # once each, when its schedule has been read
+
+
+async def test_a_hint_costs_no_look_at_the_agents_that_it_does_not_name(
+    watched: tuple[Replica, Watched, set[UUID]], database: Database, anna: UUID
+) -> None:
+    replica, agents, _ = watched
+    async with replica.running():
+        await until(lambda: len(agents.together) == FIRST_LOOKS)
+        agents.together.clear()
+        async with database.transaction() as connection:
+            await notify(connection, CHANNEL, str(anna))
+        await until(lambda: bool(agents.together))
+    assert agents.together == [{anna}]
 
 
 async def test_agents_rows_are_each_users_own(database: Database, clock: VirtualClock, anna: UUID) -> None:

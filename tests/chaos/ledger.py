@@ -23,8 +23,9 @@ from ocmt.platform.leases import Lease
 from ocmt.platform.objects import LocalObjects
 from ocmt.runtimes.agent_files import FilesOnDisk
 from ocmt.testing.objects import MemoryObjects
+from ocmt.testing.world import World, folder_of
 from tests.chaos.stage import REPLICAS, Stage
-from tests.chaos.world import NOTES, World, folder_of
+from tests.chaos.world import notes_of
 
 SETTLE_SECONDS = 90.0
 ENDS = ("turn.completed", "turn.failed", "turn.stopped")
@@ -122,5 +123,5 @@ async def all_is_saved(stage: Stage, accepted: list[Turn]) -> None:
 
 
 def _notes(disk: Path, user_id: UUID) -> list[str]:
-    path = folder_of(disk, user_id).root / NOTES
+    path = notes_of(disk, user_id)
     return path.read_text().splitlines() if path.exists() else []

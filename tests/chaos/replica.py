@@ -33,8 +33,8 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.leases import Lease, Leases
 from ocmt.runtimes.base import AgentSpec
+from ocmt.testing.world import WorldRuntime
 from tests.chaos.troubles import TroubledObjects
-from tests.chaos.world import WorldRuntime
 
 LEASE = timedelta(seconds=1.5)
 POLICY = Policy(

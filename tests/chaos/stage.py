@@ -18,8 +18,9 @@ import structlog
 from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.migrations import migrate
+from ocmt.testing.world import World
 from tests.chaos.troubles import Relay
-from tests.chaos.world import World
+from tests.chaos.world import make_world
 from tests.conftest import open_temporary_folder
 
 REPLICAS = 3
@@ -100,7 +101,7 @@ async def open_stage(postgres_binaries: Path) -> AsyncIterator[Stage]:
     dsn = await server.start()
     await migrate(dsn)
     database = await Database.open(dsn, pool_size=5)
-    world = World(folder / "world", folder / "disk")
+    world = make_world(folder / "world", folder / "disk")
     await world.open()
     (sockets,) = (folder / "pg").rglob(".s.PGSQL.*[0-9]")
     relays = [Relay(folder / f"way-{slot}" / sockets.name, sockets) for slot in range(REPLICAS)]

@@ -12,7 +12,7 @@ import pytest
 
 from ocmt.errors import Unavailable
 from ocmt.platform import database as module
-from ocmt.platform.database import Database, Hints, connect, notify
+from ocmt.platform.database import Database, Hints, Subscription, connect, notify
 from ocmt.testing.clock import VirtualClock
 
 pytestmark = pytest.mark.anyio
@@ -145,6 +145,29 @@ class TestHints:
             waiting = asyncio.ensure_future(mine.wait(60))
             await clock.advance(61)
             assert not await waiting
+
+    async def test_whoever_waits_for_any_is_told_which_they_were(
+        self, hints: Hints, database: Database, clock: VirtualClock
+    ) -> None:
+        with hints.subscribe("agents") as subscription:
+            assert await subscription.wait(60)  # the hint that listening has begun
+            assert subscription.named is None  # what was missed by then, nobody knows
+            async with database.transaction() as connection:
+                await notify(connection, "agents", "anna")
+                await notify(connection, "agents", "bert")
+            named: set[str] = set()
+            while len(named) < 2:
+                assert await subscription.wait(60)
+                assert subscription.named
+                named |= subscription.named
+            assert named == {"anna", "bert"}
+
+    async def test_more_than_can_be_counted_may_have_been_any(self, clock: VirtualClock) -> None:
+        subscription = Subscription(clock, None)
+        for number in range(2_000):
+            subscription.hint(f"user {number}")
+        assert await subscription.wait(60)
+        assert subscription.named is None
 
     async def test_nothing_is_hinted_before_the_commit(self, hints: Hints, database: Database) -> None:
         with hints.subscribe("agents") as subscription:

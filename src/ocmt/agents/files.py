@@ -36,6 +36,8 @@ class FileKeeper:
         self._runtime = runtime
         self._lease = lease
         self._made_ready = False
+        self.can_save = isinstance(runtime, KeepsFiles)
+        """Whether there is anything to save here."""
 
     async def make_ready(self, agent: Agent, show: Callable[[], Awaitable[None]]) -> None:
         """Before a start: bring back what the newest snapshot has and this machine lacks, and what the user
@@ -84,11 +86,6 @@ class FileKeeper:
             await self._snapshots.restore(self._lease, files, generation)
         except (SnapshotDamaged, NotFound) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
-
-    @property
-    def can_save(self) -> bool:
-        """Whether there is anything to save here."""
-        return isinstance(self._runtime, KeepsFiles)
 
     async def save(self, agent: Agent, read: Read) -> bool:
         """Save what there is of one that is held still; whether that was done. If not, its user is told why.

@@ -129,11 +129,14 @@ class Driver:
         with self._telling.to(report):
             return await asyncio.shield(self._waking)
 
-    async def tick(self) -> None:
-        """Look after it once: notice a crash, follow what is desired, let it sleep when it is truly idle."""
+    async def tick(self, agent: Agent | None = None) -> None:
+        """Look after it once: notice a crash, follow what is desired, let it sleep when it is truly idle.
+
+        `agent`: as it was read just now. What is decided by it is looked at again under the lock.
+        """
         if self._lock.locked() or self._closed:
             return
-        agent = await self._agents.find(self.user_id)
+        agent = agent or await self._agents.find(self.user_id)
         if agent.restart_asked:
             await self._restart()
         elif agent.state is State.STOPPING and await self._cron.is_due(agent):

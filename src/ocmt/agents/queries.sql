@@ -3,13 +3,13 @@ insert into agents (user_id, runtime, broker_token_hash, since, last_active_at)
 values (:user_id, :runtime, :broker_token_hash, :now, :now)
 on conflict (user_id) do nothing;
 
--- name: find_agent^
+-- name: find_agents
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
        p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes
-from agents a join plans p on p.name = a.plan where user_id = :user_id;
+from agents a join plans p on p.name = a.plan where user_id = any(:user_ids::uuid[]);
 
 -- name: list_agents
 -- For operators: every agent with its user's address.
@@ -21,13 +21,15 @@ order by a.user_id
 limit :limit;
 
 -- name: find_holds
--- What keeps this agent awake now: its open turns, and the holds that have not expired.
-select 'turn' as reason, id::text as reference, null::timestamptz as until, null::text as note
-from turns where user_id = :user_id and status in ('accepted', 'running')
-union all
-select reason, reference, expires_at, note from holds where user_id = :user_id and expires_at > :now
-order by reason, reference
-limit 50;
+-- What keeps these agents awake now: their open turns, and the holds that have not expired.
+select a.user_id, held.* from unnest(:user_ids::uuid[]) as a (user_id) cross join lateral (
+  select 'turn' as reason, id::text as reference, null::timestamptz as until, null::text as note
+  from turns where user_id = a.user_id and status in ('accepted', 'running')
+  union all
+  select reason, reference, expires_at, note from holds where user_id = a.user_id and expires_at > :now
+  order by reason, reference
+  limit 50
+) held;
 
 -- name: find_broker_token_owner$
 -- A suspended user's agent gets nothing more from the model.
@@ -129,8 +131,10 @@ returning user_id;
 -- name: find_due_agents
 -- Agents that somebody must take care of and nobody does: wanted awake and not, asleep while a job of theirs is
 -- due, told to sleep when they had failed, or left behind by a lost lease. A hint tells of most of them sooner.
+-- Of those named, or of all.
 select user_id from agents
-where (lease_expires_at is null or lease_expires_at <= now())
+where (:user_ids::uuid[] is null or user_id = any(:user_ids::uuid[]))
+  and (lease_expires_at is null or lease_expires_at <= now())
   and ((desired = 'awake' and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
     or (state = 'stopped' and next_wake_at <= :wake_before
         and exists (select from users u where u.id = agents.user_id and u.status = 'active'))

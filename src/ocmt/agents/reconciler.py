@@ -15,7 +15,7 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
-from ocmt.agents.model import ENDED, Policy
+from ocmt.agents.model import ENDED, Agent, Policy
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -137,17 +137,32 @@ class Reconciler:
 
     async def _looks(self) -> None:
         with self._hints.subscribe(CHANNEL) as hinted:
+            named: set[str] | None = None
             while True:
                 try:
-                    for user_id in await self._agents.due(wake_ahead=self._wake_ahead):
-                        self._start_job(user_id, self._wake(user_id))
-                    for user_id, driver in tuple(self._drivers.items()):
-                        self._start_job(user_id, self._look_after(driver))
-                    if self._admission.shortage and (self._making_room is None or self._making_room.done()):
-                        self._making_room = asyncio.create_task(self._make_room(), name="make room")
+                    await self._look(None if named is None else [UUID(name) for name in named])
                 except OcmtError as error:
                     log.warning("could not look after the agents", error=str(error))
-                await hinted.wait(LOOK_INTERVAL)
+                now = self._clock.monotonic()
+                if named is None:
+                    next_round = now + LOOK_INTERVAL
+                was_hinted = await hinted.wait(max(0.0, next_round - now))
+                # Of a hint only those that it names: in a storm of wakes each would else cost a look at all.
+                named = hinted.named if was_hinted and self._clock.monotonic() < next_round else None
+
+    async def _look(self, user_ids: list[UUID] | None) -> None:
+        """At those agents; at all that are due, or driven here (None)."""
+        for user_id in await self._agents.due(user_ids, wake_ahead=self._wake_ahead):
+            self._start_job(user_id, self._wake(user_id))
+        ours = self._drivers.keys() if user_ids is None else self._drivers.keys() & user_ids
+        # Read for all of them at once: one by one it was most of what an idle control plane did. What is read
+        # while a job is at work may be old when that ends.
+        for agent in await self._agents.find_all([one for one in ours if one not in self._jobs]):
+            driver = self._drivers.get(agent.user_id)
+            if driver is not None:
+                self._start_job(agent.user_id, self._look_after(driver, agent))
+        if self._admission.shortage and (self._making_room is None or self._making_room.done()):
+            self._making_room = asyncio.create_task(self._make_room(), name="make room")
 
     async def _tidies(self) -> None:
         while True:
@@ -195,9 +210,12 @@ class Reconciler:
             # One agent's trouble must not end the look after all the others.
             log.exception("waking failed", user_id=str(user_id))
 
-    async def _look_after(self, driver: Driver) -> None:
+    async def _look_after(self, driver: Driver, agent: Agent) -> None:
+        """`agent`: as it was read just now."""
         try:
-            await driver.tick()
+            await driver.tick(agent)
+            if not driver.asleep:
+                return
             agent = await self._agents.find(driver.user_id)
             wanted = agent.restart_asked or (agent.desired == "awake" and agent.state == "stopped")
             if driver.asleep and agent.state in ENDED and not wanted:

@@ -34,11 +34,10 @@ class Running:
         self.paged_out = False
         self._page_out_from = clock.now()
         self._taking_work: asyncio.Task[None] | None = None
-
-    @property
-    def can_pause(self) -> bool:
+        # Asked once: isinstance with a protocol is slow, and these are wanted at every look at every agent.
+        self.can_pause = isinstance(runtime, CanPause)
         """Whether the runtime can hold it still."""
-        return isinstance(self.runtime, CanPause)
+        self._leased = runtime if isinstance(runtime, EndsWithLease) else None
 
     @property
     def living(self) -> GatewayClient | None:
@@ -84,10 +83,10 @@ class Running:
 
     async def renew(self, until: float) -> None:
         """It may run until then (monotonic seconds), where the runtime ends it with its lease."""
-        if isinstance(self.runtime, EndsWithLease):
+        if self._leased is not None:
             # One that does not listen ends with its lease, as it should.
             with contextlib.suppress(Unavailable):
-                await self.runtime.renew(self.user_id, until=until)
+                await self._leased.renew(self.user_id, until=until)
 
     async def end(self, state: RuntimeState, *, grace: float) -> None:
         """All of it, with `grace` seconds to shut down in order. Raises Unavailable."""

@@ -75,8 +75,8 @@ class Agents:
     async def find(self, user_id: UUID) -> Agent:
         """The user's agent, made at the first look (stopped; nothing runs)."""
         async with self._database.connection() as connection:
-            row = await queries.find_agent(connection, user_id=user_id)
-            if row is None:
+            found = await self._read(connection, [user_id])
+            if not found:
                 # A hash that no token has: the first real one is minted when the agent starts.
                 nobody = secrets.token_bytes(32)
                 await queries.create_agent(
@@ -86,9 +86,15 @@ class Agents:
                     broker_token_hash=nobody,
                     now=self._clock.now(),
                 )
-                row = await queries.find_agent(connection, user_id=user_id)
-            holds = await every(queries.find_holds(connection, user_id=user_id, now=self._clock.now()))
-        return _agent(row, holds)
+                found = await self._read(connection, [user_id])
+        return found[0]
+
+    async def find_all(self, user_ids: Sequence[UUID]) -> list[Agent]:
+        """Those agents, as far as there are any, by two statements for all of them."""
+        if not user_ids:
+            return []
+        async with self._database.connection() as connection:
+            return await self._read(connection, user_ids)
 
     async def ask_awake(self, user_id: UUID) -> None:
         """Somebody needs this agent: it shall wake, and its idle time starts anew."""
@@ -297,12 +303,20 @@ class Agents:
             rows = await every(queries.find_idlest_agents(connection, user_ids=list(user_ids)))
         return [row["user_id"] for row in rows]
 
-    async def due(self, *, wake_ahead: timedelta = Policy.wake_ahead, limit: int = 100) -> list[UUID]:
-        """Agents that somebody must take care of and nobody does."""
+    async def due(
+        self,
+        user_ids: Sequence[UUID] | None = None,
+        *,
+        wake_ahead: timedelta = Policy.wake_ahead,
+        limit: int = 100,
+    ) -> list[UUID]:
+        """Agents that somebody must take care of and nobody does: among those, or (None) among all."""
         now = self._clock.now()
         async with self._database.connection() as connection:
             rows = await every(
-                queries.find_due_agents(connection, now=now, wake_before=now + wake_ahead, limit=limit)
+                queries.find_due_agents(
+                    connection, user_ids=user_ids, now=now, wake_before=now + wake_ahead, limit=limit
+                )
             )
         return [row["user_id"] for row in rows]
 
@@ -315,6 +329,16 @@ class Agents:
         """At the start of the only process that can be alive: no lease of an earlier one counts."""
         async with self._database.connection() as connection:
             await queries.expire_leases(connection)
+
+    async def _read(self, connection: Connection, user_ids: Sequence[UUID]) -> list[Agent]:
+        rows = await every(queries.find_agents(connection, user_ids=user_ids))
+        holds: dict[UUID, list[Hold]] = {row["user_id"]: [] for row in rows}
+        if rows:
+            now = self._clock.now()
+            for held in await every(queries.find_holds(connection, user_ids=list(holds), now=now)):
+                hold = Hold(held["reason"], held["reference"], held["until"], held["note"])
+                holds[held["user_id"]].append(hold)
+        return [_agent(row, holds[row["user_id"]]) for row in rows]
 
     async def _applied(
         self, connection: Connection, written: UUID | None, user_id: UUID, *, hint: bool = True
@@ -332,7 +356,7 @@ def _planned(plan: Projection | None) -> dict[str, Any]:
     }
 
 
-def _agent(row: Any, holds: Any) -> Agent:
+def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
     return Agent(
         user_id=row["user_id"],
         slot=row["slot"],
@@ -366,5 +390,5 @@ def _agent(row: Any, holds: Any) -> Agent:
             snapshot_file_bytes=row["snapshot_file_bytes"],
         ),
         saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
-        holds=tuple(Hold(hold["reason"], hold["reference"], hold["until"], hold["note"]) for hold in holds),
+        holds=tuple(holds),
     )

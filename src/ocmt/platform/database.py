@@ -28,6 +28,7 @@ STATEMENT_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _LISTEN_CHECK_SECONDS = 30.0
 _LISTEN_RETRY_SECONDS = (0.2, 1.0, 5.0)
+_MOST_NAMED = 1_000
 
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -175,6 +176,9 @@ class Subscription:
     def __init__(self, clock: Clock, payload: str | None) -> None:
         self._clock = clock
         self._hinted = asyncio.Event()
+        self._coming: set[str] | None = set()
+        self.named: set[str] | None = set()
+        """The payloads that the last wait returned for; None: there may have been any."""
         self.payload = payload
 
     @property
@@ -182,8 +186,12 @@ class Subscription:
         """Whether the next wait will return at once."""
         return self._hinted.is_set()
 
-    def hint(self) -> None:
-        """Wake the waiter, or let its next wait return at once."""
+    def hint(self, payload: str | None = None) -> None:
+        """Wake the waiter, or let its next wait return at once. `payload` None: for reasons unknown."""
+        if payload is None or self._coming is None or len(self._coming) >= _MOST_NAMED:
+            self._coming = None
+        else:
+            self._coming.add(payload)
         self._hinted.set()
 
     async def wait(self, timeout: float) -> bool:
@@ -198,6 +206,7 @@ class Subscription:
                 timer.cancel()
         was_hinted = self._hinted.is_set()
         self._hinted.clear()
+        self.named, self._coming = self._coming, set()
         return was_hinted
 
 
@@ -242,7 +251,7 @@ class Hints:
     def _on_notification(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
         for subscription in self._subscriptions.get(channel, ()):
             if subscription.payload is None or subscription.payload == payload:
-                subscription.hint()
+                subscription.hint(str(payload))
 
     async def _keep_listening(self) -> None:
         failures = 0
