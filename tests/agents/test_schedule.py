@@ -72,7 +72,8 @@ async def reach(replica: Replica, user_id: UUID, *states: State) -> Agent:
 
 async def woken(replica: Replica, user_id: UUID) -> None:
     await replica.agents.ask_awake(user_id)
-    await reach(replica, user_id, State.AWAKE)
+    # Not by looking at its row: on a busy machine it may have gone back to sleep between two looks.
+    await (await replica.driver(user_id)).awake()
 
 
 async def ran(job: PlannedJob, times: int = 1) -> None:
