@@ -37,7 +37,7 @@ from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
 from ocmt.identity.service import Identity
-from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
@@ -53,6 +53,7 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
+from ocmt.runtimes.spares import SPARE_BYTES, Recipe
 from ocmt.runtimes.tools import find_tools
 from ocmt.services.all_in_one import all_in_one_app, serve
 from ocmt.services.management import Management
@@ -161,7 +162,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         wake_ahead=settings.agent_wake_ahead,
         snapshot_every=settings.snapshot_every,
     )
-    admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
+    admission = Admission(_memory_beside_spares(settings), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     snapshots = Snapshots(database, platform.objects, clock)
@@ -283,6 +284,13 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     return management, orchestrator
 
 
+def _memory_beside_spares(settings: Settings) -> int:
+    """What all awake agents may have together: what waiting spares take is not theirs."""
+    whole = settings.agents_memory or _memory_for_agents(settings.agent_memory)
+    spares = settings.warm_spares * SPARE_BYTES if settings.runtime == "sandbox" else 0
+    return max(settings.agent_memory, whole - spares)
+
+
 def _memory_for_agents(least: int) -> int:
     """Three quarters of the memory that this machine, or the group around us, has; one agent's at least."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
@@ -356,4 +364,21 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
         clock=platform.clock,
         log=structlog.get_logger("ocmt.runtimes.sandbox"),
         view=platform.paths.view,
+        recipe=_recipe(settings),
+    )
+
+
+def _recipe(settings: Settings) -> Recipe | None:
+    """Of warm spares, where some are wanted."""
+    if not settings.warm_spares:
+        return None
+    throw_away = gateway_environment(
+        gateway_token=secrets.token_urlsafe(), broker_token=secrets.token_urlsafe()
+    )
+    return Recipe(
+        count=settings.warm_spares,
+        config=render_config(model=settings.model),
+        disk_bytes=settings.agent_disk,
+        switches=GATEWAY_SWITCHES,
+        secrets=throw_away,
     )
