@@ -53,7 +53,8 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
-from ocmt.runtimes.spares import SPARE_BYTES, Recipe
+from ocmt.runtimes.spare_plan import Recipe
+from ocmt.runtimes.spares import SPARE_BYTES
 from ocmt.runtimes.tools import find_tools
 from ocmt.services.all_in_one import all_in_one_app, serve
 from ocmt.services.management import Management

@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LIMITS = ("memory", "cpu", "pids")
+REMOVE_ATTEMPTS = 50
+"""The last process of a group may still be on its way out of it."""
 _CPU_PERIOD = 100_000
 
 
@@ -182,3 +185,13 @@ class Group:
             except OSError:
                 return False
         return True
+
+
+def end_leftover(group: Group) -> None:
+    """Agents of a platform that was killed are ending already. Blocks, up to a second."""
+    with contextlib.suppress(OSError):  # gone meanwhile
+        group.kill()
+    for _ in range(REMOVE_ATTEMPTS):
+        if group.remove():
+            return
+        time.sleep(0.02)

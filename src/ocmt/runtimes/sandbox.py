@@ -8,14 +8,12 @@ the platform's uid and is kept apart by namespaces alone. Which of the two it is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -36,35 +34,23 @@ from ocmt.runtimes.bubblewrap import (
     spare_command,
     supervisor_program,
 )
-from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
+from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftover, find_hierarchy
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
 from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
-from ocmt.runtimes.spares import Recipe, Spare, Spares, uids, warmed
+from ocmt.runtimes.spare_plan import Recipe
+from ocmt.runtimes.spares import Spare, Spares, expect_listening, uids, warmed
 from ocmt.runtimes.supervised import Door, Spawned, Supervised
 from ocmt.runtimes.supervised_runtime import SupervisedRuntime
 from ocmt.runtimes.tools import Tools
 
-REMOVE_ATTEMPTS = 50
-LISTEN_TIMEOUT = 30.0
-"""Seconds in which a gateway from a warm spare must listen; else the next start is a plain one."""
 PAUSE_TIMEOUT = 3.0
 """Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
 
 
 def _as_it_is(path: Path) -> Path:
     return path
-
-
-def _end_leftover(group: Group) -> None:
-    """Agents of a platform that was killed are ending already."""
-    with contextlib.suppress(OSError):  # gone meanwhile
-        group.kill()
-    for _ in range(REMOVE_ATTEMPTS):
-        if group.remove():
-            return
-        time.sleep(0.02)
 
 
 class SandboxRuntime(SupervisedRuntime):
@@ -95,7 +81,8 @@ class SandboxRuntime(SupervisedRuntime):
         self._hierarchy: Hierarchy | None = None
         self._filtered = False
         self._recipe = recipe
-        self._spares = Spares(recipe.count if recipe else 0, self._make_spare, self._forget_spare, clock, log)
+        spares = self._data / "agents" / ".spares"
+        self.spares = Spares(recipe, spares, self._make_spare, self._forget_spare, clock, log)
         self._served: dict[UUID, Spare] = {}
         """By user: the spare that their agent runs in."""
         self._disappointed: set[UUID] = set()
@@ -109,8 +96,7 @@ class SandboxRuntime(SupervisedRuntime):
             if self._isolation is None:
                 missing = await asyncio.to_thread(self._prepare)
                 self._isolation = judge(await self._look_around(), missing, root=self._root)
-                if self._recipe and self._recipe.count:
-                    await self._begin_spares()
+                await self.spares.begin(possible=self._root)
         return self._isolation
 
     def _prepare(self) -> tuple[str, ...]:
@@ -129,7 +115,7 @@ class SandboxRuntime(SupervisedRuntime):
             self._hierarchy = find_hierarchy(f"ocmt-{digest}")
             missing += self._hierarchy.missing
             for group in self._hierarchy.stale():
-                _end_leftover(group)
+                end_leftover(group)
         else:
             missing += ("no hard limits of memory and CPU: they take root, or an own control group",)
         try:
@@ -193,7 +179,7 @@ class SandboxRuntime(SupervisedRuntime):
 
     async def _shut(self) -> None:
         """See SupervisedRuntime."""
-        await self._spares.close()
+        await self.spares.close()
         if self._hierarchy:
             self._hierarchy.remove()
 
@@ -290,40 +276,19 @@ class SandboxRuntime(SupervisedRuntime):
 
     # Warm spares
 
-    async def _begin_spares(self) -> None:
-        if not self._root:
-            self._log.warning(
-                "no_warm_spares", reason="an agent's folders can only be mounted into a spare by root"
-            )
-            return
-        await asyncio.to_thread(self._clear_spares)
-        self._spares.begin()
-
-    @property
-    def _spare_folder(self) -> Path:
-        return self._data / "agents" / ".spares"
-
-    def _clear_spares(self) -> None:
-        """What a platform that was killed has left; not the plan."""
-        self._spare_folder.mkdir(mode=0o711, exist_ok=True)
-        self._spare_folder.chmod(0o711)
-        for leftover in self._spare_folder.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-
     async def _make_spare(self) -> Spare:
         """Raises OcmtError; nothing of it is left then."""
         assert self._recipe is not None
-        tools, number = self._tools, uuid4()
-        plan = await self._plan(self._recipe)
-        folder = AgentFolder(self._spare_folder / str(number), next(uids))
+        recipe, tools, number = self._recipe, self._tools, uuid4()
+        plan = await self._plan(recipe)
+        folder = AgentFolder(self.spares.folder / str(number), next(uids))
         await asyncio.to_thread(folder.prepare, "{}", compile_cache=tools.compile_cache)
-        usual = AgentSpec(number, slot=0, config="{}", disk_bytes=self._recipe.disk_bytes)
+        usual = AgentSpec(number, slot=0, config="{}", disk_bytes=recipe.disk_bytes)
         spare = Spare(
             number, tools, folder, self._spawn(tools, folder, self._join(usual), usual.disk_bytes, plan)
         )
         try:
-            environment = gateway_surroundings() | dict(self._recipe.switches)
+            environment = gateway_surroundings() | dict(recipe.switches)
             await warmed(spare.spawned, spare_command(), environment)
         except BaseException:
             await spare.kill()
@@ -336,28 +301,19 @@ class SandboxRuntime(SupervisedRuntime):
         await self._forget(spare.id)
 
     async def _plan(self, recipe: Recipe) -> Path:
-        """What spares of our OpenClaw load; recorded the first time, which takes as long as two starts."""
-        path, openclaw = self._spare_folder / "plan.json", self._tools.openclaw.name
+        path, openclaw = self.spares.folder / "plan.json", self._tools.openclaw.name
         if await asyncio.to_thread(spare_plan.read_plan, path, openclaw) is None:
-            with tempfile.TemporaryDirectory(prefix=".recording-", dir=self._spare_folder) as folder:
+            with tempfile.TemporaryDirectory(prefix=".recording-", dir=self.spares.folder) as name:
+                folder = Path(name)
                 runtime = SandboxRuntime(
-                    data_dir=Path(folder),
+                    data_dir=folder,
                     tools=self._tools,
                     doors=self._doors,
                     clock=self._clock,
                     log=self._log,
                     view=self._view,
                 )
-                try:
-                    plan = await spare_plan.record(
-                        runtime,
-                        Path(folder),
-                        config=recipe.config,
-                        environment={**recipe.switches, **recipe.secrets},
-                        openclaw=openclaw,
-                    )
-                finally:
-                    await runtime.close()
+                plan = await spare_plan.record(runtime, folder, recipe, openclaw)
             await asyncio.to_thread(spare_plan.write_plan, path, plan)
         return path
 
@@ -366,7 +322,7 @@ class SandboxRuntime(SupervisedRuntime):
         if spec.repair or too_large or spec.user_id in self._disappointed:
             self._disappointed.discard(spec.user_id)
             return None
-        return self._spares.take(tools)
+        return self.spares.take(tools)
 
     async def _hand_over(self, spare: Spare, agent: Supervised, spec: AgentSpec, folder: AgentFolder) -> None:
         """Raises OcmtError, OSError; none of its processes is left then."""
@@ -378,12 +334,7 @@ class SandboxRuntime(SupervisedRuntime):
             await spare.kill()
             raise
         await agent.start(lambda: spare.spawned, folder.logs)
-        agent.accompany(self._expect_listening(agent))
-
-    async def _expect_listening(self, agent: Supervised) -> None:
-        await self._clock.sleep(LISTEN_TIMEOUT)
-        if agent.phase == "starting":
-            agent.condemn("OpenClaw did not start in time from a warm spare.")
+        agent.accompany(expect_listening(agent, self._clock))
 
     # CanPause
 

@@ -30,6 +30,22 @@ _LAUNCHERS = ("/openclaw.mjs", "/dist/entry.js", "/supervisor/record.mjs")
 _MOST_OF_ONE_KIND = 4
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What spares are made of."""
+
+    count: int
+    """How many wait at any time."""
+    config: str
+    """A configuration like that of the agents, for the start that is recorded."""
+    disk_bytes: int
+    """The most that one file of an agent may have who is served by a spare."""
+    switches: Mapping[str, str]
+    """The part of an agent's environment that is no secret and the same for all."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Throw-away ones, for the start that is recorded. No spare sees them."""
+
+
 @dataclass
 class _Thread:
     """What one thread of the recorded start has noted."""
@@ -95,20 +111,22 @@ def _ahead(modules: Iterable[str], *but: str) -> Iterator[str]:
             yield url
 
 
-async def record(
-    runtime: AgentRuntime, folder: Path, *, config: str, environment: Mapping[str, str], openclaw: str
-) -> dict[str, Any]:
+async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: str) -> dict[str, Any]:
     """Start the gateway twice in `runtime`, of which `folder` is the data folder; the plan of the second.
 
-    Takes as long as two cold starts. Raises: SetupProblem where no sandbox can be made, Unavailable where
-    the gateway does not start.
+    Owns the runtime. Takes as long as two cold starts. Raises: SetupProblem where no sandbox can be made,
+    Unavailable where the gateway does not start.
     """
     recording = {
         "NODE_OPTIONS": "--import=/supervisor/record.mjs",
         "OCMT_RECORD": f"/tmp/{RECORD}",  # noqa: S108 - the sandbox's own
     }
-    for addition in ({}, recording):
-        await _start_once(runtime, AgentSpec(NOBODY, 0, config, {**environment, **addition}))
+    environment = {**recipe.switches, **recipe.secrets}
+    try:
+        for addition in ({}, recording):
+            await _start_once(runtime, AgentSpec(NOBODY, 0, recipe.config, environment | addition))
+    finally:
+        await runtime.close()
     made = folder / "agents" / str(NOBODY) / "tmp" / RECORD
     notes = await asyncio.to_thread(lambda: {file.name: file.read_text() for file in made.glob("*.jsonl")})
     return plan_of(notes, openclaw)

@@ -12,9 +12,10 @@ import asyncio
 import itertools
 import json
 import os
+import shutil
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
@@ -24,11 +25,14 @@ from ocmt.errors import OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder
 from ocmt.runtimes.processes import children
-from ocmt.runtimes.supervised import Body, Spawned
+from ocmt.runtimes.spare_plan import Recipe
+from ocmt.runtimes.supervised import Body, Spawned, Supervised
 from ocmt.runtimes.tools import Tools, own_python
 
 WARM_TIMEOUT = 120.0
 """Seconds in which a spare must have loaded everything; it takes 15 to 25."""
+LISTEN_TIMEOUT = 30.0
+"""Seconds in which a gateway from a spare must listen, which takes 4 to 8; else the next start is plain."""
 HANDOVER_TIMEOUT = 3.0
 """Seconds for the mounts; they take 0.1."""
 SPARE_BYTES = 1_400_000_000
@@ -38,23 +42,8 @@ CALM = 20.0
 RETRY = 300.0
 """Seconds after one that could not be made."""
 FIRST_SPARE_UID = FIRST_UID - 1_000_000
+NOT_AS_USER = "only root can mount an agent's folders into a sandbox that runs already"
 _MOUNTS = Path(__file__).with_name("spare_mounts.py")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What spares are made of."""
-
-    count: int
-    """How many wait at any time."""
-    config: str
-    """A configuration like that of the agents, for the start that is recorded."""
-    disk_bytes: int
-    """The most that one file of an agent may have who is served by a spare."""
-    switches: Mapping[str, str]
-    """The part of an agent's environment that is no secret and the same for all."""
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Throw-away ones, for the start that is recorded. No spare sees them."""
 
 
 @dataclass(eq=False)
@@ -150,19 +139,28 @@ async def _heard(loop: asyncio.AbstractEventLoop, control: socket.socket, event:
         raise Unavailable("The warm spare ended while it was loading.", detail=repr(message[:200]))
 
 
+async def expect_listening(agent: Supervised, clock: Clock) -> None:
+    """End an agent whose gateway does not come out of its spare in time."""
+    await clock.sleep(LISTEN_TIMEOUT)
+    if agent.phase == "starting":
+        agent.condemn("OpenClaw did not start in time from a warm spare.")
+
+
 class Spares:
     """The spares that wait, and the task that makes new ones."""
 
     def __init__(
         self,
-        count: int,
+        recipe: Recipe | None,
+        folder: Path,
         make: Callable[[], Awaitable[Spare]],
         forget: Callable[[Spare], Awaitable[None]],
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
-        """`make` raises OcmtError; `forget` is awaited for each that ends without having been taken."""
-        self._count = count
+        """`folder`: theirs. `make` raises OcmtError; `forget` is awaited for each that ends untaken."""
+        self._count = recipe.count if recipe else 0
+        self.folder = folder
         self._make = make
         self._forget = forget
         self._clock = clock
@@ -172,15 +170,33 @@ class Spares:
         self._keeping: asyncio.Task[None] | None = None
 
     @property
+    def waiting(self) -> list[Spare]:
+        """Those that are ready. They may end at any time."""
+        return list(self._ready)
+
+    @property
     def ready(self) -> int:
         """How many wait."""
         return len(self._ready)
 
-    def begin(self) -> None:
+    async def begin(self, *, possible: bool) -> None:
         """Make them, and new ones for those that are taken, until `close`. Beginning twice does nothing."""
-        if self._keeping is None:
-            self._wanted.set()
-            self._keeping = asyncio.create_task(self._keep(), name="warm spares")
+        if not self._count or self._keeping is not None:
+            return
+        if not possible:
+            self._log.warning("no_warm_spares", reason=NOT_AS_USER)
+            return
+        await asyncio.to_thread(self._clear)
+        self._wanted.set()
+        self._keeping = asyncio.create_task(self._keep(), name="warm spares")
+
+    def _clear(self) -> None:
+        """What a platform that was killed has left; not the plan."""
+        self.folder.mkdir(mode=0o711, exist_ok=True)
+        self.folder.chmod(0o711)
+        for leftover in self.folder.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
 
     def take(self, tools: Tools) -> Spare | None:
         """One of just these tools, for the caller to use once or kill; None where there is none."""

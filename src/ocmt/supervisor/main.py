@@ -44,6 +44,8 @@ DIAL_SECONDS = 0.5
 CALL_SECONDS = 10.0
 TAKE_SECONDS = 3.0
 """In which a warm spare must take over; it takes 5 ms."""
+RLIMIT_FSIZE, RLIMIT_NPROC = 1, 6
+"""As in Linux's headers: importing `resource` costs every wake 2 ms, and most need it once."""
 PROCESS_LIMIT_KERNEL = (5, 14)
 """From here on RLIMIT_NPROC counts per user namespace; before, per host user."""
 
@@ -257,7 +259,8 @@ class Supervisor:
         for name in os.listdir("/proc"):  # noqa: PTH208 - as above
             if name.isdigit() and int(name) > 1:
                 _limit_processes(message.get("processes"), int(name))
-                _limit_files(message.get("largest"), int(name))
+                if isinstance(message.get("largest"), int):
+                    _lower(int(name), RLIMIT_FSIZE, int(str(message["largest"])))
 
     def _hand_over(self, spare: socket.socket, message: dict[str, object]) -> None:
         order = {name: message[name] for name in ("command", "environment", "directory")}
@@ -364,17 +367,7 @@ def _limit_processes(wanted: object, process: int = 0) -> None:
         int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]
     )
     if isinstance(wanted, int) and release >= PROCESS_LIMIT_KERNEL:
-        import resource
-
-        _lower(process, resource.RLIMIT_NPROC, wanted)
-
-
-def _limit_files(largest: object, process: int) -> None:
-    """The bytes that one file may have; where nothing is said, as the launcher has set it."""
-    if isinstance(largest, int):
-        import resource
-
-        _lower(process, resource.RLIMIT_FSIZE, largest)
+        _lower(process, RLIMIT_NPROC, wanted)
 
 
 def _lower(process: int, kind: int, wanted: int) -> None:
