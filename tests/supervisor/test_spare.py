@@ -17,37 +17,7 @@ from platformdirs import user_cache_path
 from ocmt.runtimes.bubblewrap import SUPERVISOR
 from ocmt.runtimes.tools import find_tools
 
-MODULES = {
-    "heavy.mjs": "globalThis.loaded = (globalThis.loaded ?? 0) + 1; export const early = { ...process.env };",
-    "store.js": """
-        import { parentPort } from "node:worker_threads";
-        import "./heavy.mjs";
-        parentPort.on("message", (text) => parentPort.postMessage([text, process.env.SECRET, process.env.BORN]));
-    """,
-    "reader.js": """
-        process.on("message", (text) => process.send([text, process.env.BORN ?? null], () => process.disconnect()));
-    """,
-    "openclaw.mjs": """
-        import { Worker } from "node:worker_threads";
-        import { spawn } from "node:child_process";
-        import { early } from "./heavy.mjs";
-        const answer = (from) => new Promise((resolve) => from.once("message", resolve));
-        const entry = new URL("./store.js", import.meta.url);
-        const reader = new URL("./reader.js", import.meta.url).pathname;
-        const workers = [new Worker(entry, {}), new Worker(entry, {})];
-        const options = { stdio: ["ignore", "pipe", "pipe", "ipc"], env: {} };
-        const children = [spawn(process.execPath, [reader], options), spawn(process.execPath, [reader], options)];
-        const told = [];
-        for (const worker of workers) { const heard = answer(worker); worker.postMessage("hi"); told.push(await heard); }
-        const read = [];
-        for (const child of children) { const heard = answer(child); child.send("hi"); read.push(await heard); }
-        console.log(JSON.stringify({
-            argv: process.argv.slice(1), folder: process.cwd(), env: process.env, early, loaded: globalThis.loaded,
-            told, read, isWorker: workers.every((one) => one instanceof Worker),
-        }));
-        process.exit(0);
-    """,
-}
+DOUBLE = Path(__file__).with_name("openclaw_double")
 
 
 @pytest.fixture
@@ -55,9 +25,8 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen
     """The supervisor's end, and the spare that has loaded everything."""
     for name in ("spare.mjs", "spare_worker.mjs"):
         shutil.copy(SUPERVISOR.with_name(name), tmp_path)
-    for name, text in MODULES.items():
-        (tmp_path / name).write_text(text)
-    (tmp_path / "package.json").write_text('{"type": "module"}')
+    for file in DOUBLE.iterdir():
+        shutil.copy(file, tmp_path)
     here = f"file://{tmp_path}"
     worker = {"entry": f"{here}/store.js", "modules": [f"{here}/heavy.mjs"], "count": 1, "limits": {}}
     reader = {"argv": [f"{tmp_path}/reader.js"], "stdio": ["ignore", "pipe", "pipe", "ipc"], "count": 1}
@@ -71,16 +40,10 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen
     node = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt"))).node
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
-    with ours, theirs:
+    onto_3 = f'exec "$@" 3<&{theirs.fileno()}'
+    with ours:
         popen = subprocess.Popen(
-            [
-                "/bin/sh",
-                "-c",
-                f'exec "$@" 3<&{theirs.fileno()} 3>&{theirs.fileno()}',
-                "spare",
-                node,
-                tmp_path / "spare.mjs",
-            ],
+            ["/bin/bash", "-c", onto_3, "spare", node, tmp_path / "spare.mjs"],
             pass_fds=[theirs.fileno()],
             env={"PATH": "/usr/bin:/bin", "BORN": "as a spare"},
             stdout=subprocess.PIPE,
@@ -88,10 +51,12 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen
             text=True,
         )
         theirs.close()
-        assert ours.recv(16) == b"ready\n"
         with popen:
-            yield ours, popen
-            popen.kill()
+            try:
+                assert ours.recv(16) == b"ready\n"
+                yield ours, popen
+            finally:
+                popen.kill()
 
 
 def taken(ours: socket.socket, popen: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
