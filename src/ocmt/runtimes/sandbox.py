@@ -96,7 +96,7 @@ class SandboxRuntime(SupervisedRuntime):
             if self._isolation is None:
                 missing = await asyncio.to_thread(self._prepare)
                 self._isolation = judge(await self._look_around(), missing, root=self._root)
-                await self.spares.begin(possible=self._root)
+                await self.spares.begin()
         return self._isolation
 
     def _prepare(self) -> tuple[str, ...]:

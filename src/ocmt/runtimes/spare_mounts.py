@@ -1,11 +1,12 @@
 """Puts an agent's folders into the sandbox of a warm spare that runs already. A program of its own, as root.
 
 `python -I -S spare_mounts.py < ORDER`, where ORDER is JSON: `{"pid", "root", "owner", "spare"}`: a process of
-the spare, the agent's folder, the uid (and gid) that its files belong to, and that of the spare. Nothing of
-the agent's or the spare's runs in here: mounts are copied from the host's names, whose parents only the
-platform writes, turned to the spare's uid (mount_setattr(2), MOUNT_ATTR_IDMAP: on the disk they keep their
-owner), and attached in the spare's mount namespace, into folders that are opened one by one and never through
-a link. A process that enters a mount namespace may have no other thread: hence the program of its own.
+the spare, the agent's folder, the uid (and gid) that its files belong to, and that of the spare; or
+`{"probe": folder}`, to try what a kernel or a file system may refuse. Nothing of the agent's or the spare's
+runs in here: mounts are copied from the host's names, whose parents only the platform writes, turned to the
+spare's uid (mount_setattr(2), MOUNT_ATTR_IDMAP: on the disk they keep their owner), and attached in the
+spare's mount namespace, into folders that are opened one by one and never through a link. A process that
+enters a mount namespace may have no other thread: hence the program of its own.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class Attributes(ctypes.Structure):
 def main() -> None:
     """Raises OSError; what was mounted by then is in a sandbox that is of no use any more."""
     order = json.load(sys.stdin)
+    if "probe" in order:
+        copied_mount(order["probe"], user_namespace(1, 2), read_only=False)
+        return
     root, owner, spare = order["root"], int(order["owner"]), int(order["spare"])
     make_places(os.path.join(root, "home"), owner)  # noqa: PTH118 - pathlib would cost 10 ms
     ids = user_namespace(owner, spare)

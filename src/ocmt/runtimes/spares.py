@@ -82,6 +82,21 @@ class Spare:
         os.close(self.spawned.output)
 
 
+async def obstacle(folder: Path) -> str | None:
+    """Why no agent whose files are in that folder can be given to a spare; None: one can. Takes 0.1 s."""
+    if os.geteuid() != 0:
+        return NOT_AS_USER
+    try:
+        await _run_mounts({"probe": str(folder)})
+    except OcmtError as error:
+        return f"its file system or this kernel has no mounts with other owners ({_last_line(error)})"
+    return None
+
+
+def _last_line(error: OcmtError) -> str:
+    return (error.detail or error.message).strip().rpartition("\n")[2]
+
+
 async def _run_mounts(order: Mapping[str, object]) -> None:
     process = await asyncio.create_subprocess_exec(
         str(own_python()),
@@ -179,14 +194,15 @@ class Spares:
         """How many wait."""
         return len(self._ready)
 
-    async def begin(self, *, possible: bool) -> None:
+    async def begin(self) -> None:
         """Make them, and new ones for those that are taken, until `close`. Beginning twice does nothing."""
         if not self._count or self._keeping is not None:
             return
-        if not possible:
-            self._log.warning("no_warm_spares", reason=NOT_AS_USER)
-            return
         await asyncio.to_thread(self._clear)
+        reason = await obstacle(self.folder)
+        if reason is not None:
+            self._log.warning("no_warm_spares", reason=reason)
+            return
         self._wanted.set()
         self._keeping = asyncio.create_task(self._keep(), name="warm spares")
 
