@@ -150,6 +150,12 @@ class TestAWakeFromASpare:
         assert seen["largest"] == [1024**3, 1024**3]
         assert seen["processes"] == 100
 
+    async def test_may_have_more_memory_than_the_spare_had(self, warm: Warm) -> None:
+        runtime = await warm()
+        spec = a_spec(memory_bytes=4 * 1024**3)
+        await runtime.start(spec, {})
+        assert await inside(runtime, spec.user_id, HOW) is True
+
     async def test_can_be_held_still_and_go_on(self, warm: Warm) -> None:
         runtime = await warm()
         spec = a_spec()

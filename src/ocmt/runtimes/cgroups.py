@@ -122,7 +122,7 @@ class Group:
             self._folders.add(self._unified)
 
     def create(self, *, memory_bytes: int, cpus: float, pids: int) -> list[Path]:
-        """Make it and set its limits, also anew. Returns the files into which a process writes its id to join.
+        """Make it and set its limits, also anew. Returns the files into which a process joins by its id.
 
         Raises: OSError, also where it holds more memory already than it may.
         """
