@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -38,6 +39,7 @@ from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
 from ocmt.identity.service import Identity
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
+from ocmt.openclaw.exercise import exercise
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
@@ -365,21 +367,21 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
         clock=platform.clock,
         log=structlog.get_logger("ocmt.runtimes.sandbox"),
         view=platform.paths.view,
-        recipe=_recipe(settings),
+        recipe=_recipe(settings, platform.clock),
     )
 
 
-def _recipe(settings: Settings) -> Recipe | None:
+def _recipe(settings: Settings, clock: Clock) -> Recipe | None:
     """Of warm spares, where some are wanted."""
     if not settings.warm_spares:
         return None
-    throw_away = gateway_environment(
-        gateway_token=secrets.token_urlsafe(), broker_token=secrets.token_urlsafe()
-    )
+    token = secrets.token_urlsafe()
+    throw_away = gateway_environment(gateway_token=token, broker_token=secrets.token_urlsafe())
     return Recipe(
         count=settings.warm_spares,
         config=render_config(model=settings.model),
         disk_bytes=settings.agent_disk,
         switches=GATEWAY_SWITCHES,
         secrets=throw_away,
+        exercise=partial(exercise, token=token, clock=clock),
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from uuid import UUID
 from ocmt.errors import Unavailable
 from ocmt.runtimes.base import AgentRuntime, AgentSpec
 
+Dial = Callable[[], Awaitable[socket.socket]]
 START_TIMEOUT = 180.0
 SETTLE = 5.0
 """Seconds that the gateway gets after it listens, to load what it loads afterwards."""
@@ -44,6 +46,8 @@ class Recipe:
     """The part of an agent's environment that is no secret and the same for all."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Throw-away ones, for the start that is recorded. No spare sees them."""
+    exercise: Callable[[Dial], Awaitable[None]] | None = None
+    """Has the gateway that is recorded do what a first turn does. Raises nothing that matters."""
 
 
 @dataclass
@@ -124,7 +128,9 @@ async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: 
     environment = {**recipe.switches, **recipe.secrets}
     try:
         for addition in ({}, recording):
-            await _start_once(runtime, AgentSpec(NOBODY, 0, recipe.config, environment | addition))
+            await _start_once(
+                runtime, AgentSpec(NOBODY, 0, recipe.config, environment | addition), recipe.exercise
+            )
     finally:
         await runtime.close()
     made = folder / "agents" / str(NOBODY) / "tmp" / RECORD
@@ -132,7 +138,9 @@ async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: 
     return plan_of(notes, openclaw)
 
 
-async def _start_once(runtime: AgentRuntime, spec: AgentSpec) -> None:
+async def _start_once(
+    runtime: AgentRuntime, spec: AgentSpec, exercise: Callable[[Dial], Awaitable[None]] | None
+) -> None:
     await runtime.start(spec, {})
     try:
         async with asyncio.timeout(START_TIMEOUT):
@@ -140,6 +148,8 @@ async def _start_once(runtime: AgentRuntime, spec: AgentSpec) -> None:
                 await asyncio.sleep(0.1)
         if seen.phase != "running":
             raise Unavailable("OpenClaw did not start.", detail=seen.log_tail)
+        if exercise is not None:
+            await exercise(lambda: runtime.dial(spec.user_id, {}))
         await asyncio.sleep(SETTLE)
     except TimeoutError as error:
         raise Unavailable("OpenClaw took too long to start.") from error
