@@ -165,7 +165,7 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
         wake_ahead=settings.agent_wake_ahead,
         snapshot_every=settings.snapshot_every,
     )
-    admission = Admission(_memory_beside_spares(settings), clock)
+    admission = Admission(memory_for_agents(settings), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     snapshots = Snapshots(database, platform.objects, clock)
@@ -287,14 +287,14 @@ def compose(platform: Platform) -> tuple[Management, Orchestrator]:
     return management, orchestrator
 
 
-def _memory_beside_spares(settings: Settings) -> int:
+def memory_for_agents(settings: Settings) -> int:
     """What all awake agents may have together: what waiting spares take is not theirs."""
-    whole = settings.agents_memory or _memory_for_agents(settings.agent_memory)
+    whole = settings.agents_memory or _memory_of_machine(settings.agent_memory)
     spares = settings.warm_spares * SPARE_BYTES if settings.runtime == "sandbox" else 0
     return max(settings.agent_memory, whole - spares)
 
 
-def _memory_for_agents(least: int) -> int:
+def _memory_of_machine(least: int) -> int:
     """Three quarters of the memory that this machine, or the group around us, has; one agent's at least."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):

@@ -22,7 +22,7 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec
 
 Dial = Callable[[], Awaitable[socket.socket]]
 START_TIMEOUT = 180.0
-SETTLE = 5.0
+SETTLE = 20.0
 """Seconds that the gateway gets after it listens, to load what it loads afterwards."""
 STOP_GRACE = 30.0
 NOBODY = UUID(int=2)
