@@ -31,7 +31,6 @@ process.chdir(order.directory);
 process.argv.splice(1, process.argv.length, ...order.command.slice(1));
 socket.end("taken\n");
 await import(pathToFileURL(process.argv[1]).href);
-delete process.env.OPENCLAW_PACKAGED_COMPILE_CACHE_RESPAWNED;
 
 // What does not load by itself is loaded by OpenClaw in its own way.
 async function load(url) {
