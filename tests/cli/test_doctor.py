@@ -59,7 +59,7 @@ def test_it_says_whether_this_machine_can_have_the_warm_spares_that_are_wanted()
     assert found.advice
     here = check("spares", warm_spares=2)
     assert here.ok == (os.geteuid() == 0)
-    assert ("1.3 GB" if here.ok else "only root") in here.found
+    assert ("1.7 GB" if here.ok else "only root") in here.found
 
 
 def test_a_taken_port_is_found_with_what_to_do() -> None:

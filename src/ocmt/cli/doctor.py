@@ -258,7 +258,7 @@ def _spares(settings: Settings) -> Check:
     reason = asyncio.run(obstacle(folder))
     if reason is not None:
         return Check("spares", False, f"none: {reason}", "Agents start without, as they always can.")
-    return Check("spares", True, f"{settings.warm_spares}, of 1.3 GB of memory each")
+    return Check("spares", True, f"{settings.warm_spares}, of 1.7 GB of memory each")
 
 
 def _swap(_settings: Settings) -> Check:
