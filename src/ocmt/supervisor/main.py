@@ -43,7 +43,7 @@ DIAL_SECONDS = 0.5
 """How long a dial waits here for the gateway to listen before the platform is told to ask again."""
 CALL_SECONDS = 10.0
 TAKE_SECONDS = 3.0
-"""In which a warm spare must take over; it takes 5 ms."""
+"""In which a warm spare must take over; it takes milliseconds."""
 RLIMIT_FSIZE, RLIMIT_NPROC = 1, 6
 """As in Linux's headers: importing `resource` costs every wake 2 ms, and most need it once."""
 PROCESS_LIMIT_KERNEL = (5, 14)
