@@ -11,6 +11,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -37,7 +38,8 @@ from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
 from ocmt.identity.service import Identity
-from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
+from ocmt.openclaw.exercise import exercise
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
@@ -53,6 +55,8 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
+from ocmt.runtimes.spare_plan import Recipe
+from ocmt.runtimes.spares import SPARE_BYTES
 from ocmt.runtimes.tools import find_tools
 from ocmt.services.all_in_one import all_in_one_app, serve
 from ocmt.services.management import Management
@@ -165,7 +169,7 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         wake_ahead=settings.agent_wake_ahead,
         snapshot_every=settings.snapshot_every,
     )
-    admission = Admission(settings.agents_memory or _memory_for_agents(settings.agent_memory), clock)
+    admission = Admission(memory_for_agents(settings), clock)
     agents = Agents(database, clock, runtime=settings.runtime)
     chat = Chat(database, clock, platform.objects)
     snapshots = Snapshots(database, platform.objects, clock)
@@ -287,7 +291,14 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     return management, orchestrator
 
 
-def _memory_for_agents(least: int) -> int:
+def memory_for_agents(settings: Settings) -> int:
+    """What all awake agents may have together: what waiting spares take is not theirs."""
+    whole = settings.agents_memory or _memory_of_machine(settings.agent_memory)
+    spares = settings.warm_spares * SPARE_BYTES if settings.runtime == "sandbox" else 0
+    return max(settings.agent_memory, whole - spares)
+
+
+def _memory_of_machine(least: int) -> int:
     """Three quarters of the memory that this machine, or the group around us, has; one agent's at least."""
     sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
@@ -360,4 +371,21 @@ def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
         clock=platform.clock,
         log=structlog.get_logger("ocmt.runtimes.sandbox"),
         view=platform.paths.view,
+        recipe=_recipe(settings, platform.clock),
+    )
+
+
+def _recipe(settings: Settings, clock: Clock) -> Recipe | None:
+    """Of warm spares, where some are wanted."""
+    if not settings.warm_spares:
+        return None
+    token = secrets.token_urlsafe()
+    throw_away = gateway_environment(gateway_token=token, broker_token=secrets.token_urlsafe())
+    return Recipe(
+        count=settings.warm_spares,
+        config=render_config(model=settings.model),
+        disk_bytes=settings.agent_disk,
+        switches=GATEWAY_SWITCHES,
+        secrets=throw_away,
+        exercise=partial(exercise, token=token, clock=clock),
     )

@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """Bytes that one agent's files may take on the disk; beyond that it is stopped."""
     agents_memory: int | None = Field(default=None, gt=0)
     """Bytes for all awake agents of this machine together; default three quarters of its memory."""
+    warm_spares: int = Field(default=0, ge=0, le=16)
+    """Sandboxes that wait with OpenClaw loaded, for quicker wakes: 1.7 GB each; runtime sandbox, as root."""
     wake_timeout: Duration = timedelta(seconds=120)
     turn_timeout: Duration = timedelta(minutes=15)
     credentials: Literal["broker", "inject"] = "broker"

@@ -1,6 +1,7 @@
 """`ocmt doctor`: it tries, says what to do, and never shows a secret."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -49,6 +50,16 @@ def test_with_docker_it_looks_at_docker_instead_of_sandboxes(tmp_path: Path) -> 
     found = check("docker", **given)
     assert not found.ok
     assert "systemctl start docker" in (found.advice or "")
+
+
+def test_it_says_whether_this_machine_can_have_the_warm_spares_that_are_wanted() -> None:
+    assert check("spares").ok
+    found = check("spares", runtime="docker", warm_spares=1)
+    assert not found.ok
+    assert found.advice
+    here = check("spares", warm_spares=2)
+    assert here.ok == (os.geteuid() == 0)
+    assert ("1.7 GB" if here.ok else "only root") in here.found
 
 
 def test_a_taken_port_is_found_with_what_to_do() -> None:

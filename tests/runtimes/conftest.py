@@ -26,6 +26,7 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.sandbox import SandboxRuntime
+from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.supervised import Closer
 from ocmt.runtimes.tools import Tools, find_tools, own_python
 
@@ -116,7 +117,9 @@ async def runtime(folder: Path, tools: Tools, broker: Counter, view: View) -> As
     await runtime.close()
 
 
-def make_runtime(folder: Path, tools: Tools, broker: Counter, view: View) -> SandboxRuntime:
+def make_runtime(
+    folder: Path, tools: Tools, broker: Counter, view: View, recipe: Recipe | None = None
+) -> SandboxRuntime:
     return SandboxRuntime(
         data_dir=folder / "data",
         tools=tools,
@@ -124,6 +127,7 @@ def make_runtime(folder: Path, tools: Tools, broker: Counter, view: View) -> San
         clock=SystemClock(),
         log=structlog.get_logger("tests"),
         view=view,
+        recipe=recipe,
     )
 
 

@@ -15,7 +15,32 @@ import time
 from pathlib import Path
 
 
+def wait_as_spare() -> None:
+    """As `supervisor/spare.mjs`. SPARE: `dies` once it is ready, `hangs` at the hand-over, `fails` after it,
+    `deaf` (takes over and never listens).
+    """
+    mode = os.environ.get("SPARE", "")
+    Path("/tmp/of-the-spare").write_text("nobody's")
+    with socket.socket(fileno=3) as supervisor, supervisor.makefile("rw") as stream:
+        print("ready", file=stream, flush=True)
+        if mode == "dies":
+            sys.exit(1)
+        order = json.loads(stream.readline())
+        if mode == "hangs":
+            time.sleep(600)
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.chdir(order["directory"])
+        sys.argv[:] = [sys.argv[0], *order["command"][1:]]
+        print("taken", file=stream, flush=True)
+    if mode == "fails":
+        sys.exit(1)
+    os.environ["STAND_IN"] += " warm" + (" deaf" if mode == "deaf" else "")
+
+
 def main() -> None:
+    if sys.argv[1].endswith("/spare.mjs"):
+        wait_as_spare()
     behaviour = os.environ.get("STAND_IN", "").split()
     print("stand-in:", *sys.argv[1:], *behaviour, flush=True)
     if "exit" in behaviour:

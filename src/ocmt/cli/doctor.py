@@ -85,6 +85,7 @@ def examine(settings: Settings) -> list[Check]:
         ("data folder", _data_folder),
         ("memory", _memory),
         ("swap", _swap),
+        ("spares", _spares),
         ("pages", _pages),
         ("port", _port),
         ("model", _model),
@@ -244,6 +245,20 @@ def _memory(_settings: Settings) -> Check:
         None if free >= AGENT_MEMORY else "An agent that is awake takes 1 to 1.5 GB: free some, or add swap."
     )
     return Check("memory", advice is None, f"{free / 1e9:.1f} GB available, swap included", advice)
+
+
+def _spares(settings: Settings) -> Check:
+    if not settings.warm_spares:
+        return Check("spares", True, "none wanted (OCMT_WARM_SPARES)")
+    if settings.runtime != "sandbox":
+        return Check("spares", False, f"none: the runtime is {settings.runtime}", "They need `sandbox`.")
+    from ocmt.runtimes.spares import obstacle
+
+    folder = next(one for one in (settings.data_dir, *settings.data_dir.parents) if one.exists())
+    reason = asyncio.run(obstacle(folder))
+    if reason is not None:
+        return Check("spares", False, f"none: {reason}", "Agents start without, as they always can.")
+    return Check("spares", True, f"{settings.warm_spares}, of 1.7 GB of memory each")
 
 
 def _swap(_settings: Settings) -> Check:

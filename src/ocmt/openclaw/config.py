@@ -16,6 +16,15 @@ BROKER_URL = "http://127.0.0.1:18990"
 EGRESS_PROXY = "http://127.0.0.1:18991"
 WORKSPACE = "/home/agent/workspace"
 
+GATEWAY_SWITCHES = {
+    "OPENCLAW_DISABLE_BONJOUR": "1",
+    "OPENCLAW_EXEC_SHELL_SNAPSHOT": "0",
+    "OPENCLAW_NO_AUTO_UPDATE": "1",
+    "OPENCLAW_NO_RESPAWN": "1",
+    "OPENCLAW_OFFLINE": "1",
+    "OPENCLAW_SKIP_CHANNELS": "1",
+}
+"""The part of every gateway's environment that is no secret."""
 _OUT_OF_PLACE = ("computer", "nodes", "mobile_ui", "terminal", "portal", "theme", "gateway", "plugins")
 """Tools for OpenClaw's own apps and devices, or for what the platform decides (updates, plugins)."""
 _NEED_INTERNET = ("web_fetch", "web_search")
@@ -110,12 +119,7 @@ def gateway_environment(
     environment = {
         "OPENCLAW_GATEWAY_TOKEN": gateway_token,
         "ANTHROPIC_API_KEY": broker_token,
-        "OPENCLAW_DISABLE_BONJOUR": "1",
-        "OPENCLAW_EXEC_SHELL_SNAPSHOT": "0",
-        "OPENCLAW_NO_AUTO_UPDATE": "1",
-        "OPENCLAW_NO_RESPAWN": "1",
-        "OPENCLAW_OFFLINE": "1",
-        "OPENCLAW_SKIP_CHANNELS": "1",
+        **GATEWAY_SWITCHES,
     }
     if egress:
         # For what the agent runs; OpenClaw itself goes by its configuration.

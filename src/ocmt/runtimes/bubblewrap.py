@@ -19,6 +19,8 @@ GATEWAY_PORT = 18801
 DOOR_PORTS = {"broker": 18990, "egress": 18991}
 HOME = "/home/agent"
 SUPERVISOR = Path(supervisor.__file__).with_name("main.py")
+BESIDE_SUPERVISOR = ("record.mjs", "spare.mjs", "spare_worker.mjs")
+"""For warm spares and their plan; no agent has a use for them, nor can it change them."""
 
 View = Callable[[Path], Path]
 """A host path → a path by which another uid can reach it (see `platform/reachable.py`)."""
@@ -122,16 +124,18 @@ def sandbox_command(
     program: Sequence[str],
     seccomp: int | None,
     view: View,
+    plan: Path | None = None,
 ) -> list[str]:
     """bwrap's argument list that runs Python with the arguments `program` inside one agent's sandbox.
 
-    `seccomp` is a file descriptor to read the system call filter from.
+    `seccomp` is a file descriptor to read the system call filter from, `plan` what a warm spare loads.
     """
     arguments = [
         *_namespaces(),
         *_system(view),
         *_etc(etc, view),
         *_programs(tools, view),
+        *(("--ro-bind", str(view(plan)), "/supervisor/plan.json") if plan else ()),
         *_own_files(view(agent.root)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
     ]
@@ -201,6 +205,8 @@ def _programs(tools: Tools, view: View) -> Iterator[str]:
     if not prefix.is_relative_to("/usr"):
         yield from ("--ro-bind", str(view(prefix)), str(prefix))
     yield from ("--ro-bind", str(view(SUPERVISOR)), "/supervisor/main.py")
+    for name in BESIDE_SUPERVISOR:
+        yield from ("--ro-bind", str(view(SUPERVISOR.with_name(name))), f"/supervisor/{name}")
 
 
 def _own_files(root: Path) -> Iterator[str]:
@@ -221,6 +227,11 @@ def gateway_command(*, repair: bool = False) -> list[str]:
         return gateway
     doctor = f'{" ".join(openclaw)} doctor --fix --yes --non-interactive; exec "$@"'
     return ["/bin/sh", "-c", doctor, "repair", *gateway]
+
+
+def spare_command() -> list[str]:
+    """What the supervisor of a warm spare runs until somebody needs it."""
+    return ["/opt/node/bin/node", "/supervisor/spare.mjs"]
 
 
 def gateway_surroundings() -> dict[str, str]:

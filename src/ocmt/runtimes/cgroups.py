@@ -11,10 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LIMITS = ("memory", "cpu", "pids")
+REMOVE_ATTEMPTS = 50
+"""The last process of a group may still be on its way out of it."""
 _CPU_PERIOD = 100_000
 
 
@@ -119,7 +122,10 @@ class Group:
             self._folders.add(self._unified)
 
     def create(self, *, memory_bytes: int, cpus: float, pids: int) -> list[Path]:
-        """Make it and set its limits. Returns the files into which a process writes its id to join."""
+        """Make it and set its limits, also anew. Returns the files into which a process joins by its id.
+
+        Raises: OSError, also where it holds more memory already than it may.
+        """
         for folder in self._folders:
             folder.mkdir(exist_ok=True)
         quota = str(int(cpus * _CPU_PERIOD))
@@ -131,18 +137,20 @@ class Group:
             ("pids", 1): [("pids.max", str(pids))],
             ("pids", 2): [("pids.max", str(pids))],
         }
+        self._write_swap("-1", "max")  # version 1 takes no limit of memory that is above that of both
         for controller, (version, folder) in self._hierarchy.controllers.items():
             for file, value in settings.get((controller, version), []):
                 (folder / self.name / file).write_text(value)
-        self._limit_swap(memory_bytes)
+        # As much swap as memory.
+        self._write_swap(str(2 * memory_bytes), str(memory_bytes))
         return sorted(folder / "cgroup.procs" for folder in self._folders)
 
-    def _limit_swap(self, size: int) -> None:
-        """As much swap as memory, where the machine has any and the kernel counts it."""
+    def _write_swap(self, both: str, alone: str) -> None:
+        """Where the machine has any and the kernel counts it. Version 1 counts it with the memory."""
         version, folder = self._hierarchy.controllers.get("memory", (0, Path()))
-        file, value = ("memory.swap.max", size) if version == 2 else ("memory.memsw.limit_in_bytes", 2 * size)
+        file, value = ("memory.swap.max", alone) if version == 2 else ("memory.memsw.limit_in_bytes", both)
         if version and (folder / self.name / file).exists():
-            (folder / self.name / file).write_text(str(value))
+            (folder / self.name / file).write_text(value)
 
     def kill(self) -> bool:
         """SIGKILL to every process of the group; False where this kernel cannot (before 5.14)."""
@@ -182,3 +190,13 @@ class Group:
             except OSError:
                 return False
         return True
+
+
+def end_leftover(group: Group) -> None:
+    """Agents of a platform that was killed are ending already. Blocks, up to a second."""
+    with contextlib.suppress(OSError):  # gone meanwhile
+        group.kill()
+    for _ in range(REMOVE_ATTEMPTS):
+        if group.remove():
+            return
+        time.sleep(0.02)

@@ -163,7 +163,7 @@ class DockerRuntime(SupervisedRuntime):
         """See SupervisedRuntime."""
         return self._files(user_id, slot).folder
 
-    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> Supervised:
         """See SupervisedRuntime: a container with a supervisor that has called, then the gateway in it."""
         files = self._files(spec.user_id, spec.slot)
         await asyncio.to_thread(files.prepare, spec.config)
@@ -185,6 +185,7 @@ class DockerRuntime(SupervisedRuntime):
         except TimeoutError as error:
             body.give_up()
             raise Unavailable("Docker does not say whether the agent has started or ended.") from error
+        return agent
 
     async def _create(self, name: str, spec: AgentSpec, files: OwnFiles) -> str:
         image = spec.image or self._image

@@ -8,57 +8,49 @@ the platform's uid and is kept apart by namespaces alone. Which of the two it is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
-import time
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 
-from ocmt.errors import SetupProblem, Unavailable
+from ocmt.errors import OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
-from ocmt.runtimes import paging
+from ocmt.runtimes import paging, spare_plan
 from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
 from ocmt.runtimes.bubblewrap import (
     LAUNCH_ENVIRONMENT,
     EtcFolder,
     View,
+    gateway_surroundings,
     launch_command,
     sandbox_command,
+    spare_command,
     supervisor_program,
 )
-from ocmt.runtimes.cgroups import Group, Hierarchy, find_hierarchy
+from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftover, find_hierarchy
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
 from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
+from ocmt.runtimes.spare_plan import Recipe
+from ocmt.runtimes.spares import Spare, Spares, expect_listening, uids, warmed
 from ocmt.runtimes.supervised import Door, Spawned, Supervised
 from ocmt.runtimes.supervised_runtime import SupervisedRuntime
 from ocmt.runtimes.tools import Tools
 
-REMOVE_ATTEMPTS = 50
 PAUSE_TIMEOUT = 3.0
 """Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
 
 
 def _as_it_is(path: Path) -> Path:
     return path
-
-
-def _end_leftover(group: Group) -> None:
-    """Agents of a platform that was killed are ending already."""
-    with contextlib.suppress(OSError):  # gone meanwhile
-        group.kill()
-    for _ in range(REMOVE_ATTEMPTS):
-        if group.remove():
-            return
-        time.sleep(0.02)
 
 
 class SandboxRuntime(SupervisedRuntime):
@@ -76,14 +68,25 @@ class SandboxRuntime(SupervisedRuntime):
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
         view: View = _as_it_is,
+        recipe: Recipe | None = None,
     ) -> None:
-        """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it."""
+        """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it.
+
+        `recipe`: of warm spares, which are made as root only; None: there are none.
+        """
         super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
         self._tools = tools
         self._view = view
         self._etc = EtcFolder(self._data / "agents" / ".etc")
         self._hierarchy: Hierarchy | None = None
         self._filtered = False
+        self._recipe = recipe
+        spares = self._data / "agents" / ".spares"
+        self.spares = Spares(recipe, spares, self._make_spare, self._forget_spare, clock, log)
+        self._served: dict[UUID, Spare] = {}
+        """By user: the spare that their agent runs in."""
+        self._disappointed: set[UUID] = set()
+        """Those whose spare was of no use: the next start is a plain one."""
 
     # What it is worth
 
@@ -93,6 +96,7 @@ class SandboxRuntime(SupervisedRuntime):
             if self._isolation is None:
                 missing = await asyncio.to_thread(self._prepare)
                 self._isolation = judge(await self._look_around(), missing, root=self._root)
+                await self.spares.begin()
         return self._isolation
 
     def _prepare(self) -> tuple[str, ...]:
@@ -111,7 +115,7 @@ class SandboxRuntime(SupervisedRuntime):
             self._hierarchy = find_hierarchy(f"ocmt-{digest}")
             missing += self._hierarchy.missing
             for group in self._hierarchy.stale():
-                _end_leftover(group)
+                end_leftover(group)
         else:
             missing += ("no hard limits of memory and CPU: they take root, or an own control group",)
         try:
@@ -144,22 +148,38 @@ class SandboxRuntime(SupervisedRuntime):
 
     # The life of an agent
 
-    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
-        """See SupervisedRuntime."""
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> Supervised:
+        """See SupervisedRuntime. In a warm spare where there is one."""
         folder = self._folder(spec.user_id, spec.slot)
         tools = await asyncio.to_thread(self._tools_for, spec)
         await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
+        spare = self._spare_for(spec, tools)
+        if spare is not None:
+            try:
+                await self._hand_over(spare, agent, spec, folder)
+                return agent
+            except (OcmtError, OSError) as error:
+                detail = getattr(error, "detail", None)
+                self._log.warning(
+                    "warm_spare_of_no_use", user_id=str(spec.user_id), error=str(error), detail=detail
+                )
+                await self._forget(spec.user_id)
+                agent = self._new(spec)
         join = self._join(spec)
         await agent.start(lambda: self._spawn(tools, folder, join, spec.disk_bytes), folder.logs)
+        return agent
 
     async def _end(self, agent: Supervised, grace: float) -> None:
         """See SupervisedRuntime."""
+        if agent.user_id in self._served and agent.step != "hello":
+            self._disappointed.add(agent.user_id)
         await self._go_on(agent)
         await agent.end(grace)
         await self._forget(agent.user_id)
 
     async def _shut(self) -> None:
         """See SupervisedRuntime."""
+        await self.spares.close()
         if self._hierarchy:
             self._hierarchy.remove()
 
@@ -176,7 +196,8 @@ class SandboxRuntime(SupervisedRuntime):
         return spec.pids
 
     def _group(self, user_id: UUID) -> Group | None:
-        return self._hierarchy.group(str(user_id)) if self._hierarchy else None
+        spare = self._served.get(user_id)
+        return self._hierarchy.group(str(spare.id if spare else user_id)) if self._hierarchy else None
 
     def _join(self, spec: AgentSpec) -> list[Path]:
         group = self._group(spec.user_id)
@@ -187,9 +208,13 @@ class SandboxRuntime(SupervisedRuntime):
         group = self._group(user_id)
         for _ in range(REMOVE_ATTEMPTS):
             if group is None or group.remove():
-                return
+                break
             await self._clock.sleep(0.01)
-        self._log.warning("control_group_left_behind", user_id=str(user_id))
+        else:
+            self._log.warning("control_group_left_behind", user_id=str(user_id))
+        spare = self._served.pop(user_id, None)
+        if spare is not None:
+            await asyncio.to_thread(shutil.rmtree, spare.folder.root)
 
     def _tools_for(self, spec: AgentSpec) -> Tools:
         tools = self._tools.of(spec.image)
@@ -206,11 +231,16 @@ class SandboxRuntime(SupervisedRuntime):
         seccomp: int | None,
         *,
         largest: int,
+        plan: Path | None = None,
     ) -> list[str]:
-        command = sandbox_command(tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view)
+        command = sandbox_command(
+            tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view, plan=plan
+        )
         return launch_command(command, uid=folder.uid, join=join, largest=largest)
 
-    def _spawn(self, tools: Tools, folder: AgentFolder, join: list[Path], largest: int) -> Spawned:
+    def _spawn(
+        self, tools: Tools, folder: AgentFolder, join: list[Path], largest: int, plan: Path | None = None
+    ) -> Spawned:
         """Runs in the event loop's thread, as `Supervised.start` asks."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
@@ -218,7 +248,13 @@ class SandboxRuntime(SupervisedRuntime):
         try:
             popen = subprocess.Popen(  # noqa: S603 - our own command line
                 self._command(
-                    tools, folder, supervisor_program(theirs.fileno()), join, seccomp, largest=largest
+                    tools,
+                    folder,
+                    supervisor_program(theirs.fileno()),
+                    join,
+                    seccomp,
+                    largest=largest,
+                    plan=plan,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=writing,
@@ -237,6 +273,68 @@ class SandboxRuntime(SupervisedRuntime):
             if seccomp is not None:
                 os.close(seccomp)
         return Spawned(Launched(popen), ours, reading)
+
+    # Warm spares
+
+    async def _make_spare(self) -> Spare:
+        """Raises OcmtError; nothing of it is left then."""
+        assert self._recipe is not None
+        recipe, tools, number = self._recipe, self._tools, uuid4()
+        plan = await self._plan(recipe)
+        folder = AgentFolder(self.spares.folder / str(number), next(uids))
+        await asyncio.to_thread(folder.prepare, "{}", compile_cache=tools.compile_cache)
+        usual = AgentSpec(number, slot=0, config="{}", disk_bytes=recipe.disk_bytes)
+        spare = Spare(
+            number, tools, folder, self._spawn(tools, folder, self._join(usual), usual.disk_bytes, plan)
+        )
+        try:
+            environment = gateway_surroundings() | dict(recipe.switches)
+            await warmed(spare.spawned, spare_command(), environment)
+        except BaseException:
+            await spare.kill()
+            await self._forget_spare(spare)
+            raise
+        return spare
+
+    async def _forget_spare(self, spare: Spare) -> None:
+        self._served[spare.id] = spare
+        await self._forget(spare.id)
+
+    async def _plan(self, recipe: Recipe) -> Path:
+        path, openclaw = self.spares.folder / "plan.json", self._tools.openclaw.name
+        if await asyncio.to_thread(spare_plan.read_plan, path, openclaw) is None:
+            with tempfile.TemporaryDirectory(prefix=".recording-", dir=self.spares.folder) as name:
+                folder = Path(name)
+                runtime = SandboxRuntime(
+                    data_dir=folder,
+                    tools=self._tools,
+                    doors=self._doors,
+                    clock=self._clock,
+                    log=self._log,
+                    view=self._view,
+                )
+                plan = await spare_plan.record(runtime, folder, recipe, openclaw)
+            await asyncio.to_thread(spare_plan.write_plan, path, plan)
+        return path
+
+    def _spare_for(self, spec: AgentSpec, tools: Tools) -> Spare | None:
+        too_large = self._recipe is None or spec.disk_bytes > self._recipe.disk_bytes
+        if spec.repair or too_large or spec.user_id in self._disappointed:
+            self._disappointed.discard(spec.user_id)
+            return None
+        return self.spares.take(tools)
+
+    async def _hand_over(self, spare: Spare, agent: Supervised, spec: AgentSpec, folder: AgentFolder) -> None:
+        """Raises OcmtError, OSError; none of its processes is left then."""
+        self._served[spec.user_id] = spare
+        try:
+            self._join(spec)
+            await spare.furnish(folder)
+        except BaseException:
+            await spare.kill()
+            raise
+        await agent.start(lambda: spare.spawned, folder.logs)
+        agent.accompany(expect_listening(agent, self._clock))
 
     # CanPause
 

@@ -55,6 +55,8 @@ class Order:
     """Names of doors → the ports they have inside."""
     processes: int | None
     """The most that it may have; None where something else sees to that."""
+    largest: int | None = None
+    """The bytes that one file may have, for a spare that runs already; others have it from their launcher."""
     filter: bytes | None = None
     """A system call filter (BPF) for the supervisor to put on, where its surroundings do not."""
     lease_until: float | None = None
@@ -70,6 +72,7 @@ class Order:
             "port": self.gateway_port,
             "listen": dict(self.doors),
             "processes": self.processes,
+            **({"largest": self.largest} if self.largest is not None else {}),
             **({"lease": self.lease_until} if self.lease_until is not None else {}),
             **({"filter": base64.b64encode(self.filter).decode()} if self.filter else {}),
         }

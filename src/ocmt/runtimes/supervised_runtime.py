@@ -64,8 +64,11 @@ class SupervisedRuntime(ABC):
         """See AgentRuntime."""
 
     @abstractmethod
-    async def _launch(self, agent: Supervised, spec: AgentSpec) -> None:
-        """Make its surroundings and start it in there. Where it raises, `_forget` follows."""
+    async def _launch(self, agent: Supervised, spec: AgentSpec) -> Supervised:
+        """Make its surroundings and start it in there; returns it, or the one that had to take its place.
+
+        Where it raises, `_forget` follows.
+        """
 
     @abstractmethod
     async def _forget(self, user_id: UUID) -> None:
@@ -116,10 +119,9 @@ class SupervisedRuntime(ABC):
             running = self._agents.get(spec.user_id)
             if running is not None and running.phase != "exited":
                 return self._state(running)
-            agent = Supervised(spec.user_id, self._order(spec), self._doors, self._clock, self._log)
-            self._agents[spec.user_id] = agent
+            agent = self._new(spec)
             try:
-                await self._launch(agent, spec)
+                agent = await self._launch(agent, spec)
                 written = self._folder(spec.user_id, spec.slot).written
                 agent.accompany(watch(agent, written, spec.disk_bytes, self._clock, self._log))
             except BaseException:
@@ -127,6 +129,12 @@ class SupervisedRuntime(ABC):
                 await self._forget(spec.user_id)
                 raise
             return self._state(agent)
+
+    def _new(self, spec: AgentSpec) -> Supervised:
+        """An agent of which nothing runs yet, in the place of any before it."""
+        agent = Supervised(spec.user_id, self._order(spec), self._doors, self._clock, self._log)
+        self._agents[spec.user_id] = agent
+        return agent
 
     def _order(self, spec: AgentSpec) -> Order:
         doors = [name for name in DOOR_PORTS if name == "broker" or (spec.egress and name in self._doors)]
@@ -137,6 +145,7 @@ class SupervisedRuntime(ABC):
             gateway_port=GATEWAY_PORT,
             doors={name: DOOR_PORTS[name] for name in doors},
             processes=self._processes_of(spec),
+            largest=spec.disk_bytes,
             filter=self._filter,
             lease_until=spec.lease_until,
         )

@@ -7,10 +7,15 @@ gateway runs nothing untrusted has run here; that is why the listeners are made,
 that. It stays out of the agent's reach (no ptrace, no /proc/PID/fd) by not being dumpable. When the platform
 goes away, or when the gateway ends, it ends too, and the sandbox's process namespace with it.
 
+A warm spare is a supervisor that is told {"op": "warm", "command", "environment"} first: it has that program
+load what the gateway will load (`spare.mjs`), says {"event": "warm"}, and at the start hands the environment
+over to it instead of starting anew, with a second hello to whoever is its platform's agent then.
+
 Platform → supervisor: {"op": "start", "command", "environment", "directory", "port", "listen": {name: port},
-"processes", "filter"?, "lease"?} + the pipe for all output where none was inherited · {"op": "dial", "id"} ·
-{"op": "stop", "grace"} · {"op": "lease", "until"}: the gateway may run until then (the machine's monotonic
-clock); without a further one it is killed then, because another replica may be about to start this agent.
+"processes", "largest"?, "filter"?, "lease"?} + the pipe for all output where none was inherited ·
+{"op": "dial", "id"} · {"op": "stop", "grace"} · {"op": "lease", "until"}: the gateway may run until then (the
+machine's monotonic clock); without a further one it is killed then, because another replica may be about to
+start this agent.
 Supervisor → platform: {"event": "hello", "protocol", "hardened"} · {"event": "listener", "name"} + fd ·
 {"event": "spawned"} · {"event": "listening"} · {"event": "connected", "id"} + fd ·
 {"event": "refused", "id"} · {"event": "exited", "code"} · {"event": "failed", "message"}.
@@ -37,6 +42,10 @@ LOOK_SECONDS = 0.25
 DIAL_SECONDS = 0.5
 """How long a dial waits here for the gateway to listen before the platform is told to ask again."""
 CALL_SECONDS = 10.0
+TAKE_SECONDS = 3.0
+"""In which a warm spare must take over; it takes milliseconds."""
+RLIMIT_FSIZE, RLIMIT_NPROC = 1, 6
+"""As in Linux's headers: importing `resource` costs every wake 2 ms, and most need it once."""
 PROCESS_LIMIT_KERNEL = (5, 14)
 """From here on RLIMIT_NPROC counts per user namespace; before, per host user."""
 
@@ -79,6 +88,9 @@ class Supervisor:
         self._poll.register(control, select.POLLIN)
         self._gateway: int | None = None
         self._watch = -1
+        self._spare: socket.socket | None = None
+        self._warm = -1
+        """The spare's end of that, while it is not ready yet."""
         self._port = 0
         self._listening = False
         self._dials: dict[int, float] = {}
@@ -89,13 +101,15 @@ class Supervisor:
 
     def run(self) -> int:
         """Returns the gateway's exit code, 128 + N if signal N ended it."""
-        self._send({"event": "hello", "protocol": PROTOCOL, "hardened": _harden()})
+        self._greet()
         while True:
             ready = {fd for fd, _ in self._poll.poll(self._timeout())}
             if self._control.fileno() in ready and not self._receive():
                 return self._end_without_platform()
             if self._watch in ready:
                 return self._report_exit()
+            if self._warm in ready:
+                self._note_warm()
             for fd in ready & self._connecting.keys():
                 self._finish_connect(fd)
             if self._watches_for_listening() and _is_listening(self._port):
@@ -131,6 +145,9 @@ class Supervisor:
         """While a dial is under way its own attempts tell."""
         return not (self._listening or self._gateway is None or self._dials or self._connecting)
 
+    def _greet(self) -> None:
+        self._send({"event": "hello", "protocol": PROTOCOL, "hardened": _harden()})
+
     def _note_listening(self) -> None:
         if not self._listening:
             self._listening = True
@@ -158,6 +175,8 @@ class Supervisor:
         message = json.loads(data)
         if message["op"] == "start":
             self._start(message)
+        elif message["op"] == "warm":
+            self._keep_warm(message)
         elif message["op"] == "dial":
             self._dials[message["id"]] = time.monotonic() + DIAL_SECONDS
         elif message["op"] == "stop":
@@ -174,7 +193,9 @@ class Supervisor:
         listen, command, environment = message["listen"], message["command"], message["environment"]
         if not isinstance(listen, dict) or not isinstance(command, list) or not isinstance(environment, dict):
             raise TypeError("a start message needs listen, command and environment")
-        if self._gateway is not None:
+        if self._spare is not None:
+            self._greet()
+        elif self._gateway is not None:
             return
         if "lease" in message:
             self._lease_until = float(str(message["lease"]))
@@ -185,25 +206,75 @@ class Supervisor:
         for name, port in listen.items():
             with socket.create_server(("127.0.0.1", int(port)), backlog=128) as listener:
                 self._send({"event": "listener", "name": name}, listener)
-        _limit_processes(message.get("processes"))
-        if "filter" in message:
-            _put_on(str(message["filter"]))
+        self._port = int(str(message["port"]))
+        if self._spare is not None:
+            self._limit_spare(message)
+            self._hand_over(self._spare, message)
+        else:
+            _limit_processes(message.get("processes"))
+            if "filter" in message:
+                _put_on(str(message["filter"]))
+            self._spawn(command, environment, str(message["directory"]))
+        self._send({"event": "spawned"})
+
+    def _spawn(
+        self, command: list[str], environment: dict[str, str], directory: str, inherited: int | None = None
+    ) -> None:
+        """`inherited` becomes its descriptor 3."""
         try:
-            os.chdir(str(message["directory"]))
+            os.chdir(directory)
             self._gateway = os.posix_spawn(
                 command[0],
                 command,
                 environment,
+                file_actions=[] if inherited is None else [(os.POSIX_SPAWN_DUP2, inherited, 3)],
                 setsid=True,
                 setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
             )
         except OSError as error:
             self._send({"event": "failed", "message": f"{command[0]}: {error.strerror}"})
             raise SystemExit(127) from error
-        self._port = int(str(message["port"]))
         self._watch = os.pidfd_open(self._gateway)
         self._poll.register(self._watch, select.POLLIN)
-        self._send({"event": "spawned"})
+
+    def _keep_warm(self, message: dict[str, object]) -> None:
+        command, environment = message["command"], message["environment"]
+        if not isinstance(command, list) or not isinstance(environment, dict) or self._gateway is not None:
+            raise TypeError("a warm message needs command and environment, and comes first")
+        self._spare, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._spawn(command, environment, "/", theirs.fileno())
+        self._warm = self._spare.fileno()
+        self._poll.register(self._warm, select.POLLIN)
+
+    def _note_warm(self) -> None:
+        """It is ready, or it has ended, which its own descriptor tells."""
+        self._poll.unregister(self._warm)
+        self._warm = -1
+        if self._spare is not None and self._spare.recv(16) == b"ready\n":
+            self._send({"event": "warm"})
+
+    def _limit_spare(self, message: dict[str, object]) -> None:
+        """What its processes would inherit if they began now."""
+        for name in os.listdir("/proc"):  # noqa: PTH208 - as above
+            if name.isdigit() and int(name) > 1:
+                _limit_processes(message.get("processes"), int(name))
+                if isinstance(message.get("largest"), int):
+                    _lower(int(name), RLIMIT_FSIZE, int(str(message["largest"])))
+
+    def _hand_over(self, spare: socket.socket, message: dict[str, object]) -> None:
+        order = {name: message[name] for name in ("command", "environment", "directory")}
+        spare.settimeout(TAKE_SECONDS)
+        with spare:
+            self._spare = None
+            try:
+                spare.sendall(json.dumps(order).encode() + b"\n")
+                taken = spare.recv(16) == b"taken\n"
+            except OSError:
+                taken = False
+        if not taken:
+            self._send({"event": "failed", "message": "the warm spare did not take over"})
+            raise SystemExit(1)
 
     def _connect(self, dial: int) -> None:
         """Begin a connection; on this machine it is made or refused by the next look at it."""
@@ -287,17 +358,27 @@ def _put_on(encoded: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def _limit_processes(wanted: object) -> None:
-    """Limit this sandbox's processes where the kernel counts them by user namespace; else leave it."""
+def _limit_processes(wanted: object, process: int = 0) -> None:
+    """Limit this sandbox's processes where the kernel counts them by user namespace; else leave it.
+
+    `process`: whose limit it is, and that of whatever it starts; 0: our own.
+    """
     release = tuple(
         int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]
     )
     if isinstance(wanted, int) and release >= PROCESS_LIMIT_KERNEL:
-        import resource
+        _lower(process, RLIMIT_NPROC, wanted)
 
-        hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+
+def _lower(process: int, kind: int, wanted: int) -> None:
+    import resource
+
+    try:
+        hard = resource.prlimit(process, kind)[1]
         limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+        resource.prlimit(process, kind, (limit, limit))
+    except ProcessLookupError:
+        return
 
 
 def _is_listening(port: int) -> bool:

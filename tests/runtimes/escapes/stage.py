@@ -26,13 +26,15 @@ from uuid import UUID
 import structlog
 
 from ocmt.platform.clock import SystemClock
-from ocmt.runtimes.base import AgentRuntime, AgentSpec
+from ocmt.runtimes import spares
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, RuntimeState
 from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools, own_python
 
 from ..conftest import REACHABLE, Counter, a_spec, connect, inside
+from ..warm import a_recipe, ready
 
 ATTEMPTS = Path(__file__).with_name("attempts")
 TRIES = "tests.runtimes.escapes.attempts.tries"
@@ -337,7 +339,26 @@ def make_runtime(asked: dict[str, Any], doors: dict[str, Any]) -> AgentRuntime:
     if asked["runtime"] == "docker":
         return DockerRuntime(url=asked["docker"], image=asked["image"], **common)
     tools = Tools(folder / "node" / "bin" / "node", folder / "openclaw", Path(asked["bwrap"]), own_python())
+    if asked["spares"]:
+        spares.CALM = 0.0
+        return FromSpares(tools=tools, view=REACHABLE.view, recipe=a_recipe(folder, tools), **common)
     return SandboxRuntime(tools=tools, view=REACHABLE.view, **common)
+
+
+class FromSpares(SandboxRuntime):
+    """Starts every agent in a warm spare, one after the other."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self._turn = asyncio.Lock()
+
+    async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
+        """See AgentRuntime."""
+        async with self._turn:
+            await ready(self)
+            started = await super().start(spec, state)
+            assert spec.user_id in self._served, "it did not come out of a spare"
+            return started
 
 
 async def main(asked: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from ..conftest import DOCKER_URL, REACHABLE, need_docker
 from .promises import ATTEMPTS, DOCKER, LEVELS, NOT_THERE, REFUSED, SANDBOX_ROOT, SANDBOX_USER, Attempt
 
 ROOT = Path(__file__).parents[3]
+FROM_SPARES = "sandbox (root) from warm spares"
+"""The same promises, to agents that run in a sandbox which was there before them."""
 ORDINARY = 0x6FFFFFFF
 """A user id that no account has, for the level of an ordinary user where the tests run as root."""
 ANSWER_LIMIT = 60.0
@@ -45,7 +47,9 @@ QUICK, QUICK_ENOUGH = 0.5, 5.0
 class Staged:
     """A process with a runtime at that level, a neighbour, and everything that is to be attacked."""
 
-    def __init__(self, level: str, folder: Path, installed: Tools, image: str | None) -> None:
+    def __init__(
+        self, level: str, folder: Path, installed: Tools, image: str | None, *, spares: bool = False
+    ) -> None:
         self._folder = folder
         python, paths = own_python(), [ROOT, ROOT / "src", Path(sysconfig.get_path("purelib"))]
         self._drop: dict[str, Any] = {}
@@ -59,6 +63,7 @@ class Staged:
             "runtime": "docker" if level == DOCKER else "sandbox",
             "folder": str(folder),
             "bwrap": str(folder / "bubblewrap" / installed.bwrap.relative_to(self._wheel(installed))),
+            "spares": spares,
             "docker": DOCKER_URL,
             "image": image,
         }
@@ -129,12 +134,13 @@ class Staged:
     scope="module",
     params=[
         pytest.param(SANDBOX_ROOT, marks=pytest.mark.sandbox),
+        pytest.param(FROM_SPARES, marks=pytest.mark.sandbox),
         pytest.param(SANDBOX_USER, marks=pytest.mark.sandbox),
         pytest.param(DOCKER, marks=pytest.mark.docker),
     ],
 )
-def level(request: pytest.FixtureRequest) -> str:
-    if request.param == SANDBOX_ROOT and os.geteuid() != 0:
+def kind(request: pytest.FixtureRequest) -> str:
+    if request.param in (SANDBOX_ROOT, FROM_SPARES) and os.geteuid() != 0:
         pytest.skip("only root can give agents user ids of their own and hard limits")
     if request.param == DOCKER:
         need_docker()
@@ -142,13 +148,18 @@ def level(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def staged(level: str, installed: Tools, request: pytest.FixtureRequest) -> Iterator[Staged]:
+def level(kind: str) -> str:
+    return SANDBOX_ROOT if kind == FROM_SPARES else kind
+
+
+@pytest.fixture(scope="module")
+def staged(kind: str, level: str, installed: Tools, request: pytest.FixtureRequest) -> Iterator[Staged]:
     image = request.getfixturevalue("docker_image") if level == DOCKER else None
     # Short: a socket's address has room for 107 bytes, and this one holds those that are attacked.
     folder = Path(tempfile.mkdtemp(prefix="ocmt-esc-"))
     folder.chmod(0o755)
     try:
-        staged = Staged(level, folder, installed, image)
+        staged = Staged(level, folder, installed, image, spares=kind == FROM_SPARES)
         try:
             yield staged
         finally:

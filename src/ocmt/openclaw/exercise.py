@@ -1,0 +1,40 @@
+"""One turn for nobody, to record what a first turn loads; whether it succeeds is no matter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from ocmt.errors import OcmtError
+from ocmt.openclaw.client import RETRY_DELAY, Dial, GatewayClient, GatewayError
+from ocmt.openclaw.protocol import Aborted, Failed, Final
+from ocmt.platform.clock import Clock
+
+SESSION = "agent:main:web:exercise"
+TIMEOUT = 60.0
+
+
+async def exercise(dial: Dial, *, token: str, clock: Clock) -> None:
+    """Say hello to a gateway and see the answer, or the refusal, through. What goes wrong is not raised."""
+    with contextlib.suppress(OcmtError, GatewayError, TimeoutError):
+        async with asyncio.timeout(TIMEOUT):
+            gateway = await GatewayClient.connect(dial, token=token, clock=clock, timeout=TIMEOUT)
+            try:
+                await _turn(gateway, clock)
+            finally:
+                await gateway.close()
+
+
+async def _turn(gateway: GatewayClient, clock: Clock) -> None:
+    with gateway.run_events(SESSION) as events:
+        while True:
+            try:
+                await gateway.send_chat(session_key=SESSION, message="Hello", idempotency_key="exercise")
+                break
+            except GatewayError as error:
+                if not error.retryable:
+                    raise
+                await clock.sleep(RETRY_DELAY)
+        async for event in events:
+            if isinstance(event, Final | Failed | Aborted):
+                return

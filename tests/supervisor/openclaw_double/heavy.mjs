@@ -1,0 +1,2 @@
+globalThis.loaded = (globalThis.loaded ?? 0) + 1;
+export const early = { ...process.env };

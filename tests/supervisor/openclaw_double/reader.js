@@ -1,0 +1,3 @@
+process.on("message", (text) => {
+  process.send([text, process.env.BORN ?? null], () => process.disconnect());
+});
