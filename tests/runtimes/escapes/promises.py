@@ -65,9 +65,9 @@ ATTEMPTS = (
         "memory_bomb",
         "a memory bomb",
         (
-            "bounded: the plan's memory",
+            "bounded: the plan's memory, and as much of the machine's swap",
             "not promised: only root can bound it; the kernel ends an agent before anything else",
-            "bounded: the plan's memory",
+            "bounded: the plan's memory, and as much of the machine's swap",
         ),
     ),
     Attempt(

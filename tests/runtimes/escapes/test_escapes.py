@@ -37,8 +37,8 @@ STOPPED = {
     },
 }
 """What an attempt may meet, and has then got nowhere; what is refused may also not be there at all."""
-MOST_PROCESSES, MOST_MEGABYTES = 64, 256
-"""Of the bombs, as `stage.BOUNDS` has it."""
+MOST_PROCESSES, MOST_MEGABYTES = 64, 2 * 256
+"""Of the bombs, as `stage.BOUNDS` has it; where there is swap an agent may have as much of it as memory."""
 QUICK, QUICK_ENOUGH = 0.5, 5.0
 """Seconds in which a neighbour answers while a bomb goes off, mostly and in any case. On a quiet machine
 0.01; where that took longer before the bomb, five times as long is quick as well."""

@@ -9,7 +9,7 @@ from typing import Any
 from tests.runtimes.escapes.attempts.tries import Outcomes
 
 STEP = 16
-MOST = 400
+MOST = 640
 
 
 def attempt(given: dict[str, Any]) -> Outcomes:
