@@ -16,8 +16,9 @@ from uuid import uuid4
 import psutil
 
 from ocmt.errors import NotYet
-from ocmt.openclaw.client import Delta, Final, GatewayClient, GatewayError
+from ocmt.openclaw.client import Delta, Final, GatewayClient
 from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.openclaw.exercise import send_until_taken
 from ocmt.platform.clock import SystemClock
 from ocmt.runtimes.bubblewrap import gateway_surroundings
 from ocmt.runtimes.tools import Tools
@@ -26,8 +27,6 @@ TIMEOUT = 120.0
 STOP_TIMEOUT = 20.0
 RETRY_DIAL = 0.02
 """Seconds; the supervisor in a sandbox looks as often."""
-BUSY_DELAY = 0.25
-"""As the platform waits when a gateway that has just started takes no message yet."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,14 @@ class BareGateway:
         began = time.monotonic()
         session_key = f"agent:main:web:{session}"
         with self._client.run_events(session_key) as events:
-            run_id = await self._send(self._client, session_key, text)
+            async with asyncio.timeout(TIMEOUT):
+                run_id = await send_until_taken(
+                    self._client,
+                    SystemClock(),
+                    session_key=session_key,
+                    message=text,
+                    idempotency_key=str(uuid4()),
+                )
             first = 0.0
             async with asyncio.timeout(TIMEOUT):
                 async for event in events:
@@ -139,18 +145,6 @@ class BareGateway:
         for helper in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 helper.kill()
-
-    async def _send(self, client: GatewayClient, session_key: str, text: str) -> str:
-        key = str(uuid4())
-        async with asyncio.timeout(TIMEOUT):
-            while True:
-                try:
-                    sent = await client.send_chat(session_key=session_key, message=text, idempotency_key=key)
-                    return sent.run_id
-                except GatewayError as error:
-                    if not error.retryable:
-                        raise
-                    await asyncio.sleep(BUSY_DELAY)
 
     async def _dial(self) -> socket.socket:
         stream = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

@@ -25,6 +25,7 @@ from uuid import UUID
 import psutil
 import structlog
 
+from benchmarks.waking import processor_seconds
 from ocmt.agents.starting import wait_for_hello
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.openclaw.exercise import exercise
@@ -56,8 +57,7 @@ class Wake:
 
 def processor_time(pid: int) -> float:
     """Of everything below that process, in seconds."""
-    times = [psutil.Process(one).cpu_times() for one in descendants(pid)]
-    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+    return processor_seconds([psutil.Process(one) for one in descendants(pid)])
 
 
 async def wake(runtime: SandboxRuntime, user_id: UUID, slot: int, *, spared: float = 0.0) -> Wake:
@@ -137,7 +137,7 @@ async def measure(folder: Path, view: ReachablePaths, rounds: int) -> None:
             await runtime.close()
             runtime = SandboxRuntime(data_dir=folder, recipe=recipe, **parts)
             await runtime.probe()
-            while not runtime.spares.ready:
+            while not runtime.spares.waiting:
                 await asyncio.sleep(0.2)
             await asyncio.sleep(SETTLE)
             before = processor_time(runtime.spares.waiting[0].body.pid)

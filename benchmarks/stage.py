@@ -224,6 +224,7 @@ async def open_stage(folder: Path, *, profile: Path | None) -> AsyncIterator[Sta
     async with contextlib.AsyncExitStack() as stack:
         server = EmbeddedPostgres(folder / "pg", binaries=binaries, view=ReachablePaths().view)
         dsn = await server.start()
+        assert server.pid is not None
         stack.push_async_callback(server.stop)
         await migrate(dsn)
         database = await Database.open(dsn, pool_size=5)
@@ -251,7 +252,7 @@ async def open_stage(folder: Path, *, profile: Path | None) -> AsyncIterator[Sta
             agents=Agents(database, clock, runtime="sandbox"),
             chat=Chat(database, clock, MemoryObjects()),
             gateways=gateways,
-            postmaster=psutil.Process(int((folder / "pg/data/postmaster.pid").read_text().split()[0])),
+            postmaster=psutil.Process(server.pid),
             orchestrator=orchestrator,
             profiled=profile is not None,
         )

@@ -67,7 +67,7 @@ async def measure(
                 "samples": _rounded(ours),
                 "peer_samples": _rounded(theirs),
                 "processor_seconds": round(median(start.processor for start in woken), 2),
-                "peer_processor_seconds": round(median(start.processor for start in started), 2),
+                "peerprocessor_seconds": round(median(start.processor for start in started), 2),
             },
         ),
         Result(
@@ -86,7 +86,7 @@ async def _wake(installation: Installation, person: Person, timekeeper: Timekeep
     """Wake the agent by a message; it is stopped again afterwards."""
     timed = await timekeeper.ask()
     assert timed.progress is not None, "the agent was not stopped"
-    processor = _processor_seconds(agent_processes(installation))
+    processor = processor_seconds(agent_processes(installation))
     await person.call("POST", "/agent/hibernate")
     await person.wait_for_state("stopped")
     return Start(timed.first, processor, timed.progress)
@@ -99,12 +99,12 @@ async def _start(bare: BareGateway) -> Start:
     to_hello = time.monotonic() - began
     answered = await bare.ask(str(uuid4()), MESSAGE)
     gateway = psutil.Process(bare.pid)
-    processor = _processor_seconds([gateway, *gateway.children(recursive=True)])
+    processor = processor_seconds([gateway, *gateway.children(recursive=True)])
     await bare.stop()
     return Start(to_hello + answered.first, processor)
 
 
-def _processor_seconds(processes: list[psutil.Process]) -> float:
+def processor_seconds(processes: list[psutil.Process]) -> float:
     """What they have used, and those of their children that have ended."""
     total = 0.0
     for process in processes:

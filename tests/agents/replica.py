@@ -147,6 +147,15 @@ class Replica:
             await asyncio.wait([task])
             await self.reconciler.close()
 
+    async def crash(self, user_id: UUID) -> Driver:
+        """Its agent, awake, dies by itself, and is looked at once."""
+        driver = await self.driver(user_id)
+        gateway = await driver.awake()
+        await self.runtime.crash(user_id, 137)
+        await gateway.wait_closed()
+        await driver.tick()
+        return driver
+
     def starts(self) -> int:
         """How often an agent was started here."""
         return sum(call == "start" for call, _ in self.runtime.calls)

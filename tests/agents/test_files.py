@@ -103,20 +103,14 @@ async def test_a_restart_does_not_wait_for_a_store_that_is_away(
     machines: list[tuple[Replica, MachineRuntime]],
     anna: UUID,
     objects: MemoryObjects,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, disk = machines[0]
     driver = await here.driver(anna)
     before = await driver.awake()
     disk.note(anna).write_text("remember")
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
     await here.agents.ask_restart(anna)
-    with monkeypatch.context() as away:
-        for name in ("put", "put_if_absent", "put_pieces"):
-            away.setattr(objects, name, broken)
+    with objects.taking_nothing():
         await driver.tick()
     agent = await here.agents.find(anna)
     assert (agent.state, agent.saved.generation) == (State.AWAKE, 0)
@@ -129,20 +123,13 @@ async def test_what_cannot_be_saved_is_not_stopped(
     anna: UUID,
     clock: VirtualClock,
     objects: MemoryObjects,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, disk = machines[0]
     driver = await here.driver(anna)
     await driver.awake()
     disk.note(anna).write_text("remember")
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
-    with monkeypatch.context() as away:
-        away.setattr(objects, "put", broken)
-        away.setattr(objects, "put_if_absent", broken)
-        away.setattr(objects, "put_pieces", broken)
+    with objects.taking_nothing():
         await sleep(here, anna, clock)
     assert (await here.agents.find(anna)).state is State.AWAKE
     assert disk.calls[-1] == ("resume", anna), "and it goes on"
@@ -258,7 +245,6 @@ async def test_what_a_dead_replica_left_has_stopped_only_once_it_is_saved(
     clock: VirtualClock,
     database: Database,
     objects: MemoryObjects,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (here, disk), (there, other_disk) = machines
     other_disk._disk = disk._disk  # two replicas on one server
@@ -270,13 +256,8 @@ async def test_what_a_dead_replica_left_has_stopped_only_once_it_is_saved(
     async with database.connection() as connection:
         await connection.execute("update agents set lease_expires_at = now() - interval '1 second'")
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
     driver = await there.driver(anna)
-    with monkeypatch.context() as away:
-        away.setattr(objects, "put", broken)
-        away.setattr(objects, "put_if_absent", broken)
+    with objects.taking_nothing():
         await driver.tick()
         assert (await there.agents.find(anna)).state is State.STOPPING
         assert not driver.retired
@@ -291,20 +272,15 @@ async def test_one_that_is_not_saved_yet_wakes_all_the_same(
     anna: UUID,
     database: Database,
     objects: MemoryObjects,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     here, _ = machines[0]
     await here.agents.find(anna)
     async with database.connection() as connection:
         await connection.execute("update agents set state = 'stopping'")
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
-    monkeypatch.setattr(objects, "put", broken)
-    monkeypatch.setattr(objects, "put_if_absent", broken)
-    await here.agents.ask_awake(anna)
-    driver = await here.driver(anna)
-    await driver.tick()
-    await driver.awake()
+    with objects.taking_nothing():
+        await here.agents.ask_awake(anna)
+        driver = await here.driver(anna)
+        await driver.tick()
+        await driver.awake()
     assert (await here.agents.find(anna)).state is State.AWAKE

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import pytest
@@ -260,16 +260,25 @@ async def test_a_busy_gateway_is_left_in_peace_for_a_while(
 
 
 class InterruptedAgents(Agents):
-    """Something happens between the gateway's yes and the commit."""
+    """Something happens between the gateway's yes and the commit, or behind that."""
 
     async def meanwhile(self) -> None:
+        """To be set by the test."""
+
+    async def afterwards(self) -> None:
         """To be set by the test."""
 
     async def apply_pause(
         self, agent: Agent, lease: Lease, plan: Projection | None, *, idle_for: timedelta
     ) -> bool:
         await self.meanwhile()
-        return await super().apply_pause(agent, lease, plan, idle_for=idle_for)
+        done = await super().apply_pause(agent, lease, plan, idle_for=idle_for)
+        await self.afterwards()
+        return done
+
+
+async def unanswered() -> None:
+    raise Unavailable("The database does not answer just now.")
 
 
 async def test_a_message_accepted_after_the_gateway_agreed_wins(
@@ -313,27 +322,11 @@ async def test_a_database_that_fails_at_the_commit_leaves_the_gateway_at_work(
     driver = await replica.driver(anna)
     await driver.awake()
 
-    async def meanwhile() -> None:
-        raise Unavailable("The database does not answer just now.")
-
-    agents.meanwhile = meanwhile  # type: ignore[method-assign]
+    agents.meanwhile = unanswered  # type: ignore[method-assign]
     await clock.advance(5 * MINUTE)
     with pytest.raises(Unavailable):
         await driver.tick()
     assert gateways.of(anna).suspension is None
-
-
-class Unacknowledged(Agents):
-    """A database whose answer to the commit of a pause gets lost, once."""
-
-    lost = False
-
-    async def apply_pause(self, *args: Any, **kwargs: Any) -> bool:
-        done = await super().apply_pause(*args, **kwargs)
-        if self.lost:
-            return done
-        self.lost = True
-        raise Unavailable("The database does not answer just now.")
 
 
 async def test_a_pause_of_whose_commit_nobody_heard_is_taken_back_and_made_again(
@@ -344,13 +337,15 @@ async def test_a_pause_of_whose_commit_nobody_heard_is_taken_back_and_made_again
     runtime: FakeRuntime,
     gateways: Gateways,
 ) -> None:
-    agents = Unacknowledged(database, clock, runtime="fake")
+    agents = InterruptedAgents(database, clock, runtime="fake")
     replica = build(runtime, agents=agents)
     driver = await replica.driver(anna)
     gateway = await driver.awake()
     await clock.advance(5 * MINUTE)
-    with pytest.raises(Unavailable):
-        await driver.tick()
+    with pytest.MonkeyPatch.context() as once:
+        once.setattr(agents, "afterwards", unanswered)
+        with pytest.raises(Unavailable):
+            await driver.tick()
     assert gateways.of(anna).suspension is None
     assert (await agents.find(anna)).state is State.PAUSED, "on record only"
     await driver.tick()
@@ -480,11 +475,7 @@ async def test_a_restart_of_a_stopped_agent_starts_it_once(replica: Replica, ann
 async def test_a_crash_is_noted_and_the_next_wake_waits_a_little(
     replica: Replica, anna: UUID, clock: VirtualClock
 ) -> None:
-    driver = await replica.driver(anna)
-    gateway = await driver.awake()
-    await replica.runtime.crash(anna, 137)
-    await gateway.wait_closed()
-    await driver.tick()
+    driver = await replica.crash(anna)
     agent = await replica.agents.find(anna)
     assert (agent.state, agent.failures) == (State.FAILED, 1)
     assert agent.retry_at == clock.now() + timedelta(seconds=1)

@@ -101,11 +101,7 @@ async def test_a_crash_is_noticed_and_mended_without_anybody_asking(
 async def test_one_that_failed_and_is_told_to_sleep_comes_to_rest_though_no_hint_arrives(
     replica: Replica, anna: UUID, clock: VirtualClock
 ) -> None:
-    driver = await replica.driver(anna)
-    gateway = await driver.awake()
-    await replica.runtime.crash(anna, 137)
-    await gateway.wait_closed()
-    await driver.tick()
+    await replica.crash(anna)
     assert (await replica.agents.find(anna)).state is State.FAILED
     await replica.reconciler.close()
     await replica.agents.ask_stopped(anna)

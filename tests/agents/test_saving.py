@@ -209,11 +209,7 @@ async def test_a_save_that_failed_at_a_pause_is_tried_again(
 ) -> None:
     await (await here.driver(anna)).awake()
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
-    with monkeypatch.context() as away:
-        away.setattr(objects, "put_if_absent", broken)
+    with objects.taking_nothing():
         await tick(here, anna, clock, 61)
 
         async def noted() -> bool:

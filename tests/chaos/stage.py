@@ -114,8 +114,8 @@ async def open_stage(postgres_binaries: Path) -> AsyncIterator[Stage]:
     replicas = Replicas(dsns, folder)
 
     def postmaster() -> psutil.Process:
-        pid = int((folder / "pg" / "data" / "postmaster.pid").read_text().split()[0])
-        return psutil.Process(pid)
+        assert server.pid is not None, "the database server has ended"
+        return psutil.Process(server.pid)
 
     supervisor = asyncio.create_task(replicas.supervise())
     try:

@@ -9,6 +9,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import structlog
+
 from ocmt.runtimes.tools import Tools, own_python
 
 from .conftest import REACHABLE, Counter, a_spec, inside, make_runtime
@@ -17,6 +19,8 @@ from .warm import a_recipe, ready
 
 async def main(folder: Path, bwrap: Path, *, spare: bool) -> None:
     tools = Tools(folder / "node" / "bin" / "node", folder / "openclaw", bwrap, own_python())
+    # Its word is all that goes to standard output.
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     if spare:
         warm = make_runtime(folder, tools, Counter(), REACHABLE.view, a_recipe(folder, tools))
         await ready(warm)

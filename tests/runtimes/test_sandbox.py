@@ -38,6 +38,23 @@ def started() -> Callable[[], set[int]]:
     return lambda: set(descendants(os.getpid())) - before
 
 
+async def everything_ends_with_a_killed_platform(folder: Path, tools: Tools, *what: str) -> None:
+    """A platform of its own is started and killed. `what`: see platform_to_kill."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.runtimes.platform_to_kill", str(folder), str(tools.bwrap), *what],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as platform:
+        assert platform.stdout is not None
+        assert await asyncio.to_thread(platform.stdout.readline) == "running\n"
+        processes = descendants(platform.pid)
+        assert len(processes) >= 4
+        platform.send_signal(signal.SIGKILL)
+    async with asyncio.timeout(5):
+        while alive(processes):
+            await asyncio.sleep(0.01)
+
+
 def is_alive(pid: int) -> bool:
     """A zombie is not: it waits for whatever is process 1 of this machine."""
     try:
@@ -292,20 +309,8 @@ class TestTheEnd:
             await runtime.start(specs[0], {})
 
     async def test_agents_end_with_a_platform_that_was_killed(self, folder: Path, tools: Tools) -> None:
-        """A platform of its own is started, with an agent that would ignore every request, and killed."""
-        with subprocess.Popen(
-            [sys.executable, "-m", "tests.runtimes.platform_to_kill", str(folder), str(tools.bwrap)],
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as platform:
-            assert platform.stdout is not None
-            assert await asyncio.to_thread(platform.stdout.readline) == "running\n"
-            processes = descendants(platform.pid)
-            assert len(processes) >= 4
-            platform.send_signal(signal.SIGKILL)
-        async with asyncio.timeout(5):
-            while alive(processes):
-                await asyncio.sleep(0.01)
+        """With an agent that would ignore every request."""
+        await everything_ends_with_a_killed_platform(folder, tools)
 
 
 async def connect_and_close(runtime: SandboxRuntime, user_id: object) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools
 
 from .conftest import Counter, a_spec, inside, make_runtime
-from .test_sandbox import alive
+from .test_sandbox import alive, everything_ends_with_a_killed_platform
 from .warm import a_recipe, ready
 
 pytestmark = [
@@ -64,7 +62,7 @@ async def test_there_are_none_unless_they_are_asked_for(runtime: SandboxRuntime,
     spec = a_spec()
     await runtime.start(spec, {})
     assert await inside(runtime, spec.user_id, HOW) is False
-    assert runtime.spares.ready == 0
+    assert len(runtime.spares.waiting) == 0
     assert not (folder / "data" / "agents" / ".spares").exists()
 
 
@@ -270,7 +268,7 @@ class TestAPlainStartInstead:
         spec = a_spec(image="openclaw-2")
         await runtime.start(spec, {})
         assert await inside(runtime, spec.user_id, HOW) is False
-        assert runtime.spares.ready == 1
+        assert len(runtime.spares.waiting) == 1
 
     async def test_after_one_whose_gateway_ended_before_it_listened(self, warm: Warm) -> None:
         runtime = await warm("fails")
@@ -301,18 +299,4 @@ class TestAPlainStartInstead:
 
 
 async def test_spares_end_with_a_platform_that_was_killed(folder: Path, tools: Tools) -> None:
-    """A platform of its own is started, with a spare that waits, and killed."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.runtimes.platform_to_kill", str(folder), str(tools.bwrap), "spare"],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as platform:
-        assert platform.stdout is not None
-        while await asyncio.to_thread(platform.stdout.readline) != "running\n":
-            assert platform.poll() is None
-        processes = descendants(platform.pid)
-        assert len(processes) >= 4
-        platform.send_signal(signal.SIGKILL)
-    async with asyncio.timeout(5):
-        while alive(processes):
-            await asyncio.sleep(0.01)
+    await everything_ends_with_a_killed_platform(folder, tools, "spare")

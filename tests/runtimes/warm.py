@@ -23,5 +23,5 @@ async def ready(runtime: SandboxRuntime, count: int = 1) -> None:
     """Wait until so many wait."""
     await runtime.probe()
     async with asyncio.timeout(20):
-        while runtime.spares.ready < count:
+        while len(runtime.spares.waiting) < count:
             await asyncio.sleep(0.02)

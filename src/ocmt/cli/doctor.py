@@ -252,13 +252,13 @@ def _spares(settings: Settings) -> Check:
         return Check("spares", True, "none wanted (OCMT_WARM_SPARES)")
     if settings.runtime != "sandbox":
         return Check("spares", False, f"none: the runtime is {settings.runtime}", "They need `sandbox`.")
-    from ocmt.runtimes.spares import obstacle
+    from ocmt.runtimes.spares import SPARE_BYTES, obstacle
 
     folder = next(one for one in (settings.data_dir, *settings.data_dir.parents) if one.exists())
     reason = asyncio.run(obstacle(folder))
     if reason is not None:
         return Check("spares", False, f"none: {reason}", "Agents start without, as they always can.")
-    return Check("spares", True, f"{settings.warm_spares}, of 1.7 GB of memory each")
+    return Check("spares", True, f"{settings.warm_spares}, of {SPARE_BYTES / 1e9:.1f} GB of memory each")
 
 
 def _swap(_settings: Settings) -> Check:

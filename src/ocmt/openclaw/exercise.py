@@ -27,14 +27,26 @@ async def exercise(dial: Dial, *, token: str, clock: Clock) -> None:
 
 async def _turn(gateway: GatewayClient, clock: Clock) -> None:
     with gateway.run_events(SESSION) as events:
-        while True:
-            try:
-                await gateway.send_chat(session_key=SESSION, message="Hello", idempotency_key="exercise")
-                break
-            except GatewayError as error:
-                if not error.retryable:
-                    raise
-                await clock.sleep(RETRY_DELAY)
+        await send_until_taken(
+            gateway, clock, session_key=SESSION, message="Hello", idempotency_key="exercise"
+        )
         async for event in events:
             if isinstance(event, Final | Failed | Aborted):
                 return
+
+
+async def send_until_taken(
+    gateway: GatewayClient, clock: Clock, *, session_key: str, message: str, idempotency_key: str
+) -> str:
+    """Hand a message over, again and again while the gateway says "not now"; the run's id. Without an end of
+    its own: the caller bounds it. Raises: GatewayError, Unavailable."""
+    while True:
+        try:
+            sent = await gateway.send_chat(
+                session_key=session_key, message=message, idempotency_key=idempotency_key
+            )
+            return sent.run_id
+        except GatewayError as error:
+            if not error.retryable:
+                raise
+            await clock.sleep(RETRY_DELAY)

@@ -313,7 +313,7 @@ class SandboxRuntime(SupervisedRuntime):
                     log=self._log,
                     view=self._view,
                 )
-                plan = await spare_plan.record(runtime, folder, recipe, openclaw)
+                plan = await spare_plan.record(runtime, folder, recipe, openclaw, self._clock)
             await asyncio.to_thread(spare_plan.write_plan, path, plan)
         return path
 

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.errors import Unavailable
+from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentRuntime, AgentSpec
 
 Dial = Callable[[], Awaitable[socket.socket]]
@@ -25,6 +26,7 @@ START_TIMEOUT = 180.0
 SETTLE = 20.0
 """Seconds that the gateway gets after it listens, to load what it loads afterwards."""
 STOP_GRACE = 30.0
+LOOK = 0.1
 NOBODY = UUID(int=2)
 RECORD = "ocmt-record"
 _LAUNCHERS = ("/openclaw.mjs", "/dist/entry.js", "/supervisor/record.mjs")
@@ -115,7 +117,9 @@ def _ahead(modules: Iterable[str], *but: str) -> Iterator[str]:
             yield url
 
 
-async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: str) -> dict[str, Any]:
+async def record(
+    runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: str, clock: Clock
+) -> dict[str, Any]:
     """Start the gateway twice in `runtime`, of which `folder` is the data folder; the plan of the second.
 
     Owns the runtime. Takes as long as two cold starts. Raises: SetupProblem where no sandbox can be made,
@@ -128,9 +132,8 @@ async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: 
     environment = {**recipe.switches, **recipe.secrets}
     try:
         for addition in ({}, recording):
-            await _start_once(
-                runtime, AgentSpec(NOBODY, 0, recipe.config, environment | addition), recipe.exercise
-            )
+            spec = AgentSpec(NOBODY, 0, recipe.config, environment | addition)
+            await _start_once(runtime, spec, recipe.exercise, clock)
     finally:
         await runtime.close()
     made = folder / "agents" / str(NOBODY) / "tmp" / RECORD
@@ -139,18 +142,21 @@ async def record(runtime: AgentRuntime, folder: Path, recipe: Recipe, openclaw: 
 
 
 async def _start_once(
-    runtime: AgentRuntime, spec: AgentSpec, exercise: Callable[[Dial], Awaitable[None]] | None
+    runtime: AgentRuntime,
+    spec: AgentSpec,
+    exercise: Callable[[Dial], Awaitable[None]] | None,
+    clock: Clock,
 ) -> None:
     await runtime.start(spec, {})
     try:
         async with asyncio.timeout(START_TIMEOUT):
-            while (seen := await runtime.observe(spec.user_id, {})).phase == "starting":  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+            while (seen := await runtime.observe(spec.user_id, {})).phase == "starting":
+                await clock.sleep(LOOK)
         if seen.phase != "running":
             raise Unavailable("OpenClaw did not start.", detail=seen.log_tail)
         if exercise is not None:
             await exercise(lambda: runtime.dial(spec.user_id, {}))
-        await asyncio.sleep(SETTLE)
+        await clock.sleep(SETTLE)
     except TimeoutError as error:
         raise Unavailable("OpenClaw took too long to start.") from error
     finally:

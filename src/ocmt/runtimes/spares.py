@@ -189,11 +189,6 @@ class Spares:
         """Those that are ready. They may end at any time."""
         return list(self._ready)
 
-    @property
-    def ready(self) -> int:
-        """How many wait."""
-        return len(self._ready)
-
     async def begin(self) -> None:
         """Make them, and new ones for those that are taken, until `close`. Beginning twice does nothing."""
         if not self._count or self._keeping is not None:

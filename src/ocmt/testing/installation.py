@@ -55,11 +55,6 @@ class Installation:
 
     async def start(self) -> float:
         """Start it and wait for its `ready` and its sign-in link; returns the seconds up to `ready`."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("OCMT_")}
-        environment |= {"PYTHONUNBUFFERED": "1", **self.environment}
-        for name in ("ANTHROPIC_API_KEY", "DATABASE_URL"):
-            if name not in self.environment:
-                environment.pop(name, None)
         began = time.monotonic()
         command = [
             sys.executable,
@@ -74,7 +69,7 @@ class Installation:
         ]
         self.process = await asyncio.create_subprocess_exec(
             *command,
-            env=environment,
+            env=self._surroundings(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -119,6 +114,7 @@ class Installation:
         """`ocmt …` on its data folder; what it printed. Fails if the command does."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ocmt", *arguments, "--data", str(self.data)),
+            env=self._surroundings(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -132,6 +128,13 @@ class Installation:
         """Of the platform's process."""
         assert self.process is not None
         return self.process.pid
+
+    def _surroundings(self) -> dict[str, str]:
+        """Of its processes: what is around us, without settings but its own."""
+        around = {name: value for name, value in os.environ.items() if not name.startswith("OCMT_")}
+        for name in ("ANTHROPIC_API_KEY", "DATABASE_URL"):
+            around.pop(name, None)
+        return around | {"PYTHONUNBUFFERED": "1", **self.environment}
 
     async def _read(self, ready: asyncio.Event, began: float, took: list[float]) -> None:
         assert self.process is not None

@@ -12,15 +12,32 @@ from ocmt.platform.objects import checked_key
 class MemoryObjects:
     """See `ocmt.platform.objects.Objects`."""
 
+    _takes_nothing = False
+
     def __init__(self) -> None:
         self.stored: dict[str, bytes] = {}
 
+    @contextmanager
+    def taking_nothing(self) -> Iterator[None]:
+        """What is to be stored meanwhile is refused with an OSError."""
+        self._takes_nothing = True
+        try:
+            yield
+        finally:
+            self._takes_nothing = False
+
+    def _check_takes(self) -> None:
+        if self._takes_nothing:
+            raise OSError("the store is away")
+
     async def put(self, key: str, data: bytes) -> None:
         """See Objects."""
+        self._check_takes()
         self.stored[checked_key(key)] = data
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         """See Objects."""
+        self._check_takes()
         if checked_key(key) in self.stored:
             return False
         self.stored[key] = data
@@ -28,6 +45,7 @@ class MemoryObjects:
 
     async def put_pieces(self, key: str, pieces: AsyncIterator[bytes]) -> None:
         """See Objects."""
+        self._check_takes()
         checked_key(key)
         self.stored[key] = b"".join([piece async for piece in pieces])
 

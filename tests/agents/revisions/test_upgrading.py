@@ -295,19 +295,12 @@ async def test_what_fails_around_openclaw_says_nothing_about_it(world: World) ->
     assert (await world.runs())[0] == 2, "at the next attempt"
 
 
-async def test_an_upgrade_that_cannot_be_saved_first_is_not_made(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_upgrade_that_cannot_be_saved_first_is_not_made(world: World) -> None:
     await world.worked_on_the_old()
     await world.revisions.know(NEW)
 
-    async def broken(*_: object) -> None:
-        raise OSError("the store is away")
-
     world.runtime.note(world.anna).write_text("more")
-    with monkeypatch.context() as away, capture_logs() as logs:
-        for name in ("put", "put_if_absent", "put_pieces"):
-            away.setattr(world.objects, name, broken)
+    with world.objects.taking_nothing(), capture_logs() as logs:
         await world.wake()
     assert world.runtime.images() == [OLD, OLD]
     assert any(entry["event"] == "agent not saved, so it is not upgraded" for entry in logs)
