@@ -71,10 +71,11 @@ class TestTheWords:
 
 def test_the_image_has_what_the_platform_runs_in_it() -> None:
     dockerfile = (PROJECT / "agent" / "Dockerfile").read_text()
-    node, openclaw, *_ = gateway_command()
+    node, beside, openclaw, *_ = gateway_command()
     assert f"/usr/local/bin/node {node}\n" in dockerfile
     assert f"COPY --from=openclaw {openclaw.split('/node_modules')[0]} " in dockerfile
     assert f"src/ocmt/supervisor/main.py {SUPERVISOR[3]}\n" in dockerfile
+    assert f"src/ocmt/supervisor/held_still.mjs {beside.removeprefix('--import=')}\n" in dockerfile
     assert json.loads(re.findall(r"^ENTRYPOINT (.*)$", dockerfile, re.MULTILINE)[0]) == list(SUPERVISOR)
     assert "package-lock.json" in dockerfile
     assert "npm ci" in dockerfile

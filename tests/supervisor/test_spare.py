@@ -23,7 +23,7 @@ DOUBLE = Path(__file__).with_name("openclaw_double")
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen[str]]]:
     """The supervisor's end, and the spare that has loaded everything."""
-    for name in ("spare.mjs", "spare_worker.mjs"):
+    for name in ("held_still.mjs", "spare.mjs", "spare_worker.mjs"):
         shutil.copy(SUPERVISOR.with_name(name), tmp_path)
     for file in DOUBLE.iterdir():
         shutil.copy(file, tmp_path)
@@ -62,7 +62,13 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen
 def taken(ours: socket.socket, popen: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     """What it says of itself as that agent's gateway."""
     order = {
-        "command": ["node", str(folder / "openclaw.mjs"), "gateway", "run"],
+        "command": [
+            "node",
+            "--import=/supervisor/held_still.mjs",
+            str(folder / "openclaw.mjs"),
+            "gateway",
+            "run",
+        ],
         "environment": {"SECRET": "of this user", "HOME": "/home/agent"},
         "directory": str(folder),
     }

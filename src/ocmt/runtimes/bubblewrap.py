@@ -19,8 +19,8 @@ GATEWAY_PORT = 18801
 DOOR_PORTS = {"broker": 18990, "egress": 18991}
 HOME = "/home/agent"
 SUPERVISOR = Path(supervisor.__file__).with_name("main.py")
-BESIDE_SUPERVISOR = ("record.mjs", "spare.mjs", "spare_worker.mjs")
-"""For warm spares and their plan; no agent has a use for them, nor can it change them."""
+BESIDE_SUPERVISOR = ("held_still.mjs", "record.mjs", "spare.mjs", "spare_worker.mjs")
+"""What Node runs of ours; no agent can change them. All but the first are for warm spares and their plan."""
 
 View = Callable[[Path], Path]
 """A host path → a path by which another uid can reach it (see `platform/reachable.py`)."""
@@ -223,6 +223,7 @@ def gateway_command(*, repair: bool = False) -> list[str]:
     """
     openclaw = ["/opt/node/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs"]
     gateway = [*openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
+    gateway.insert(1, "--import=/supervisor/held_still.mjs")
     if not repair:
         return gateway
     doctor = f'{" ".join(openclaw)} doctor --fix --yes --non-interactive; exec "$@"'

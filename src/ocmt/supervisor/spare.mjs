@@ -3,6 +3,7 @@
 // `plan.json` beside it is made by `ocmt.runtimes.spare_plan`, for exactly this OpenClaw.
 // Descriptor 3, to the supervisor: "ready\n" out, one line of JSON in, "taken\n" out.
 
+import "./held_still.mjs";
 import childProcess from "node:child_process";
 import { readFileSync, writeSync } from "node:fs";
 import module from "node:module";
@@ -28,7 +29,8 @@ for (const name of Object.keys(process.env)) delete process.env[name];
 // Else the launcher starts itself anew, because the cache was not enabled by itself.
 Object.assign(process.env, order.environment, { OPENCLAW_PACKAGED_COMPILE_CACHE_RESPAWNED: "1" });
 process.chdir(order.directory);
-process.argv.splice(1, process.argv.length, ...order.command.slice(1));
+// Node's own switches come before the program: this Node has begun already, and does what they say by itself.
+process.argv.splice(1, process.argv.length, ...order.command.slice(1).filter((word) => !word.startsWith("--import=")));
 socket.end("taken\n");
 await import(pathToFileURL(process.argv[1]).href);
 
