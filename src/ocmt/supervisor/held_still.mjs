@@ -8,14 +8,25 @@
 // Short ones are left alone, and what is planned by the clock on the wall is planned anew by `gateway.suspend.resume`.
 
 import { promisify } from "node:util";
+import { isMainThread } from "node:worker_threads";
 
 const LOOK = 1_000; // milliseconds, as all of these
 const HELD = 5_000; // no look for so long: it was held still, or so busy that the difference does not matter
 const AT_ONCE = 1_000; // in which everything fires that was overdue
 const LONG = 10_000;
 
+const once = globalThis.setTimeout;
+const repeatedly = globalThis.setInterval;
+
 let looked = performance.now();
 let wentOn = Number.NEGATIVE_INFINITY;
+
+// A gateway's threads have no long timers of their own, and inherit `--import`.
+if (isMainThread) {
+  repeatedly(wentOnJustNow, LOOK).unref();
+  globalThis.setTimeout = setTimeout;
+  globalThis.setInterval = setInterval;
+}
 
 function wentOnJustNow() {
   const now = performance.now();
@@ -24,23 +35,18 @@ function wentOnJustNow() {
   return now - wentOn < AT_ONCE;
 }
 
-const once = globalThis.setTimeout;
-const repeatedly = globalThis.setInterval;
-
-globalThis.setTimeout = (callback, delay, ...values) => {
+function setTimeout(callback, delay, ...values) {
   if (!isLong(callback, delay)) return once(callback, delay, ...values);
   const timer = once(() => (wentOnJustNow() ? timer.refresh() : callback(...values)), delay);
   return timer;
-};
-globalThis.setTimeout[promisify.custom] = once[promisify.custom];
+}
+setTimeout[promisify.custom] = once[promisify.custom];
 
-globalThis.setInterval = (callback, delay, ...values) => {
+function setInterval(callback, delay, ...values) {
   if (!isLong(callback, delay)) return repeatedly(callback, delay, ...values);
   return repeatedly(() => wentOnJustNow() || callback(...values), delay);
-};
+}
 
 function isLong(callback, delay) {
   return delay >= LONG && typeof callback === "function";
 }
-
-repeatedly(wentOnJustNow, LOOK).unref();
