@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import timedelta
-from functools import partial
 from math import inf
 from uuid import UUID
 
@@ -19,18 +17,17 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
-from ocmt.agents.ending import Ending, awake_for_too_long
+from ocmt.agents.ending import Ending
+from ocmt.agents.falling_asleep import FallingAsleep, told_to_stop
 from ocmt.agents.files import FileKeeper
-from ocmt.agents.model import ENDED, SETTLED, Agent, Event, Policy, Rest, State, rest
+from ocmt.agents.model import ENDED, SETTLED, Agent, Event, Policy, State
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.running import Running
 from ocmt.agents.saving import Saving
-from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed, Report, StartFailed
-from ocmt.agents.suspension import may_be_frozen, take_work_or_close
 from ocmt.agents.waking import SpecOf, Starter, Telling
-from ocmt.errors import LeaseLost, OcmtError
+from ocmt.errors import LeaseLost
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
@@ -77,7 +74,19 @@ class Driver:
         self._lock = asyncio.Lock()
         self._waking: asyncio.Task[GatewayClient] | None = None
         self._cron = CronWatch(agents, lease, clock, policy)
-        self._leave_until = clock.now()
+        self._falling_asleep = FallingAsleep(
+            lease,
+            agents,
+            self._running,
+            self._saving,
+            self._ending,
+            self._cron,
+            clock,
+            policy,
+            admission,
+            hand=self._hand,
+            resume=self._resume,
+        )
         self._lease_until = clock.monotonic()
         self._closed = False
         self._users = 0
@@ -145,14 +154,19 @@ class Driver:
             await self._mend()
         elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
             await self.awake()
-        elif self._told_to_stop(agent):
-            await self._stop(idle_for=None)
+        elif told_to_stop(agent):
+            await self._falling_asleep.stop(idle_for=None)
         elif await self._cron.is_due(agent):
             await self.awake()
         else:
             agent = await self._cron.look(agent, self._running.gateway)
-            await self._rest(agent)
+            await self._falling_asleep.look(agent)
             await self._saving.look(agent, self._agents.find, self._hand)
+
+    async def make_room(self) -> bool:
+        """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
+        await self._falling_asleep.stop(idle_for=self._policy.evict_after)
+        return self._running.gateway is None
 
     async def adopt(self) -> None:
         """Clear away what an earlier holder of the lease left: its sandbox is gone or must go."""
@@ -308,84 +322,6 @@ class Driver:
                 )
                 await self._ending.put_to_rest(await self._ending.lost(agent, seen))
 
-    # Going to sleep
-
-    def _told_to_stop(self, agent: Agent) -> bool:
-        """Whether somebody asked for its sleep; what holds it comes first."""
-        return agent.desired is State.STOPPED and agent.state in SETTLED and not agent.holds
-
-    async def _rest(self, agent: Agent) -> None:
-        can_pause = self._running.can_pause
-        now = self._clock.now()
-        policy = self._policy.of(agent.plan)
-        slept_enough = agent.state is State.PAUSED and now - agent.since >= policy.page_out_after
-        if slept_enough and await self._running.page_out(again_after=policy.page_out_after):
-            self._admission.shrink(self.user_id, policy.paged_out_bytes)
-        step = rest(agent, now, policy, can_pause=can_pause)
-        step = short_rest(step, agent, now, policy, can_pause=can_pause)
-        if step is Rest.STAY or now < max(self._leave_until, self._saving.leave_until):
-            return
-        if step is Rest.PAUSE:
-            await self._pause(policy.pause_after)
-        elif step is Rest.STOP:
-            await self._stop(idle_for=policy.stop_after)
-        else:
-            log.warning("agent stopped after its longest time awake", user_id=str(self.user_id))
-            await self._stop(idle_for=None, notice=awake_for_too_long(policy.max_awake))
-
-    async def make_room(self) -> bool:
-        """Stop it for the sake of another, if it has been idle for a moment; whether it was stopped."""
-        await self._stop(idle_for=self._policy.evict_after)
-        return self._running.gateway is None
-
-    async def _pause(self, idle_for: timedelta) -> None:
-        async with self._hand():
-            agent = await self._agents.find(self.user_id)
-            gateway = self._running.gateway
-            if agent.state is not State.AWAKE or gateway is None:
-                return
-
-            async def commit(plan: Projection | None) -> bool:
-                return await self._agents.apply_pause(agent, self.lease, plan, idle_for=idle_for)
-
-            if not await self._may_sleep(agent, gateway, commit):
-                return
-            try:
-                await self._running.pause(agent.runtime_state)
-            except OcmtError as error:
-                log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
-                self._leave_until = self._clock.now() + self._policy.busy_retry
-                await self._resume()
-            else:
-                self._saving.beside_pause(agent)
-
-    async def _stop(self, *, idle_for: timedelta | None, notice: Mapping[str, str] | None = None) -> None:
-        """`notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked."""
-        async with self._hand():
-            agent = await self._agents.find(self.user_id)
-            if agent.state not in SETTLED:
-                return
-            asked = agent.state is State.AWAKE and notice is None
-            gateway = self._running.gateway if asked else None
-
-            async def commit(plan: Projection | None) -> bool:
-                stop = partial(
-                    self._agents.apply_stopping,
-                    agent,
-                    self.lease,
-                    plan,
-                    idle_for=idle_for,
-                    forced=notice is not None,
-                )
-                return await self._saving.before_stop(agent, stop)
-
-            if not await self._may_sleep(agent, gateway, commit):
-                return
-            await self._ending.end(agent.runtime_state, grace=10)
-            stopping = replace(agent, state=State.STOPPING)
-            gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
-            await self._agents.apply(stopping, self.lease, gone)
-
     async def _restart(self) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
@@ -395,27 +331,6 @@ class Driver:
                 # As at every stop; where it cannot be saved it is started all the same.
                 await self._ending.put_to_rest(agent)
         await self.awake()
-
-    async def _may_sleep(
-        self,
-        agent: Agent,
-        gateway: GatewayClient | None,
-        commit: Callable[[Projection | None], Awaitable[bool]],
-    ) -> bool:
-        """Whether gateway and row agree to its sleep; where only the gateway does, it takes work again."""
-        if gateway is None:
-            return await commit(None)
-        planned = await self._cron.before_sleep(agent, gateway)
-        if planned is None or not await may_be_frozen(gateway, self.user_id):
-            self._leave_until = self._clock.now() + self._policy.busy_retry
-            return False
-        committed = False
-        try:
-            committed = await planned.unless_changed(commit)
-        finally:
-            if not committed:
-                await take_work_or_close(gateway, self.user_id)
-        return committed
 
     @contextlib.asynccontextmanager
     async def _hand(self) -> AsyncIterator[None]:
