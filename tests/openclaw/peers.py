@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -17,15 +16,15 @@ from typing import Any, Protocol, Self
 import psutil
 import pytest
 from aiohttp import web
-from platformdirs import user_cache_path
 
 from ocmt.errors import NotYet, SetupProblem
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform.clock import Clock, SystemClock
-from ocmt.runtimes.tools import Tools, find_tools
+from ocmt.runtimes.tools import Tools
 from ocmt.testing.anthropic import Failed, FakeAnthropic, Seen, Streamed
 from ocmt.testing.gateway import Fail, FakeGateway, Hold, Say, UseTool
 from ocmt.testing.gateway_wire import stream_to
+from ocmt.testing.installed import installed_tools
 
 
 class HastyClock(SystemClock):
@@ -236,7 +235,7 @@ class RealPeer:
 def real_peer() -> Any:
     """A context manager for the real one; skips the test where OpenClaw is not installed."""
     try:
-        tools = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt")))
+        tools = installed_tools()
     except SetupProblem as problem:
         pytest.skip(f"run make setup ({problem.message})")
     return _in_folder(tools)

@@ -17,7 +17,6 @@ from uuid import UUID, uuid4
 
 import pytest
 import structlog
-from platformdirs import user_cache_path
 
 from ocmt.errors import NotYet
 from ocmt.platform.clock import SystemClock
@@ -28,7 +27,8 @@ from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.supervised import Closer
-from ocmt.runtimes.tools import Tools, find_tools, own_python
+from ocmt.runtimes.tools import Tools, own_python
+from ocmt.testing.installed import installed_tools
 
 from .docker_image import answers, make_image, remove_image
 
@@ -38,7 +38,7 @@ DOCKER_URL = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 @pytest.fixture(scope="session")
 def installed() -> Tools:
     """What `make setup` has installed on this machine."""
-    return find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt")))
+    return installed_tools()
 
 
 @pytest.fixture

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_path
-
 from ocmt.runtimes.bubblewrap import SUPERVISOR
-from ocmt.runtimes.tools import find_tools
+from ocmt.testing.installed import installed_tools
 
 HELD_STILL = SUPERVISOR.with_name("held_still.mjs")
 
@@ -45,7 +41,7 @@ await import(process.argv[1]);
 
 def what_fires(script: str) -> list[Any]:
     """What was seen, in the order in which the script's timers fired."""
-    node = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt"))).node
+    node = installed_tools().node
     done = subprocess.run(
         [
             node,
@@ -104,7 +100,7 @@ def test_a_process_that_is_never_held_still_is_not_changed() -> None:
 
 
 def test_the_promise_of_a_timeout_stays_what_it_was() -> None:
-    node = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt"))).node
+    node = installed_tools().node
     script = "import {promisify} from 'node:util'; console.log(await promisify(setTimeout)(1, 'done'));"
     done = subprocess.run(
         [node, f"--import={HELD_STILL}", "--input-type=module", "-e", script],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from platformdirs import user_cache_path
 
 from ocmt.runtimes.bubblewrap import SUPERVISOR
-from ocmt.runtimes.tools import find_tools
+from ocmt.testing.installed import installed_tools
 
 DOUBLE = Path(__file__).with_name("openclaw_double")
 
@@ -37,7 +35,7 @@ def supervisor(tmp_path: Path) -> Iterator[tuple[socket.socket, subprocess.Popen
         "children": [reader],
     }
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    node = find_tools(Path(os.environ.get("OCMT_CACHE_DIR") or user_cache_path("ocmt"))).node
+    node = installed_tools().node
     ours, theirs = socket.socketpair()
     ours.settimeout(20)
     onto_3 = f'exec "$@" 3<&{theirs.fileno()}'

@@ -38,7 +38,7 @@ def told_to_stop(agent: Agent) -> bool:
 
 
 class FallingAsleep:
-    """One agent's way to sleep. All of it happens under its driver's lock."""
+    """One agent's way to sleep. Its row changes only under its driver's lock."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class FallingAsleep:
         resume: Callable[[], Awaitable[object]],
     ) -> None:
         """`hand`: the driver's lock, as long as the lease is ours. `resume`: from a pause that went wrong."""
-        self.user_id = lease.key
-        self.lease = lease
+        self._user_id = lease.key
+        self._lease = lease
         self._agents = agents
         self._running = running
         self._saving = saving
@@ -78,7 +78,7 @@ class FallingAsleep:
         policy = self._policy.of(agent.plan)
         slept_enough = agent.state is State.PAUSED and now - agent.since >= policy.page_out_after
         if slept_enough and await self._running.page_out(again_after=policy.page_out_after):
-            self._admission.shrink(self.user_id, policy.paged_out_bytes)
+            self._admission.shrink(self._user_id, policy.paged_out_bytes)
         step = rest(agent, now, policy, can_pause=can_pause)
         step = short_rest(step, agent, now, policy, can_pause=can_pause)
         if step is Rest.STAY or now < max(self._leave_until, self._saving.leave_until):
@@ -88,25 +88,25 @@ class FallingAsleep:
         elif step is Rest.STOP:
             await self.stop(idle_for=policy.stop_after)
         else:
-            log.warning("agent stopped after its longest time awake", user_id=str(self.user_id))
+            log.warning("agent stopped after its longest time awake", user_id=str(self._user_id))
             await self.stop(idle_for=None, notice=awake_for_too_long(policy.max_awake))
 
     async def _pause(self, idle_for: timedelta) -> None:
         async with self._hand():
-            agent = await self._agents.find(self.user_id)
+            agent = await self._agents.find(self._user_id)
             gateway = self._running.gateway
             if agent.state is not State.AWAKE or gateway is None:
                 return
 
             async def commit(plan: Projection | None) -> bool:
-                return await self._agents.apply_pause(agent, self.lease, plan, idle_for=idle_for)
+                return await self._agents.apply_pause(agent, self._lease, plan, idle_for=idle_for)
 
             if not await self._may_sleep(agent, gateway, commit):
                 return
             try:
                 await self._running.pause(agent.runtime_state)
             except OcmtError as error:
-                log.warning("agent not paused", user_id=str(self.user_id), error=str(error))
+                log.warning("agent not paused", user_id=str(self._user_id), error=str(error))
                 self._leave_until = self._clock.now() + self._policy.busy_retry
                 await self._resume()
             else:
@@ -118,7 +118,7 @@ class FallingAsleep:
         `notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked.
         """
         async with self._hand():
-            agent = await self._agents.find(self.user_id)
+            agent = await self._agents.find(self._user_id)
             if agent.state not in SETTLED:
                 return
             asked = agent.state is State.AWAKE and notice is None
@@ -128,7 +128,7 @@ class FallingAsleep:
                 stop = partial(
                     self._agents.apply_stopping,
                     agent,
-                    self.lease,
+                    self._lease,
                     plan,
                     idle_for=idle_for,
                     forced=notice is not None,
@@ -140,7 +140,7 @@ class FallingAsleep:
             await self._ending.end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
             gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
-            await self._agents.apply(stopping, self.lease, gone)
+            await self._agents.apply(stopping, self._lease, gone)
 
     async def _may_sleep(
         self,
@@ -152,7 +152,7 @@ class FallingAsleep:
         if gateway is None:
             return await commit(None)
         planned = await self._cron.before_sleep(agent, gateway)
-        if planned is None or not await may_be_frozen(gateway, self.user_id):
+        if planned is None or not await may_be_frozen(gateway, self._user_id):
             self._leave_until = self._clock.now() + self._policy.busy_retry
             return False
         committed = False
@@ -160,5 +160,5 @@ class FallingAsleep:
             committed = await planned.unless_changed(commit)
         finally:
             if not committed:
-                await take_work_or_close(gateway, self.user_id)
+                await take_work_or_close(gateway, self._user_id)
         return committed

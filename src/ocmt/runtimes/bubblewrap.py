@@ -221,12 +221,12 @@ def gateway_command(*, repair: bool = False) -> list[str]:
     """What the supervisor runs. `repair`: first OpenClaw's doctor, as its docs/gateway/embedding.md says;
     whether that helped, the gateway's own exit code tells.
     """
-    openclaw = ["/opt/node/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs"]
-    gateway = [*openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
-    gateway.insert(1, "--import=/supervisor/held_still.mjs")
+    node, openclaw = "/opt/node/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs"
+    held_still = "--import=/supervisor/held_still.mjs"
+    gateway = [node, held_still, openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
     if not repair:
         return gateway
-    doctor = f'{" ".join(openclaw)} doctor --fix --yes --non-interactive; exec "$@"'
+    doctor = f'{node} {openclaw} doctor --fix --yes --non-interactive; exec "$@"'
     return ["/bin/sh", "-c", doctor, "repair", *gateway]
 
 
