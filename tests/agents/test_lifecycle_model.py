@@ -249,6 +249,32 @@ def test_an_agent_whose_driver_dies_while_it_is_paused_is_saved_by_the_next() ->
 
 
 @pytest.mark.usefixtures("stage")
+@pytest.mark.parametrize("noticed_after", [0.0, 0.25, 1.0])
+def test_what_an_agent_planned_just_before_it_died_is_done_although_it_was_sent_to_sleep(
+    noticed_after: float,
+) -> None:
+    lives = Lives()
+    lives.begin()
+    lives.it_plans_a_job(0, after=30.0, then=0.0)
+    lives.it_dies(0, then=noticed_after)
+    lives.somebody_sends_it_to_sleep(0, then=6.0)
+    lives.teardown()
+
+
+@pytest.mark.usefixtures("stage")
+@pytest.mark.parametrize("steps", range(0, 30, 3))
+def test_nor_is_it_lost_with_the_replicas_that_start_it_anew(steps: int) -> None:
+    lives = Lives()
+    lives.begin()
+    lives.it_plans_a_job(0, after=30.0, then=0.0)
+    lives.a_replica_dies_in_so_many_steps(0, 0, then=0.25)
+    lives.somebody_sends_it_to_sleep(0, then=6.0)
+    lives.a_replica_dies_in_so_many_steps(0, steps, then=0.25)
+    lives.somebody_sends_it_to_sleep(0, then=6.0)
+    lives.teardown()
+
+
+@pytest.mark.usefixtures("stage")
 @pytest.mark.timeout(60 + 20 * EXAMPLES)
 def test_whatever_dies_nothing_is_lost_doubled_or_stuck() -> None:
     run_state_machine_as_test(

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from ocmt.testing.clock import VirtualClock
 from ocmt.testing.misbehaving import NeverRuntime
 from ocmt.testing.runtimes import FakeRuntime
 from tests.accounts import make_user
-from tests.agents.replica import Gateways, Replica, time_flies, until
+from tests.agents.replica import SLEEPY, Gateways, Replica, time_flies, until
 
 pytestmark = pytest.mark.anyio
 
@@ -98,9 +99,17 @@ async def test_a_crash_is_noticed_and_mended_without_anybody_asking(
         await until(awake)
 
 
-async def test_one_that_failed_and_is_told_to_sleep_comes_to_rest_though_no_hint_arrives(
-    replica: Replica, anna: UUID, clock: VirtualClock
+async def test_one_that_was_given_up_and_is_told_to_sleep_comes_to_rest_though_no_hint_arrives(
+    clock: VirtualClock, database: Database, hints: Hints, gateways: Gateways, anna: UUID
 ) -> None:
+    replica = Replica.build(
+        clock=clock,
+        database=database,
+        hints=hints,
+        runtime=FakeRuntime(clock, make_gateway=gateways.make),
+        gateways=gateways,
+        policy=replace(SLEEPY, max_failures=1),
+    )
     await replica.crash(anna)
     assert (await replica.agents.find(anna)).state is State.FAILED
     await replica.reconciler.close()
@@ -110,6 +119,23 @@ async def test_one_that_failed_and_is_told_to_sleep_comes_to_rest_though_no_hint
     assert await replica.agents.due() == [], "not before what holds it"
     await clock.advance(60)
     assert await replica.agents.due() == [anna]
+
+
+async def test_one_that_failed_is_asked_what_it_planned_before_it_comes_to_rest(
+    replica: Replica, other: Replica, anna: UUID, clock: VirtualClock
+) -> None:
+    await replica.crash(anna)
+    await replica.reconciler.close()
+    await replica.agents.ask_stopped(anna)
+    assert await replica.agents.due() == [], "not before it may be tried again"
+    await clock.advance(1)
+    assert await replica.agents.due() == [anna]
+    async with other.running(), time_flies(clock):
+
+        async def awake() -> bool:
+            return await state(other, anna) is State.AWAKE
+
+        await until(awake)
 
 
 async def test_a_lost_lease_ends_the_sandbox_and_writes_nothing(

@@ -277,6 +277,25 @@ async def test_a_gateway_that_refuses_to_tell_sleeps_with_what_is_known(
     assert await replica.agents.schedule_of(anna) is None
 
 
+async def test_one_that_is_stopped_after_its_longest_time_awake_keeps_what_it_planned(
+    build: Build, anna: UUID, clock: VirtualClock, gateways: Gateways
+) -> None:
+    replica = build(policy=replace(BRISK, max_awake=timedelta(minutes=2), evict_after=timedelta(seconds=1)))
+    driver = await replica.driver(anna)
+    async with time_flies(clock):
+        await driver.awake()
+    gateways.of(anna).busy = ["1 background task"]
+    await replica.agents.hold(anna, "operator", "x", ttl=timedelta(hours=1))
+    await clock.advance(130)
+    due = gateways.of(anna).cron.add("report", after=600).next_run_at
+    await driver.tick()
+    agent = await replica.agents.find(anna)
+    assert agent.state is State.STOPPED
+    assert agent.error is not None
+    assert agent.error["code"] == "awake_too_long"
+    assert (agent.next_wake_at, agent.schedule_unread) == (due, False)
+
+
 async def test_a_schedule_that_changes_while_it_falls_asleep_keeps_it_awake(
     build: Build, anna: UUID, gateways: Gateways, clock: VirtualClock
 ) -> None:

@@ -70,13 +70,11 @@ class Ending:
         return await self.cleared(agent, {})
 
     async def cleared(self, agent: Agent, runtime_state: RuntimeState) -> Agent:
-        """Nothing of it is left, as nobody intended. One that nobody wants awake has yet to be put to rest;
-        one that was awake is started once more, to be asked what it has planned."""
-        wanted = State.AWAKE in (agent.desired, agent.state)
-        if not wanted and agent.state is State.STOPPING:
+        """Nothing of it is left, as nobody intended. One that is not wanted has yet to be put to rest."""
+        if not agent.wanted and agent.state is State.STOPPING:
             return agent
-        event = Event.ORPHANED if wanted else Event.STOP
-        change = Change(event, runtime_state=runtime_state, desired=State.AWAKE if wanted else State.STOPPED)
+        event, desired = (Event.ORPHANED, State.AWAKE) if agent.wanted else (Event.STOP, State.STOPPED)
+        change = Change(event, runtime_state=runtime_state, desired=desired)
         return await self._agents.apply(agent, self._lease, change)
 
     async def put_to_rest(self, agent: Agent) -> None:

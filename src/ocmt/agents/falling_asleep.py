@@ -33,8 +33,9 @@ log = structlog.get_logger(__name__)
 
 
 def told_to_stop(agent: Agent) -> bool:
-    """Whether somebody asked for its sleep; what holds it comes first."""
-    return agent.desired is State.STOPPED and agent.state in SETTLED and not agent.holds
+    """Whether somebody asked for its sleep; what holds it comes first, and what it planned when it failed."""
+    settled = agent.state in SETTLED and not (agent.state is State.FAILED and agent.wanted)
+    return agent.desired is State.STOPPED and settled and not agent.holds
 
 
 class FallingAsleep:
@@ -115,14 +116,14 @@ class FallingAsleep:
     async def stop(self, *, idle_for: timedelta | None, notice: Mapping[str, str] | None = None) -> None:
         """Stop it where everybody agrees. `idle_for`: and where it has been idle for so long.
 
-        `notice`: to its user, who did not ask for it; then neither its gateway nor a hold is asked.
+        `notice`: to its user, who did not ask for it; then its gateway tells what it has planned, but neither
+        that nor a hold can refuse.
         """
         async with self._hand():
             agent = await self._agents.find(self._user_id)
             if agent.state not in SETTLED:
                 return
-            asked = agent.state is State.AWAKE and notice is None
-            gateway = self._running.gateway if asked else None
+            gateway = self._running.gateway if agent.state is State.AWAKE else None
 
             async def commit(plan: Projection | None) -> bool:
                 stop = partial(
@@ -135,7 +136,12 @@ class FallingAsleep:
                 )
                 return await self._saving.before_stop(agent, stop)
 
-            if not await self._may_sleep(agent, gateway, commit):
+            if notice is not None and gateway is not None:
+                planned = await self._cron.before_sleep(agent, gateway)
+                agreed = await commit(planned.plan if planned else None)
+            else:
+                agreed = await self._may_sleep(agent, gateway, commit)
+            if not agreed:
                 return
             await self._ending.end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)

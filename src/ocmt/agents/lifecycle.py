@@ -152,7 +152,7 @@ class Driver:
             await self.awake()
         elif self._ending.broken(agent) or self._ending.runs_on(agent):
             await self._mend()
-        elif agent.desired is State.AWAKE and agent.state in (State.PAUSED, State.STOPPED):
+        elif agent.wanted and agent.state in (State.PAUSED, State.STOPPED):
             await self.awake()
         elif told_to_stop(agent):
             await self._falling_asleep.stop(idle_for=None)
@@ -307,7 +307,7 @@ class Driver:
         """Make the row true again: the connection to the gateway is gone, or a change was cut short."""
         async with self._hand():
             agent = await self._agents.find(self.user_id)
-            if agent.state is State.STOPPING and agent.desired is not State.AWAKE:
+            if agent.state is State.STOPPING and not agent.wanted:
                 await self._ending.put_to_rest(agent)
             elif self._ending.runs_on(agent):
                 await self._agents.apply(agent, self.lease, Change(Event.RESUME))

@@ -146,11 +146,22 @@ class Agent:
     restart_asked: bool
     image: str | None
     lease_token: int
+    schedule_unread: bool = False
+    """It has been awake since it was last asked what it has planned."""
     revision: int | None = None
     """What it ran last; None: none yet, or a runtime that knows no revisions."""
     plan: Plan = Plan()
     saved: Saved = Saved()
     holds: Sequence[Hold] = field(default=())
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it is to be awake: somebody needs it, or nobody knows what it has planned before it died.
+
+        For the latter nobody starts one that was given up. `find_due_agents` says the same in SQL.
+        """
+        given_up = self.state is State.FAILED and self.retry_at is None
+        return self.desired is State.AWAKE or (self.schedule_unread and not given_up)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ on conflict (user_id) do nothing;
 
 -- name: find_agents
 select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
-       retry_at, error, next_wake_at, restart_asked, image, lease_token, revision,
+       retry_at, error, next_wake_at, restart_asked, image, lease_token, schedule_unread, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
        p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes
@@ -46,7 +46,8 @@ returning user_id;
 update agents
 set state = :state, since = :now, progress = null, error = :error, failures = :failures, retry_at = :retry_at,
     runtime_state = :runtime_state, image = coalesce(:image, image),
-    desired = coalesce(:desired, desired), restart_asked = restart_asked and :state <> 'starting'
+    desired = coalesce(:desired, desired), restart_asked = restart_asked and :state <> 'starting',
+    schedule_unread = schedule_unread or :state = 'awake'
 where user_id = :user_id and lease_token = :lease_token
 returning user_id;
 
@@ -58,7 +59,7 @@ returning user_id;
 -- name: apply_pause$
 -- The idle rule once more, in the transaction that commits it: what came meanwhile wins.
 update agents a
-set state = 'paused', desired = 'paused', since = :now, progress = null,
+set state = 'paused', desired = 'paused', since = :now, progress = null, schedule_unread = false,
     schedule = case when :planned then :schedule::jsonb else schedule end,
     next_wake_at = case when :planned then :next_wake_at::timestamptz else next_wake_at end
 where a.user_id = :user_id and a.lease_token = :lease_token and a.state = 'awake'
@@ -72,7 +73,7 @@ returning a.user_id;
 -- `forced` only at turns. An agent that is paused already, or has failed, can not be asked what it has planned:
 -- then what is known stays.
 update agents a
-set state = 'stopping', desired = 'stopped', since = :now, progress = null,
+set state = 'stopping', desired = 'stopped', since = :now, progress = null, schedule_unread = false,
     schedule = case when :planned then :schedule::jsonb else schedule end,
     next_wake_at = case when :planned then :next_wake_at::timestamptz else next_wake_at end
 where a.user_id = :user_id and a.lease_token = :lease_token
@@ -129,16 +130,17 @@ where user_id = :user_id and lease_token = :lease_token
 returning user_id;
 
 -- name: find_due_agents
--- Agents that somebody must take care of and nobody does: wanted awake and not, asleep while a job of theirs is
--- due, told to sleep when they had failed, or left behind by a lost lease. A hint tells of most of them sooner.
+-- Agents that somebody must take care of and nobody does: wanted awake (Agent.wanted) and not, asleep while a job
+-- of theirs is due, told to sleep when they had failed, or left behind by a lost lease. A hint tells of most of
+-- them sooner.
 -- Of those named, or of all.
 select user_id from agents
 where (:user_ids::uuid[] is null or user_id = any(:user_ids::uuid[]))
   and (lease_expires_at is null or lease_expires_at <= now())
-  and ((desired = 'awake' and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
+  and (((desired = 'awake' or schedule_unread) and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
     or (state = 'stopped' and next_wake_at <= :wake_before
         and exists (select from users u where u.id = agents.user_id and u.status = 'active'))
-    or (desired = 'stopped' and state = 'failed'
+    or (desired = 'stopped' and state = 'failed' and (retry_at is null or not schedule_unread)
         and not exists (select from holds h where h.user_id = agents.user_id and h.expires_at > :now))
     or state in ('starting', 'awake', 'paused', 'stopping'))
 order by last_active_at desc

@@ -15,7 +15,7 @@ import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.lifecycle import Driver
-from ocmt.agents.model import ENDED, Agent, Policy
+from ocmt.agents.model import ENDED, Agent, Policy, State
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -200,7 +200,7 @@ class Reconciler:
             driver = await self.drive(user_id)
             if driver is not None:
                 agent = await self._agents.find(user_id)
-                if agent.desired == "awake":
+                if agent.wanted:
                     await driver.awake()
                 else:
                     await driver.tick()
@@ -217,7 +217,7 @@ class Reconciler:
             if not driver.asleep:
                 return
             agent = await self._agents.find(driver.user_id)
-            wanted = agent.restart_asked or (agent.desired == "awake" and agent.state == "stopped")
+            wanted = agent.restart_asked or (agent.wanted and agent.state is State.STOPPED)
             if driver.asleep and agent.state in ENDED and not wanted:
                 await self._give_back(driver)
         except LeaseLost:

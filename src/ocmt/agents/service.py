@@ -196,6 +196,7 @@ class Agents:
             runtime_state=agent.runtime_state if change.runtime_state is None else change.runtime_state,
             image=change.image or agent.image,
             desired=change.desired or agent.desired,
+            schedule_unread=agent.schedule_unread or state is State.AWAKE,
         )
         async with self._database.transaction() as connection:
             written = await queries.apply_state(
@@ -375,6 +376,7 @@ def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
         restart_asked=row["restart_asked"],
         image=row["image"],
         lease_token=row["lease_token"],
+        schedule_unread=row["schedule_unread"],
         revision=row["revision"],
         plan=Plan(
             row["plan"],
