@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all of it, in about eight minutes on two quiet cores."""
+"""`python -m benchmarks`: all of it, in about half an hour on two quiet cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import results, scale, snapshots, starting, turns, waking
+from benchmarks import results, scale, snapshots, spares, starting, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -26,7 +26,7 @@ PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
 WITH_OPENCLAW = ("wakes", "turns", "pauses", "swap")
 """What can be left out; the platform must start for any of them."""
-ROOMS = (*WITH_OPENCLAW, "snapshots", "scale")
+ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale")
 SWAP = 1_500_000_000
 """Bytes of free swap, and root: without them the last room is left out."""
 QUIET = 5.0
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=40, help="turns of each side")
     parser.add_argument("--pauses", type=int, default=20, help="rounds of waking from a pause")
     parser.add_argument("--swaps", type=int, default=6, help="rounds of waking from swap")
+    parser.add_argument("--spares", type=int, default=4, help="rounds of waking from a warm spare, as root")
     parser.add_argument("--snapshots", type=int, default=5, help="rounds of each kind of snapshot")
     parser.add_argument("--agents", type=int, default=1000, help="how many one orchestrator knows")
     parser.add_argument("--storms", type=int, default=3, help="rounds of waking a hundred at once")
@@ -70,8 +71,13 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     measured: list[results.Result] = []
-    if set(options.only) & set(WITH_OPENCLAW):
-        measured += await _measure_with_openclaw(folder, options)
+    async with FakeAnthropic(keys={KEY}) as anthropic:
+        anthropic.otherwise = model = StopwatchModel()
+        if set(options.only) & set(WITH_OPENCLAW):
+            measured += await _measure_one_agent(folder, options, anthropic, model)
+        if "spares" in options.only and os.geteuid() == 0:
+            bare = _bare(folder / "bare beside spares", anthropic)
+            measured += await spares.measure(folder / "spares", _settings(anthropic), bare, options.spares)
     if "snapshots" in options.only:
         measured += await snapshots.measure(folder / "snapshots", options.snapshots)
     if "scale" in options.only:
@@ -81,48 +87,47 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
     return measured
 
 
-async def _measure_with_openclaw(folder: Path, options: argparse.Namespace) -> list[results.Result]:
-    settings = load_settings()
-    async with FakeAnthropic(keys={KEY}) as anthropic:
-        anthropic.otherwise = model = StopwatchModel()
-        environment = {
-            "ANTHROPIC_API_KEY": KEY,
-            "OCMT_ANTHROPIC_URL": anthropic.url,
-            "OCMT_AGENT_PAUSE_AFTER": PAUSE_AFTER,
-            "OCMT_AGENT_STOP_AFTER": "1h",
-            "OCMT_AGENT_PAGE_OUT_AFTER": "8s",
-            "OCMT_DAILY_TOKEN_LIMIT": "1000000000",
-        }
-        installation = Installation(folder / "platform", environment)
-        bare = BareGateway(
-            folder / "bare",
-            find_tools(settings.cache_dir),
-            model=settings.model,
-            model_url=anthropic.url,
-            model_key=KEY,
-        )
-        try:
-            measured = await starting.measure(installation, options.starts)
-            async with bare, Person(installation.url) as person:
-                await person.sign_in(installation.link)
-                async with Timekeeper(person, await person.conversation()) as timekeeper:
-                    if "wakes" in options.only:
-                        measured += await waking.measure(
-                            installation, person, timekeeper, bare, options.wakes
-                        )
-                    if "turns" in options.only:
-                        measured.append(await turns.measure_overhead(timekeeper, bare, model, options.turns))
-                    if "pauses" in options.only:
-                        measured.append(
-                            await turns.measure_pause(installation, person, timekeeper, options.pauses)
-                        )
-                    if "swap" in options.only and os.geteuid() == 0 and room_in_swap() > SWAP:
-                        measured += await turns.measure_paged_out(
-                            installation, person, timekeeper, options.swaps
-                        )
-        finally:
-            await installation.stop()
+async def _measure_one_agent(
+    folder: Path, options: argparse.Namespace, anthropic: FakeAnthropic, model: StopwatchModel
+) -> list[results.Result]:
+    installation = Installation(folder / "platform", _settings(anthropic))
+    bare = _bare(folder / "bare", anthropic)
+    try:
+        measured = await starting.measure(installation, options.starts)
+        async with bare, Person(installation.url) as person:
+            await person.sign_in(installation.link)
+            async with Timekeeper(person, await person.conversation()) as timekeeper:
+                if "wakes" in options.only:
+                    measured += await waking.measure(installation, person, timekeeper, bare, options.wakes)
+                if "turns" in options.only:
+                    measured.append(await turns.measure_overhead(timekeeper, bare, model, options.turns))
+                if "pauses" in options.only:
+                    measured.append(
+                        await turns.measure_pause(installation, person, timekeeper, options.pauses)
+                    )
+                if "swap" in options.only and os.geteuid() == 0 and room_in_swap() > SWAP:
+                    measured += await turns.measure_paged_out(installation, person, timekeeper, options.swaps)
+    finally:
+        await installation.stop()
     return measured
+
+
+def _settings(anthropic: FakeAnthropic) -> dict[str, str]:
+    """Of the measured platforms."""
+    return {
+        "ANTHROPIC_API_KEY": KEY,
+        "OCMT_ANTHROPIC_URL": anthropic.url,
+        "OCMT_AGENT_PAUSE_AFTER": PAUSE_AFTER,
+        "OCMT_AGENT_STOP_AFTER": "1h",
+        "OCMT_AGENT_PAGE_OUT_AFTER": "8s",
+        "OCMT_DAILY_TOKEN_LIMIT": "1000000000",
+    }
+
+
+def _bare(folder: Path, anthropic: FakeAnthropic) -> BareGateway:
+    settings = load_settings()
+    tools = find_tools(settings.cache_dir)
+    return BareGateway(folder, tools, model=settings.model, model_url=anthropic.url, model_key=KEY)
 
 
 if __name__ == "__main__":

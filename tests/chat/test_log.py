@@ -49,6 +49,7 @@ class Unsteady(Database):
     def __init__(self, real: Database) -> None:
         super().__init__(real._pool)
         self.failures = 0
+        self.silences = 0
         self.answers = asyncio.Event()
         self.answers.set()
         self.asked = 0
@@ -62,6 +63,9 @@ class Unsteady(Database):
             raise Unavailable("The database does not answer just now.")
         async with super().connection() as connection:
             yield connection
+        if self.silences > 0:
+            self.silences -= 1
+            raise Unavailable("The connection was lost before the database said that it has written.")
 
 
 async def test_the_first_event_is_written_at_once_and_the_rest_in_batches(
@@ -98,6 +102,33 @@ async def test_a_database_that_fails_for_a_while_loses_nothing(
         await until(lambda: unsteady.failures == 0)
         writer.check()
     assert "".join(await texts(database, turn)) == "one two three"
+
+
+async def test_what_was_written_though_nobody_said_so_is_not_written_again(
+    database: Database, clock: VirtualClock, turn: Turn
+) -> None:
+    unsteady = Unsteady(database)
+    async with TurnWriter(unsteady, clock, turn, lease_token=0) as writer:
+        unsteady.silences = 2
+        await writer.put_delta("one ")
+        await until(lambda: unsteady.silences == 1)
+        await writer.put_delta("two ")  # more than there was comes with the second attempt
+        async with time_flies(clock):
+            await until(lambda: unsteady.silences == 0)
+            await writer.put_delta("three")
+    assert "".join(await texts(database, turn)) == "one two three"
+
+
+async def test_nor_with_what_ends_the_turn(database: Database, clock: VirtualClock, turn: Turn) -> None:
+    unsteady = Unsteady(database)
+    async with TurnWriter(unsteady, clock, turn, lease_token=0) as writer:
+        unsteady.silences = 1
+        await writer.put_delta("said once, ")
+        await until(lambda: unsteady.silences == 0)
+        await writer.put_delta("and the end")
+        async with writer.held() as unwritten:
+            assert [event.data["text"] for event in unwritten] == ["and the end"]
+    assert await texts(database, turn) == ["said once, "]
 
 
 async def test_a_database_that_stays_away_ends_the_turn_here(

@@ -71,7 +71,7 @@ class TestTheWords:
 
 def test_the_image_has_what_the_platform_runs_in_it() -> None:
     dockerfile = (PROJECT / "agent" / "Dockerfile").read_text()
-    node, beside, openclaw, *_ = gateway_command()
+    node, beside, _young, openclaw, *_ = gateway_command()
     assert f"/usr/local/bin/node {node}\n" in dockerfile
     assert f"COPY --from=openclaw {openclaw.split('/node_modules')[0]} " in dockerfile
     assert f"src/ocmt/supervisor/main.py {SUPERVISOR[3]}\n" in dockerfile

@@ -49,8 +49,9 @@ async def test_a_gateway_that_gives_up_is_reported_with_its_code_and_last_words(
         while (seen := await supervised.observe(spec.user_id, {})).phase != "exited":
             await asyncio.sleep(0.01)
     assert seen.exit_code == 78
-    beside = "--import=/supervisor/held_still.mjs"
-    assert f"stand-in: {beside} /opt/openclaw/node_modules/openclaw/openclaw.mjs gateway run" in seen.log_tail
+    switches = "--import=/supervisor/held_still.mjs --max-semi-space-size=4"
+    program = "/opt/openclaw/node_modules/openclaw/openclaw.mjs"
+    assert f"stand-in: {switches} {program} gateway run" in seen.log_tail
     with pytest.raises(Unavailable):
         await supervised.dial(spec.user_id, {})
     assert "exit 78" in await supervised.logs(spec.user_id, {}, lines=5)

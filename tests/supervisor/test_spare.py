@@ -63,6 +63,7 @@ def taken(ours: socket.socket, popen: subprocess.Popen[str], folder: Path) -> di
         "command": [
             "node",
             "--import=/supervisor/held_still.mjs",
+            "--max-semi-space-size=4",
             str(folder / "openclaw.mjs"),
             "gateway",
             "run",

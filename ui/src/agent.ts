@@ -48,6 +48,21 @@ export async function tellAgent(what: "wake" | "hibernate" | "restart"): Promise
   await change(() => api.agentDo(what));
 }
 
+/** Somebody begins to write: a sleeping agent is called now, so that it is there when the message is. */
+export async function expectMessage(): Promise<void> {
+  const state = agent.value?.state;
+  if (state !== "paused" && state !== "stopped") return;
+  const number = ++asked;
+  clearTimeout(timer);
+  try {
+    const answer = await api.agentDo("wake");
+    if (number === asked) agent.value = answer;
+  } catch {
+    // Not asked for by a person: what is wrong, their message will be told.
+  }
+  schedule(CHANGING_MS / 4);
+}
+
 export async function setEgress(egress: boolean): Promise<void> {
   await change(() => api.changeAgent({ egress }));
 }

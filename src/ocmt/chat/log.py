@@ -6,9 +6,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -47,10 +48,12 @@ async def append(
     conversation_id: UUID,
     events: Sequence[Event],
     lease_token: int | None,
+    batch: UUID | None = None,
 ) -> int:
     """Store events and announce them; returns the number of the last one.
 
     `lease_token` None: written by the user's own request rather than by the driver of the agent.
+    `batch`: a name for them; where the conversation's last batch had it, they are written already.
     Raises LeaseLost where the lease or the conversation is gone: nothing was written.
     """
     last: int | None = await queries.append_events(
@@ -63,6 +66,7 @@ async def append(
         turn_ids=[event.turn_id for event in events],
         types=[event.type.value for event in events],
         datas=[json.dumps(dict(event.data)) for event in events],
+        batch=batch,
     )
     if last is None:
         raise LeaseLost(
@@ -85,6 +89,16 @@ async def read(
     return [Event(EventType(row["type"]), row["turn_id"], row["data"], row["seq"]) for row in rows]
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What is being written, or may have been: the same again until the database has said that it is."""
+
+    id: UUID
+    events: list[Event]
+    count: int
+    """How many of the buffer they are."""
+
+
 class TurnWriter:
     """Writes one turn's events as they come: the first at once, then in batches.
 
@@ -99,6 +113,7 @@ class TurnWriter:
         self._lease_token = lease_token
         self._buffer: list[Event] = []
         self._buffered_text = 0
+        self._batch: _Batch | None = None
         self._writing = asyncio.Lock()
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -157,11 +172,15 @@ class TurnWriter:
         here leaves the events where they are.
         """
         async with self._writing:
+            await self._write_batch()
             count = len(self._buffer)
             yield merge_deltas(self._buffer[:count])
-            del self._buffer[:count]
-            self._buffered_text = 0  # at most a batch too little: what came meanwhile is counted anew
-            self._drained.set()
+            self._count_as_written(count)
+
+    def _count_as_written(self, count: int) -> None:
+        del self._buffer[:count]
+        self._buffered_text = 0  # at most a batch too little: what came meanwhile is counted anew
+        self._drained.set()
 
     async def _flush_for_ever(self) -> None:
         failures, gathers = 0, False
@@ -188,14 +207,25 @@ class TurnWriter:
             self._drained.set()
 
     async def _flush(self) -> None:
-        async with self.held() as events:
-            if events:
-                async with self._database.connection() as connection:
-                    await append(
-                        connection,
-                        self._clock,
-                        user_id=self._turn.user_id,
-                        conversation_id=self._turn.conversation_id,
-                        events=events,
-                        lease_token=self._lease_token,
-                    )
+        async with self._writing:
+            await self._write_batch()
+            if self._buffer:
+                self._batch = _Batch(uuid4(), merge_deltas(self._buffer), len(self._buffer))
+                await self._write_batch()
+
+    async def _write_batch(self) -> None:
+        """What was begun, to its end. Raises Unavailable: perhaps it is written."""
+        if self._batch is None:
+            return
+        async with self._database.connection() as connection:
+            await append(
+                connection,
+                self._clock,
+                user_id=self._turn.user_id,
+                conversation_id=self._turn.conversation_id,
+                events=self._batch.events,
+                lease_token=self._lease_token,
+                batch=self._batch.id,
+            )
+        self._count_as_written(self._batch.count)
+        self._batch = None

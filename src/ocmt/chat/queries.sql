@@ -133,16 +133,20 @@ returning id;
 -- turn has ended: nothing comes behind its end. lease_token null: the writer is the user's own request.
 -- The turn is looked at behind the conversation's lock and as it is then, not as it was when the statement began: one
 -- that was under way, or was held up in the network, while the turn ended would else still see it open.
+-- batch names it: one that was written is known by that when it comes again because nobody said so. Within a
+-- conversation only one turn at a time writes such batches, so the last one's name is enough.
 with held as materialized (
-  select c.id from conversations c where c.user_id = :user_id and c.id = :conversation_id for no key update
+  select c.id, c.last_seq, c.last_batch from conversations c where c.user_id = :user_id and c.id = :conversation_id for no key update
 ), going_on as materialized (
   select t.id from turns t
   where exists (select from held) and t.user_id = :user_id and t.id = any(:turn_ids::uuid[])
     and t.status in ('accepted', 'running')
   for share
 ), moved as (
-  update conversations c set last_seq = c.last_seq + :count, updated_at = :now
+  update conversations c
+  set last_seq = c.last_seq + :count, updated_at = :now, last_batch = coalesce(:batch::uuid, c.last_batch)
   where c.user_id = :user_id and c.id = :conversation_id
+    and not exists (select from held h where h.last_batch = :batch::uuid)
     and (:lease_token::bigint is null
          or (exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint)
              and exists (select from going_on)))
@@ -153,7 +157,9 @@ with held as materialized (
   from moved m, unnest(:turn_ids::uuid[], :types::text[], :datas::text[]) with ordinality as n(turn_id, type, data, number)
   returning 1
 )
-select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text);
+select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text)
+union all
+select h.last_seq from held h where h.last_batch = :batch::uuid;
 
 -- name: read_events
 select e.seq, e.turn_id, e.type, e.data

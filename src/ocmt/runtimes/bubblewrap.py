@@ -18,6 +18,9 @@ from ocmt.runtimes.tools import Tools
 GATEWAY_PORT = 18801
 DOOR_PORTS = {"broker": 18990, "egress": 18991}
 HOME = "/home/agent"
+YOUNG_GENERATION = "--max-semi-space-size=4"
+"""MB, of each of OpenClaw's threads. By default it grows to 16, most of which a first answer after a page-out
+must have back from swap."""
 SUPERVISOR = Path(supervisor.__file__).with_name("main.py")
 BESIDE_SUPERVISOR = ("held_still.mjs", "record.mjs", "spare.mjs", "spare_worker.mjs")
 """What Node runs of ours; no agent can change them. All but the first are for warm spares and their plan."""
@@ -223,7 +226,7 @@ def gateway_command(*, repair: bool = False) -> list[str]:
     """
     node, openclaw = "/opt/node/bin/node", "/opt/openclaw/node_modules/openclaw/openclaw.mjs"
     held_still = "--import=/supervisor/held_still.mjs"
-    gateway = [node, held_still, openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
+    gateway = [node, held_still, YOUNG_GENERATION, openclaw, "gateway", "run", "--port", str(GATEWAY_PORT)]
     if not repair:
         return gateway
     doctor = f'{node} {openclaw} doctor --fix --yes --non-interactive; exec "$@"'
@@ -232,7 +235,7 @@ def gateway_command(*, repair: bool = False) -> list[str]:
 
 def spare_command() -> list[str]:
     """What the supervisor of a warm spare runs until somebody needs it."""
-    return ["/opt/node/bin/node", "/supervisor/spare.mjs"]
+    return ["/opt/node/bin/node", YOUNG_GENERATION, "/supervisor/spare.mjs"]
 
 
 def gateway_surroundings() -> dict[str, str]:

@@ -1,7 +1,9 @@
 """Puts the memory of processes that are held still out to swap, and calls it back when they go on.
 
-An OpenClaw that sleeps keeps 1 GB; paged out it keeps about 50 MB, and its first answer comes half a second
-later than from memory. Takes root (`process_madvise` on processes of another user) and a machine with swap.
+An OpenClaw that sleeps keeps 1 GB; paged out it keeps about 50 MB. While nobody else needs the memory, the
+kernel keeps a copy of what is in swap (swap cache), and a first answer comes hardly later than from memory.
+When somebody does, the copy is dropped, and a wake reads from the disk. Takes root (`process_madvise` on
+processes of another user) and a machine with swap.
 Source: process_madvise(2), madvise(2).
 """
 
@@ -30,6 +32,16 @@ def room_in_swap() -> int:
     """Bytes of swap that agents may take now; 0 on a machine without."""
     found = re.search(r"^SwapFree:\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return max(0, int(found[1]) * 1024 - _RESERVE) if found else 0
+
+
+def is_ample() -> bool:
+    """Whether this machine has memory for copies of what is in swap: more than a quarter is available.
+
+    Such copies do not count as available themselves, so they can never take that quarter.
+    """
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    total, available = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+    return available > total / 4
 
 
 def swapped(pids: Iterable[int]) -> int:

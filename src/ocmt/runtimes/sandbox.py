@@ -47,6 +47,8 @@ from ocmt.runtimes.tools import Tools
 
 PAUSE_TIMEOUT = 3.0
 """Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
+PUT_OUT_WITHIN = 1.0
+"""Seconds that the disk is given to take what was put out; what is still on its way cannot be read again."""
 
 
 def _as_it_is(path: Path) -> Path:
@@ -359,7 +361,11 @@ class SandboxRuntime(SupervisedRuntime):
     # CanPageOut
 
     async def page_out(self, user_id: UUID, state: RuntimeState) -> bool:
-        """See CanPageOut. Takes root, and as much free swap as one agent may have memory."""
+        """See CanPageOut. Takes root, and as much free swap as one agent may have memory.
+
+        Where memory is ample, what is out is read once more, as a copy that the kernel drops for whoever
+        needs the room: it keeps none of some of it, and reading that costs a wake 0.3 s.
+        """
         agent = self._agents.get(user_id)
         if agent is None or not agent.paused or not self._root:
             return False
@@ -369,6 +375,9 @@ class SandboxRuntime(SupervisedRuntime):
         agent.paged_out = True
         try:
             await asyncio.to_thread(paging.page_out, pids, wanted=lambda: agent.paused)
+            await self._clock.sleep(PUT_OUT_WITHIN)
+            if agent.paused and paging.is_ample():
+                await asyncio.to_thread(paging.call_back, pids)
         except OSError as error:
             self._log.warning("agent_not_paged_out", user_id=str(user_id), error=str(error))
             return False

@@ -30,8 +30,8 @@ for (const name of Object.keys(process.env)) delete process.env[name];
 Object.assign(process.env, order.environment, { OPENCLAW_PACKAGED_COMPILE_CACHE_RESPAWNED: "1" });
 process.chdir(order.directory);
 // Node's own switches come before the program: this Node has begun already, and does what they say by itself.
-const words = order.command.slice(1).filter((word) => !word.startsWith("--import="));
-process.argv.splice(1, process.argv.length, ...words);
+const program = order.command.findIndex((word, place) => place > 0 && !word.startsWith("--"));
+process.argv.splice(1, process.argv.length, ...order.command.slice(program));
 socket.end("taken\n");
 await import(pathToFileURL(process.argv[1]).href);
 

@@ -1,5 +1,6 @@
 /** The box in which a message is written. Enter sends, Shift+Enter breaks the line; drafts outlive a reload. */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { expectMessage } from "../agent";
 import type { Conversation } from "../conversation";
 import { keepDraft, readDraft } from "../drafts";
 import { openTurn } from "../events";
@@ -77,7 +78,10 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           aria-describedby="composer-hint"
           placeholder="Write to your agent"
           value={text}
-          onInput={(event) => change(event.currentTarget.value)}
+          onInput={(event) => {
+            if (text === "") void expectMessage();
+            change(event.currentTarget.value);
+          }}
           onKeyDown={(event) => {
             if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
             event.preventDefault();

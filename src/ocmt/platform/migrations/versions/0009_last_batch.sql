@@ -1,0 +1,1 @@
+alter table conversations add column last_batch uuid;
