@@ -45,6 +45,7 @@ from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.http import Closer, client_session, serve_on
+from ocmt.platform.http.addresses import parse_networks
 from ocmt.platform.leases import Lease, Leases
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
 from ocmt.platform.objects import LocalObjects, Objects
@@ -151,7 +152,12 @@ async def run_all_in_one(
             revisions = Revisions(platform.database, orchestrator.agents, platform.clock)
             await revisions.know(orchestrator.runtime.own_image)
         app = all_in_one_app(
-            management, orchestrator, platform.database, url=settings.url, ui_dir=settings.ui_dir
+            management,
+            orchestrator,
+            platform.database,
+            url=settings.url,
+            ui_dir=settings.ui_dir,
+            proxies=parse_networks(settings.trusted_proxies),
         )
         await serve(app, orchestrator, listener, stop=stop, ready=lambda: ready(management, orchestrator))
 
@@ -270,7 +276,15 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
     management = Management(
-        identity=Identity(database, platform.mail, clock, public_url=settings.url),
+        identity=Identity.over(
+            database,
+            platform.mail,
+            clock,
+            public_url=settings.url,
+            sign_up=settings.sign_up,
+            allowed=settings.sign_up_allowed,
+            mfa_for_admins=settings.mfa_for_admins,
+        ),
         vault=vault,
         ledger=ledger,
         limits=broker.limits,

@@ -16,6 +16,7 @@ from platformdirs import user_cache_path, user_data_path
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -40,6 +41,11 @@ def parse_duration(value: object) -> object:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+def _words(value: object) -> object:
+    """`a, b` → ("a", "b")."""
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 def _alias(*names: str) -> Any:
@@ -106,6 +112,16 @@ class Settings(BaseSettings):
     turn_call_limit: int = Field(default=50, ge=1)
     daily_token_limit: int = Field(default=5_000_000, ge=0)
     """Tokens (input and output) that one user may use per day (UTC)."""
+
+    sign_up: Literal["invitation", "allowlist", "approval", "open"] = "invitation"
+    """Who may make an account by signing in: whom an administrator added or invited; also whom
+    `sign_up_allowed` or a rule of an administrator's names; everybody, to be approved; everybody."""
+    sign_up_allowed: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """Addresses and domains, with commas between them: `ada@example.org, example.com`."""
+    mfa_for_admins: bool = False
+    """Administrators must have a second factor."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """Addresses and networks of the proxies in front of us, whose X-Forwarded-For is believed."""
 
     smtp_url: SecretStr | None = None
     """`smtp://user:password@host:587` (STARTTLS) or `smtps://…`; without it mails go to the local outbox."""

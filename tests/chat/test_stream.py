@@ -17,7 +17,7 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import PING_INTERVAL, EventStream
 from ocmt.errors import InvalidInput, NotFound, Unauthenticated, Unavailable
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.http import Principal
+from ocmt.platform.principal import Principal
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.objects import MemoryObjects
 from tests.accounts import make_user
@@ -91,7 +91,7 @@ async def say(database: Database, clock: VirtualClock, turn: Turn, text: str) ->
 
 
 def scope(user_id: UUID | None, conversation_id: object, query: str = "", last: str = "") -> dict[str, Any]:
-    principal = Principal(user_id, None, "anna@example.org", False) if user_id else None
+    principal = Principal(user_id, None, "anna@example.org") if user_id else None
     return {
         "type": "http",
         "method": "GET",

@@ -39,4 +39,4 @@ def letters() -> Letters:
 
 @pytest.fixture
 def identity(database: Database, letters: Letters, clock: VirtualClock) -> Identity:
-    return Identity(database, letters, clock, public_url=PUBLIC_URL)
+    return Identity.over(database, letters, clock, public_url=PUBLIC_URL)

@@ -9,6 +9,8 @@ from datetime import timedelta
 import pytest
 
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated
+from ocmt.identity.entrance.model import Browser
+from ocmt.identity.entrance.service import Entered
 from ocmt.identity.model import LINKS_PER_ADDRESS, User
 from ocmt.identity.service import Identity
 from ocmt.platform.database import Database
@@ -28,8 +30,23 @@ async def linked(identity: Identity, letters: Letters, email: str) -> str:
 
 
 async def signed_in(identity: Identity, email: str, *, admin: bool = False) -> tuple[User, str]:
-    await identity.add_user(email, admin)
-    return await identity.sign_in(token_of(await identity.make_link(email)), user_agent="test")
+    await identity.add_user(email, "admin" if admin else "user")
+    return await enter(identity, token_of(await identity.make_link(email)), "test")
+
+
+async def enter(identity: Identity, token: str, agent: str | None = None) -> tuple[User, str]:
+    """Use a link up, as somebody who says that it was them who asked."""
+    outcome = await identity.sign_in(token, Browser(agent), confirmed=True)
+    assert isinstance(outcome, Entered)
+    return outcome.user, outcome.token
+
+
+async def suspend(identity: Identity, email: str) -> User:
+    return await identity.set_status((await identity.user_by_email(email)).id, "suspended")
+
+
+async def reinstate(identity: Identity, email: str) -> User:
+    return await identity.set_status((await identity.user_by_email(email)).id, "active")
 
 
 def token_of(link: str) -> str:
@@ -43,7 +60,7 @@ class TestWhoIsAdmitted:
         self, identity: Identity, letters: Letters
     ) -> None:
         token = await linked(identity, letters, "Ada@Example.org")
-        user, _ = await identity.sign_in(token, user_agent=None)
+        user, _ = await enter(identity, token)
         assert (user.email, user.is_admin) == ("ada@example.org", True)
 
     async def test_afterwards_a_stranger_gets_no_letter_and_hears_nothing(
@@ -58,13 +75,13 @@ class TestWhoIsAdmitted:
     ) -> None:
         await identity.add_user("ada@example.org")
         await identity.add_user("Bob@Example.org", name="Bob")
-        user, _ = await identity.sign_in(await linked(identity, letters, "bob@EXAMPLE.org"), user_agent=None)
+        user, _ = await enter(identity, await linked(identity, letters, "bob@EXAMPLE.org"))
         assert (user.email, user.name, user.is_admin) == ("bob@example.org", "Bob", False)
 
     async def test_a_suspended_user_gets_no_letter(self, identity: Identity, letters: Letters) -> None:
         await identity.add_user("ada@example.org")
         await identity.add_user("bob@example.org")
-        await identity.suspend("bob@example.org")
+        await suspend(identity, "bob@example.org")
         await identity.request_link("bob@example.org")
         assert letters.sent == []
 
@@ -72,9 +89,7 @@ class TestWhoIsAdmitted:
         self, identity: Identity, letters: Letters
     ) -> None:
         tokens = [await linked(identity, letters, f"{name}@example.org") for name in ("ada", "bob", "eve")]
-        results = await asyncio.gather(
-            *(identity.sign_in(token, user_agent=None) for token in tokens), return_exceptions=True
-        )
+        results = await asyncio.gather(*(enter(identity, token) for token in tokens), return_exceptions=True)
         assert sorted(type(result).__name__ for result in results) == ["Refused", "Refused", "tuple"]
         assert [user.is_admin for user in await identity.users()] == [True]
 
@@ -87,9 +102,7 @@ class TestLinks:
     async def test_a_link_works_once_even_when_used_many_times_at_once(self, identity: Identity) -> None:
         await identity.add_user("ada@example.org")
         token = token_of(await identity.make_link("ada@example.org"))
-        results = await asyncio.gather(
-            *(identity.sign_in(token, user_agent=None) for _ in range(8)), return_exceptions=True
-        )
+        results = await asyncio.gather(*(enter(identity, token) for _ in range(8)), return_exceptions=True)
         assert sum(isinstance(result, tuple) for result in results) == 1
         assert sum(isinstance(result, Unauthenticated) for result in results) == 7
 
@@ -98,16 +111,16 @@ class TestLinks:
         in_time = token_of(await identity.make_link("ada@example.org"))
         too_late = token_of(await identity.make_link("ada@example.org"))
         await clock.advance(15 * 60 - 1)
-        await identity.sign_in(in_time, user_agent=None)
+        await enter(identity, in_time)
         await clock.advance(1)
         with pytest.raises(Unauthenticated):
-            await identity.sign_in(too_late, user_agent=None)
+            await enter(identity, too_late)
 
     @pytest.mark.parametrize("token", ["", "x", "x" * 43, "x" * 100_000, "\ud800", "\x00"])
     async def test_a_made_up_token_signs_nobody_in(self, identity: Identity, token: str) -> None:
         await identity.add_user("ada@example.org")
         with pytest.raises(Unauthenticated):
-            await identity.sign_in(token, user_agent=None)
+            await enter(identity, token)
 
     async def test_a_link_to_somebody_who_was_suspended_meanwhile_is_refused_and_used_up(
         self, identity: Identity
@@ -115,17 +128,17 @@ class TestLinks:
         await identity.add_user("ada@example.org")
         await identity.add_user("bob@example.org")
         token = token_of(await identity.make_link("bob@example.org"))
-        await identity.suspend("bob@example.org")
+        await suspend(identity, "bob@example.org")
         with pytest.raises(Refused):
-            await identity.sign_in(token, user_agent=None)
-        await identity.reinstate("bob@example.org")
+            await enter(identity, token)
+        await reinstate(identity, "bob@example.org")
         with pytest.raises(Unauthenticated):
-            await identity.sign_in(token, user_agent=None)
+            await enter(identity, token)
 
     async def test_no_link_is_made_for_nobody_or_for_the_suspended(self, identity: Identity) -> None:
         await identity.add_user("ada@example.org")
         await identity.add_user("bob@example.org")
-        await identity.suspend("bob@example.org")
+        await suspend(identity, "bob@example.org")
         with pytest.raises(NotFound):
             await identity.make_link("eve@example.org")
         with pytest.raises(Refused):
@@ -170,41 +183,41 @@ class TestLinks:
 
 class TestTheStartLink:
     async def test_on_an_empty_installation_it_makes_the_administrator(self, identity: Identity) -> None:
-        user, _ = await identity.sign_in(token_of(await identity.make_link(None)), user_agent=None)
+        user, _ = await enter(identity, token_of(await identity.make_link(None)))
         assert (user.email, user.is_admin) == ("admin@localhost", True)
 
     async def test_later_it_signs_in_the_oldest_active_administrator(
         self, identity: Identity, clock: VirtualClock
     ) -> None:
         for email, admin in (("ada", True), ("bob", False), ("cleo", True), ("dan", True)):
-            await identity.add_user(f"{email}@example.org", admin)
+            await identity.add_user(f"{email}@example.org", "admin" if admin else "user")
             await clock.advance(1)
-        await identity.suspend("ada@example.org")
-        user, _ = await identity.sign_in(token_of(await identity.make_link(None)), user_agent=None)
+        await suspend(identity, "ada@example.org")
+        user, _ = await enter(identity, token_of(await identity.make_link(None)))
         assert user.email == "cleo@example.org"
 
     async def test_a_new_one_voids_the_one_before(self, identity: Identity) -> None:
         older, newer = [token_of(await identity.make_link(None)) for _ in range(2)]
         with pytest.raises(Unauthenticated):
-            await identity.sign_in(older, user_agent=None)
-        await identity.sign_in(newer, user_agent=None)
+            await enter(identity, older)
+        await enter(identity, newer)
         with pytest.raises(Unauthenticated):
-            await identity.sign_in(newer, user_agent=None)
+            await enter(identity, newer)
 
 
 class TestSessions:
     async def test_a_session_is_known_by_its_token(self, identity: Identity) -> None:
         user, token = await signed_in(identity, "ada@example.org")
-        principal = await identity.authenticate(token)
+        principal = await identity.entrance.authenticate(token)
         assert principal is not None
         assert (principal.user_id, principal.email, principal.is_admin) == (user.id, user.email, True)
-        assert await identity.authenticate(token[:-1]) is None
-        assert await identity.authenticate("x" * 100_000) is None
+        assert await identity.entrance.authenticate(token[:-1]) is None
+        assert await identity.entrance.authenticate("x" * 100_000) is None
 
     async def test_tokens_are_kept_only_as_hashes(self, identity: Identity, database: Database) -> None:
         await identity.add_user("ada@example.org")
         link = token_of(await identity.make_link("ada@example.org"))
-        _, session = await identity.sign_in(link, user_agent="Browser")
+        _, session = await enter(identity, link, "Browser")
         async with database.connection() as connection:
             rows = [
                 *await connection.fetch("select * from login_sessions"),
@@ -217,19 +230,19 @@ class TestSessions:
     async def test_a_week_without_use_ends_it(self, identity: Identity, clock: VirtualClock) -> None:
         _, token = await signed_in(identity, "ada@example.org")
         await clock.advance(6 * DAY)
-        assert await identity.authenticate(token)
+        assert await identity.entrance.authenticate(token)
         await clock.advance(6 * DAY)
-        assert await identity.authenticate(token)
+        assert await identity.entrance.authenticate(token)
         await clock.advance(7 * DAY)
-        assert await identity.authenticate(token) is None
+        assert await identity.entrance.authenticate(token) is None
 
     async def test_thirty_days_end_it_in_any_case(self, identity: Identity, clock: VirtualClock) -> None:
         _, token = await signed_in(identity, "ada@example.org")
         for _ in range(29):
             await clock.advance(DAY)
-            assert await identity.authenticate(token)
+            assert await identity.entrance.authenticate(token)
         await clock.advance(DAY)
-        assert await identity.authenticate(token) is None
+        assert await identity.entrance.authenticate(token) is None
 
     async def test_its_last_use_is_written_every_five_minutes(
         self, identity: Identity, clock: VirtualClock
@@ -238,53 +251,57 @@ class TestSessions:
         began = clock.now()
         for minutes, seen in ((4, began), (1, began + timedelta(minutes=5))):
             await clock.advance(minutes * 60)
-            await identity.authenticate(token)
-            assert [session.last_seen_at for session in await identity.sessions(user.id)] == [seen]
+            await identity.entrance.authenticate(token)
+            assert [session.last_seen_at for session in await identity.entrance.sessions(user.id)] == [seen]
 
     async def test_signing_out_ends_this_session_and_no_other(self, identity: Identity) -> None:
         user, here = await signed_in(identity, "ada@example.org")
-        _, there = await identity.sign_in(token_of(await identity.make_link(user.email)), user_agent="There")
-        principal = await identity.authenticate(here)
+        _, there = await enter(identity, token_of(await identity.make_link(user.email)), "There")
+        principal = await identity.entrance.authenticate(here)
         assert principal is not None
-        await identity.sign_out(principal)
-        await identity.sign_out(principal)
-        assert await identity.authenticate(here) is None
-        assert await identity.authenticate(there)
-        assert [session.user_agent for session in await identity.sessions(user.id)] == ["There"]
+        await identity.entrance.sign_out(principal)
+        await identity.entrance.sign_out(principal)
+        assert await identity.entrance.authenticate(here) is None
+        assert await identity.entrance.authenticate(there)
+        assert [session.user_agent for session in await identity.entrance.sessions(user.id)] == ["There"]
 
     async def test_suspension_ends_all_sessions_at_once_in_every_replica(
         self, identity: Identity, letters: Letters, clock: VirtualClock, database: Database
     ) -> None:
         await signed_in(identity, "ada@example.org")
         _, token = await signed_in(identity, "bob@example.org")
-        replica = Identity(database, letters, clock, public_url=PUBLIC_URL)
-        assert await identity.authenticate(token)
-        await replica.suspend("bob@example.org")
-        assert await identity.authenticate(token) is None
-        await replica.reinstate("bob@example.org")
-        assert await identity.authenticate(token) is None
+        replica = Identity.over(database, letters, clock, public_url=PUBLIC_URL)
+        assert await identity.entrance.authenticate(token)
+        await suspend(replica, "bob@example.org")
+        assert await identity.entrance.authenticate(token) is None
+        await reinstate(replica, "bob@example.org")
+        assert await identity.entrance.authenticate(token) is None
 
     async def test_nobody_ends_the_session_of_another(self, identity: Identity) -> None:
         ada, token = await signed_in(identity, "ada@example.org")
-        bob, _ = await signed_in(identity, "bob@example.org")
-        [session] = await identity.sessions(ada.id)
+        bob, bobs = await signed_in(identity, "bob@example.org")
+        [session] = await identity.entrance.sessions(ada.id)
+        other = await identity.entrance.authenticate(bobs)
+        assert other is not None
+        assert other.user_id == bob.id
         with pytest.raises(NotFound):
-            await identity.end_session(bob.id, session.id)
-        assert await identity.authenticate(token)
+            await identity.entrance.end_session(other, session.id)
+        assert await identity.entrance.authenticate(token)
 
     async def test_sessions_that_ended_long_ago_are_forgotten(
         self, identity: Identity, database: Database, clock: VirtualClock
     ) -> None:
         user, _ = await signed_in(identity, "ada@example.org")
         await clock.advance(40 * DAY)
-        await identity.sign_in(token_of(await identity.make_link(user.email)), user_agent=None)
+        await enter(identity, token_of(await identity.make_link(user.email)))
         assert await count(database, "login_sessions") == 1
 
 
 class TestUsers:
     async def test_the_first_user_is_an_administrator_the_next_only_if_told(self, identity: Identity) -> None:
         added = [
-            await identity.add_user(f"{name}@example.org", name == "cleo") for name in ("ada", "bob", "cleo")
+            await identity.add_user(f"{name}@example.org", "admin" if name == "cleo" else "user")
+            for name in ("ada", "bob", "cleo")
         ]
         assert [user.is_admin for user in added] == [True, False, True]
 
@@ -297,14 +314,14 @@ class TestUsers:
         await identity.add_user("ada@example.org")
         await identity.add_user("bob@example.org")
         with pytest.raises(Conflict):
-            await identity.suspend("ada@example.org")
-        await identity.add_user("cleo@example.org", True)
-        assert (await identity.suspend("ada@example.org")).status == "suspended"
+            await suspend(identity, "ada@example.org")
+        await identity.add_user("cleo@example.org", "admin")
+        assert (await suspend(identity, "ada@example.org")).status == "suspended"
         with pytest.raises(NotFound):
-            await identity.suspend("eve@example.org")
+            await suspend(identity, "eve@example.org")
 
     async def test_the_first_administrator_gets_a_proper_name_and_address(self, identity: Identity) -> None:
-        user, _ = await identity.sign_in(token_of(await identity.make_link(None)), user_agent=None)
+        user, _ = await enter(identity, token_of(await identity.make_link(None)))
         changed = await identity.change_user(user.id, name="Ada", email="Ada@example.org")
         assert (changed.name, changed.email) == ("Ada", "ada@example.org")
         changed = await identity.change_user(user.id, name=None)

@@ -23,7 +23,6 @@ from starlette.types import ASGIApp
 
 from ocmt.errors import LimitReached, NotFound, Refused, SetupProblem, Unavailable
 from ocmt.platform.http import (
-    Principal,
     RequestLimits,
     RequestLog,
     SecurityHeaders,
@@ -33,6 +32,7 @@ from ocmt.platform.http import (
     principal,
     serve_on,
 )
+from ocmt.platform.principal import Principal
 from ocmt.platform.telemetry import metrics
 
 pytestmark = pytest.mark.anyio
@@ -176,7 +176,7 @@ class TestProblems:
 
 
 async def test_the_signed_in_user_is_what_the_middleware_put_there(serve: Serve) -> None:
-    someone = Principal(UUID(int=1), None, "a@example.org", is_admin=False)
+    someone = Principal(UUID(int=1), None, "a@example.org")
 
     async def me(request: Request) -> Response:
         return PlainTextResponse(principal(request).email)

@@ -59,7 +59,7 @@ class House:
         """A browser of a new user; the first one is the administrator."""
         browser = Browser(self.app)
         first = not await self.management.identity.users()
-        await self.management.identity.add_user(email, first)
+        await self.management.identity.add_user(email, "admin" if first else "user")
         link = await self.management.identity.make_link(email)
         token = link.split("#token=")[1]
         answer = await browser.call("POST", "/api/v1/auth/magic-link/verify", {"token": token})
@@ -125,7 +125,7 @@ async def house(
         turn_timeout=timedelta(minutes=1),
     )
     management = Management(
-        identity=Identity(database, MemoryMail(), clock, public_url=URL),
+        identity=Identity.over(database, MemoryMail(), clock, public_url=URL),
         vault=vault,
         ledger=ledger,
         limits=broker.limits,

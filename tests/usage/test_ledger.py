@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from uuid_utils.compat import uuid7
 
 from ocmt.platform.database import Database
-from ocmt.platform.http import Principal
+from ocmt.platform.principal import Principal
 from ocmt.testing.clock import VirtualClock
 from ocmt.usage.model import CallRefused, Fault, Limits, NewCall, Tokens, Usage, refusal
 from ocmt.usage.routes import routes
@@ -108,7 +108,7 @@ async def test_people_see_today_this_month_and_their_limits(
     app.include_router(routes(ledger, LIMITS), prefix="/api/v1")
 
     async def signed_in(scope, receive, send):  # type: ignore[no-untyped-def]
-        scope["state"] = {"principal": Principal(user_id, None, "a@example.org", False)}
+        scope["state"] = {"principal": Principal(user_id, None, "a@example.org")}
         await app(scope, receive, send)
 
     shown = (await Browser(signed_in).call("GET", "/api/v1/usage")).json()

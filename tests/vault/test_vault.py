@@ -7,7 +7,8 @@ from fastapi import FastAPI
 
 from ocmt.errors import InvalidInput
 from ocmt.platform.database import Database
-from ocmt.platform.http import Principal, exception_handlers
+from ocmt.platform.http import exception_handlers
+from ocmt.platform.principal import Principal
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.vault.model import VaultDamaged
 from ocmt.vault.routes import routes
@@ -119,7 +120,7 @@ async def test_the_routes_serve_the_signed_in_user_and_never_show_a_value(
     app.include_router(routes(vault), prefix="/api/v1")
 
     async def signed_in(scope, receive, send):  # type: ignore[no-untyped-def]
-        scope["state"] = {"principal": Principal(user_id, None, "a@example.org", False)}
+        scope["state"] = {"principal": Principal(user_id, None, "a@example.org")}
         await app(scope, receive, send)
 
     browser = Browser(signed_in)

@@ -67,7 +67,15 @@ async def open_installation(
         database = await Database.open(dsn, pool_size=2)
         stack.push_async_callback(database.close)
         outbox = LocalOutbox(settings.data_dir / "outbox", settings.mail_from, print)
-        identity = Identity(database, outbox, SystemClock(), public_url=settings.url)
+        identity = Identity.over(
+            database,
+            outbox,
+            SystemClock(),
+            public_url=settings.url,
+            sign_up=settings.sign_up,
+            allowed=settings.sign_up_allowed,
+            mfa_for_admins=settings.mfa_for_admins,
+        )
         yield Opened(settings, database, identity)
 
 

@@ -14,7 +14,7 @@ from ocmt.identity.model import User
 app = App(name="users", help="Add, list and suspend users; make sign-in links.")
 
 _PAGE = 500
-_COLUMNS = ("email", "name", "is_admin", "status", "created_at")
+_COLUMNS = ("email", "name", "role", "status", "created_at")
 Email = Annotated[str, Parameter(help="The user's e-mail address.")]
 
 
@@ -30,7 +30,7 @@ async def add(
 ) -> None:
     """Let somebody sign in. The first user is an administrator in any case."""
     async with open_identity(data, create=True) as identity:
-        added = await identity.add_user(email, admin, name=name)
+        added = await identity.add_user(email, "admin" if admin else "user", name=name)
     _print_user(added, "added", as_json=json)
 
 
@@ -58,7 +58,8 @@ async def suspend(
 ) -> None:
     """Shut a user out; all their sessions end now. Their data stays."""
     async with open_identity(data) as identity:
-        user = await (identity.reinstate(email) if lift else identity.suspend(email))
+        found = await identity.user_by_email(email)
+        user = await identity.set_status(found.id, "active" if lift else "suspended")
     _print_user(user, "may sign in again" if lift else "is suspended", as_json=json)
 
 

@@ -1,57 +1,99 @@
-"""Who asks: turns the session cookie into `scope["state"]["principal"]`, for every room behind it.
+"""Who asks: turns a cookie or a bearer token into `scope["state"]["principal"]`, for every room behind it.
 
-It refuses what another site's page sends with our cookie (writes and sockets, by their Origin), and lets
-everything else pass, signed in or not: whether one must be is the route's own business. Bare ASGI, because
-event streams and sockets run through it.
+It refuses what another site's page sends with our cookie (writes and sockets, by their Origin), what a token
+is not meant for (`access.py`), and lets everything else pass, signed in or not: whether one must be is the
+route's own business. Bare ASGI, because event streams and sockets run through it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocmt.errors import OcmtError, Refused
-from ocmt.identity.service import Identity
-from ocmt.platform.http import Principal, problem
+from ocmt.errors import OcmtError, Refused, Unauthenticated
+from ocmt.identity import access
+from ocmt.identity.entrance.service import Entrance
+from ocmt.identity.origin import PublicAddress
+from ocmt.platform.http import problem
+from ocmt.platform.http.addresses import Network, client_address
+from ocmt.platform.principal import Principal
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
 
 
+class Bearer(Protocol):
+    """One kind of token that comes in `Authorization: Bearer`."""
+
+    def knows(self, token: str) -> bool:
+        """Whether a token is of this kind, by its looks alone."""
+
+    async def authenticate(self, token: str, *, address: str | None) -> Principal | None:
+        """Whose it is; None where it is not valid (any more). `address`: where it is used."""
+
+
 class Authentication:
     """ASGI middleware; what needs no session still passes through it."""
 
-    def __init__(self, app: ASGIApp, identity: Identity) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        entrance: Entrance,
+        address: PublicAddress,
+        *,
+        bearers: Sequence[Bearer] = (),
+        proxies: Sequence[Network] = (),
+    ) -> None:
         self._app = app
-        self._identity = identity
+        self._entrance = entrance
+        self._address = address
+        self._bearers = bearers
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        connection = HTTPConnection(scope)
+        state = scope.setdefault("state", {})
+        state.pop("principal", None)
+        state["address"] = client_address(connection, self._proxies)
         try:
-            principal = await self._identify(HTTPConnection(scope))
+            principal = await self._identify(connection, state["address"])
+            if principal is not None:
+                access.check(principal, scope.get("method", "WEBSOCKET"), scope["path"])
+                state["principal"] = principal
         except OcmtError as error:
             await _turn_away(error, scope, receive, send)
             return
-        state = scope.setdefault("state", {})
-        state.pop("principal", None)
-        if principal is not None:
-            state["principal"] = principal
         await self._app(scope, receive, send)
 
-    async def _identify(self, connection: HTTPConnection) -> Principal | None:
-        token = connection.cookies.get(self._identity.address.cookie)
+    async def _identify(self, connection: HTTPConnection, address: str | None) -> Principal | None:
+        kind, _, bearer = connection.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer":
+            return await self._by_token(bearer.strip(), address)
+        token = connection.cookies.get(self._address.cookie)
         if not token:
             return None
         is_write = connection.scope["type"] == "websocket" or connection.scope["method"] not in _READS
-        if is_write and not self._identity.address.admits_write(
+        if is_write and not self._address.admits_write(
             connection.headers.get("origin"), connection.headers.get("sec-fetch-site")
         ):
             raise Refused("This request came from another site's page.")
-        return await self._identity.authenticate(token)
+        return await self._entrance.authenticate(token)
+
+    async def _by_token(self, token: str, address: str | None) -> Principal:
+        for bearer in self._bearers:
+            if bearer.knows(token):
+                principal = await bearer.authenticate(token, address=address)
+                if principal is not None:
+                    return principal
+        raise Unauthenticated("This token is not valid, or not any more.")
 
 
 async def _turn_away(error: OcmtError, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Types and rules of identity, all pure: addresses, who is admitted, how long links and sessions live.
+"""Types and rules of identity, all pure: addresses, users, how long links live.
 
 No framework, no driver, no clock of its own: the time is an argument. What stands here is the policy;
 `service.py` carries it out and `queries.sql` guards it where two requests race.
@@ -15,8 +15,10 @@ from typing import Literal
 from uuid import UUID
 
 from ocmt.errors import InvalidInput
+from ocmt.platform.principal import Role
 
-Status = Literal["active", "suspended"]
+Status = Literal["active", "pending", "suspended", "deleting"]
+"""`pending`: made by signing up, waits for an administrator's approval."""
 
 DEFAULT_ADMIN = "admin@localhost"
 """The address that the start link gives the first administrator, until they set their own."""
@@ -30,11 +32,6 @@ LINKS_OVERALL = 1000
 so that a flood of made-up addresses fills no table and yet locks no user out."""
 LINK_KEPT = timedelta(hours=1)
 """How long the row of an expired link is kept."""
-
-SESSION_IDLE = timedelta(days=7)
-SESSION_ABSOLUTE = timedelta(days=30)
-SESSION_TOUCH = timedelta(minutes=5)
-"""A session's last use is written down at most this often."""
 
 # What browsers take for an address: https://html.spec.whatwg.org/multipage/input.html#valid-e-mail-address
 # ASCII only, and so without the surprises of case folding and of look-alikes.
@@ -54,20 +51,15 @@ class User:
     id: UUID
     email: str
     name: str | None
-    is_admin: bool
+    role: Role
     status: Status
+    mfa_required: bool
     created_at: datetime
 
-
-@dataclass(frozen=True)
-class LoginSession:
-    """One browser in which a user is signed in; its token is known only to that browser."""
-
-    id: UUID
-    user_agent: str | None
-    created_at: datetime
-    last_seen_at: datetime
-    expires_at: datetime
+    @property
+    def is_admin(self) -> bool:
+        """Whether the administration is theirs."""
+        return self.role == "admin"
 
 
 @dataclass(frozen=True)
@@ -119,17 +111,6 @@ def shorten_user_agent(text: str | None) -> str | None:
     return kept[:_LONGEST_USER_AGENT].strip() or None
 
 
-def may_sign_in(status: Status | None, *, installation_is_empty: bool) -> bool:
-    """Who is admitted: active users, and anybody while there is nobody yet (they become administrator).
-
-    `status` is None for an address that no user has. Everything else is denied; users are added by the
-    administrator.
-    """
-    if status is None:
-        return installation_is_empty
-    return status == "active"
-
-
 def may_ask_for_link(demand: LinkDemand) -> bool:
     """Whether one more link may be made, for a known or an unknown address alike."""
     return demand.for_address < LINKS_PER_ADDRESS and demand.overall < LINKS_OVERALL
@@ -142,16 +123,6 @@ def may_change_address(user: User) -> bool:
     and let them sign in to an account that is not theirs.
     """
     return user.is_admin
-
-
-def session_expiry(created_at: datetime, used_at: datetime) -> datetime:
-    """When a session ends if it is not used again: after a week unused, after 30 days in any case."""
-    return min(used_at + SESSION_IDLE, created_at + SESSION_ABSOLUTE)
-
-
-def touch_is_due(last_seen_at: datetime, now: datetime) -> bool:
-    """Whether a session's last use is old enough to be written down again."""
-    return now - last_seen_at >= SESSION_TOUCH
 
 
 def new_token() -> str:

@@ -28,6 +28,8 @@ class PublicAddress:
     secure: bool
     origins: frozenset[str]
     """The origins of our own pages, as browsers write them."""
+    local: bool = False
+    """Whether only people at this machine can reach it."""
 
     @classmethod
     def parse(cls, url: str) -> PublicAddress:
@@ -54,6 +56,7 @@ class PublicAddress:
             url=f"{parts.scheme}://{own}{shown_port}",
             secure=parts.scheme == "https",
             origins=frozenset(f"{parts.scheme}://{each}{shown_port}" for each in hosts),
+            local=loopback,
         )
 
     @property

@@ -13,44 +13,53 @@ select pg_advisory_xact_lock(hashtextextended('ocmt.identity.link ' || :email, 0
 select exists (select from users);
 
 -- name: find_user^
-select id, email, name, is_admin, status, created_at from users where lower(email) = :email;
+select id, email, name, role, status, mfa_required, created_at from users where lower(email) = :email;
 
 -- name: get_user^
-select id, email, name, is_admin, status, created_at from users where id = :user_id;
+select id, email, name, role, status, mfa_required, created_at from users where id = :user_id;
 
 -- name: first_admin^
-select id, email, name, is_admin, status, created_at from users
-where is_admin and status = 'active'
+select id, email, name, role, status, mfa_required, created_at from users
+where role = 'admin' and status = 'active'
 order by created_at, id
 limit 1;
 
 -- name: count_admins$
-select count(*) from users where is_admin and status = 'active';
+select count(*) from users where role = 'admin' and status = 'active';
 
 -- name: list_users
 -- Oldest first; :after is the id of the last user of the page before.
-select id, email, name, is_admin, status, created_at from users
+select id, email, name, role, status, mfa_required, created_at from users
 where cast(:after as uuid) is null
    or (created_at, id) > (select created_at, id from users where id = cast(:after as uuid))
 order by created_at, id
 limit :limit;
 
 -- name: add_user^
--- No row: another user has this address.
-insert into users (id, email, name, is_admin, created_at)
-values (:user_id, :email, :name, :is_admin, :now)
+-- No row: another user has this address. is_admin is for the program before this one.
+insert into users (id, email, name, role, is_admin, created_at)
+values (:user_id, :email, :name, :role, :role::text = 'admin', :now)
 on conflict do nothing
-returning id, email, name, is_admin, status, created_at;
+returning id, email, name, role, status, mfa_required, created_at;
 
 -- name: update_user^
 -- No row: another user has this address (call it under lock_users).
 update users set name = :name, email = :email
 where id = :user_id
   and not exists (select from users other where lower(other.email) = :email and other.id <> :user_id)
-returning id, email, name, is_admin, status, created_at;
+returning id, email, name, role, status, mfa_required, created_at;
 
 -- name: set_status!
-update users set status = :status where id = :user_id;
+-- With the end of being active every access token ends, too.
+update users
+set status = :status, tokens_valid_from = case when :status::text = 'active' then tokens_valid_from else :now end
+where id = :user_id;
+
+-- name: set_role!
+update users set role = :role, is_admin = (:role::text = 'admin') where id = :user_id;
+
+-- name: set_mfa_required!
+update users set mfa_required = :required where id = :user_id;
 
 -- name: link_demand^
 select count(*) filter (where lower(link.email) = :email) as for_address,
@@ -59,8 +68,8 @@ from sign_in_links link left join users owner on lower(owner.email) = lower(link
 where link.email is not null and link.created_at > :since;
 
 -- name: add_link!
-insert into sign_in_links (token_hash, email, created_at, expires_at)
-values (:token_hash, :email, :now, :expires_at);
+insert into sign_in_links (token_hash, email, browser_hash, created_at, expires_at)
+values (:token_hash, :email, :browser_hash, :now, :expires_at);
 
 -- name: void_start_links!
 delete from sign_in_links where email is null and used_at is null;
@@ -68,41 +77,12 @@ delete from sign_in_links where email is null and used_at is null;
 -- name: forget_links!
 delete from sign_in_links where expires_at < :before;
 
+-- name: find_link^
+select email, browser_hash from sign_in_links
+where token_hash = :token_hash and used_at is null and expires_at > :now;
+
 -- name: use_link^
 -- One statement, so that of two requests with one link only one gets a row.
 update sign_in_links set used_at = :now
 where token_hash = :token_hash and used_at is null and expires_at > :now
 returning email;
-
--- name: add_session!
-insert into login_sessions (id, user_id, token_hash, user_agent, created_at, last_seen_at, expires_at)
-values (:session_id, :user_id, :token_hash, :user_agent, :now, :now, :expires_at);
-
--- name: find_session^
-select session.id, session.created_at, session.last_seen_at, owner.id as user_id, owner.email, owner.is_admin
-from login_sessions session join users owner on owner.id = session.user_id
-where session.token_hash = :token_hash and session.revoked_at is null and session.expires_at > :now
-  and owner.status = 'active';
-
--- name: touch_session!
-update login_sessions set last_seen_at = :now, expires_at = :expires_at
-where id = :session_id and user_id = :user_id and revoked_at is null;
-
--- name: list_sessions
-select id, user_agent, created_at, last_seen_at, expires_at from login_sessions
-where user_id = :user_id and revoked_at is null and expires_at > :now
-order by last_seen_at desc, id
-limit 100;
-
--- name: end_session^
-update login_sessions set revoked_at = :now
-where id = :session_id and user_id = :user_id and revoked_at is null and expires_at > :now
-returning id;
-
--- name: end_sessions!
-update login_sessions set revoked_at = :now where user_id = :user_id and revoked_at is null;
-
--- name: forget_sessions!
--- At every sign-in of a user: what ended long ago goes.
-delete from login_sessions
-where user_id = :user_id and (expires_at < :before or revoked_at < :before);

@@ -15,21 +15,13 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import Refused
-from ocmt.identity import model
-from ocmt.identity.model import User
-from ocmt.identity.origin import PublicAddress
+from ocmt.identity.browsers import asker_of, browser_of, clear, set_asker, set_outcome
+from ocmt.identity.entrance.service import Entered, Outcome
+from ocmt.identity.guards import Me, actor_of, administrator, auditor
+from ocmt.identity.model import Status, User, new_token
 from ocmt.identity.service import Identity
-from ocmt.platform.http import Principal, principal
-
-Me = Annotated[Principal, Depends(principal)]
-"""The asking user. Raises: Unauthenticated."""
-
-
-def administrator(me: Me) -> Principal:
-    """The asking user, an administrator. Raises: Unauthenticated, Refused."""
-    if not me.is_admin:
-        raise Refused("Only administrators may do this.")
-    return me
+from ocmt.platform.http import principal
+from ocmt.platform.principal import Role
 
 
 class _Body(BaseModel):
@@ -46,6 +38,9 @@ class LinkUse(_Body):
     """The token of a link, from its fragment."""
 
     token: str = Field(max_length=1000)
+    confirm: bool = Field(
+        default=False, description="Sign in here although another browser has asked for the link."
+    )
 
 
 class MeChange(_Body):
@@ -60,7 +55,15 @@ class NewUser(_Body):
 
     email: str = Field(max_length=1000)
     name: str | None = Field(default=None, max_length=1000)
-    is_admin: bool = False
+    role: Role = "user"
+
+
+class UserChange(_Body):
+    """What an administrator changes of a user; what is not given stays."""
+
+    status: Literal["active", "suspended"] | None = None
+    role: Role | None = None
+    mfa_required: bool | None = None
 
 
 class MeView(BaseModel):
@@ -70,13 +73,35 @@ class MeView(BaseModel):
     email: str
     name: str | None
     is_admin: bool
+    role: Role
     created_at: datetime
+
+
+class SignedIn(MeView):
+    """Who is signed in now."""
+
+    mfa_required: Literal[False] = False
+
+
+class SecondFactorView(BaseModel):
+    """Half way in: the second proof goes to `auth/mfa`, or to `auth/passkey/verify`."""
+
+    mfa_required: Literal[True] = True
+    methods: list[Literal["passkey", "totp", "backup_code"]]
+
+
+class OwnView(MeView):
+    """Oneself, and what stands in one's way."""
+
+    must_enrol: bool = Field(description="A second factor has to be set up before anything else.")
+    impersonated_by: UUID | None = Field(description="The administrator who looks through this user's eyes.")
 
 
 class UserView(MeView):
     """A user, to an administrator."""
 
-    status: Literal["active", "suspended"]
+    status: Status
+    mfa_required: bool
 
 
 class UserPage(BaseModel):
@@ -91,9 +116,12 @@ class SessionView(BaseModel):
 
     id: UUID
     user_agent: str | None
+    address: str | None
+    methods: list[str]
     created_at: datetime
     last_seen_at: datetime
     expires_at: datetime
+    impersonated: bool
     current: bool = Field(description="Whether it is the one that asks.")
 
 
@@ -122,22 +150,26 @@ def _entrance(identity: Identity) -> APIRouter:
     router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_by_another_site)])
 
     @router.post("/magic-link", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
-    async def request_link(body: LinkRequest, background: BackgroundTasks) -> Response:
+    async def request_link(body: LinkRequest, request: Request, background: BackgroundTasks) -> Response:
         """Mail a sign-in link to this address if it may sign in. The answer is the same in any case."""
-        letter = await identity.prepare_link(body.email)
+        asker = asker_of(request, identity.address) or new_token()
+        letter = await identity.prepare_link(body.email, asker=asker)
         if letter is not None:
             background.add_task(identity.deliver, letter)
-        return Response(status_code=status.HTTP_202_ACCEPTED, background=background)
+        response = Response(status_code=status.HTTP_202_ACCEPTED, background=background)
+        set_asker(response, identity.address, asker)
+        return response
 
     @router.post("/magic-link/verify")
-    async def use_link(body: LinkUse, request: Request, response: Response) -> MeView:
-        """Use a link up: opens a login session and sets its cookie."""
-        user, token = await identity.sign_in(body.token, user_agent=request.headers.get("user-agent"))
-        before = getattr(request.state, "principal", None)
-        if before is not None:  # its cookie is about to be overwritten: nobody could ever end it
-            await identity.sign_out(before)
-        _set_cookie(response, identity.address, token)
-        return _me(user)
+    async def use_link(body: LinkUse, request: Request, response: Response) -> SignedIn | SecondFactorView:
+        """Use a link up: opens a login session and sets its cookie, or asks for the second factor."""
+        outcome = await identity.sign_in(
+            body.token,
+            browser_of(request),
+            asker=asker_of(request, identity.address),
+            confirmed=body.confirm,
+        )
+        return await let_in(identity, request, response, outcome)
 
     return router
 
@@ -146,42 +178,44 @@ def _own(identity: Identity) -> APIRouter:
     router = APIRouter(tags=["me"], dependencies=[Depends(principal)])
 
     @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
-    async def sign_out(me: Me) -> Response:
+    async def sign_out(me: Me, request: Request) -> Response:
         """End the session that asks."""
-        await identity.sign_out(me)
+        await identity.entrance.sign_out(me, address=browser_of(request).address)
         response = Response(status_code=status.HTTP_204_NO_CONTENT)
-        _clear_cookie(response, identity.address)
+        clear(response, identity.address)
         return response
 
     @router.get("/me")
-    async def get_me(me: Me) -> MeView:
+    async def get_me(me: Me) -> OwnView:
         """Who is signed in."""
-        return _me(await identity.user(me.user_id))
+        user = await identity.user(me.user_id)
+        return OwnView(**_me(user).model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
 
     @router.patch("/me")
-    async def change_me(body: MeChange, me: Me) -> MeView:
+    async def change_me(body: MeChange, me: Me, request: Request) -> MeView:
         """Change one's name; administrators also their address."""
-        return _me(await identity.change_user(me.user_id, **body.model_dump(exclude_unset=True)))
+        changes = body.model_dump(exclude_unset=True)
+        return _me(await identity.change_user(me.user_id, **changes, actor=actor_of(me, request)))
 
     @router.get("/sessions")
     async def list_sessions(me: Me) -> SessionPage:
         """Where one is signed in."""
-        sessions = await identity.sessions(me.user_id)
+        sessions = await identity.entrance.sessions(me.user_id)
         return SessionPage(
             items=[SessionView(**asdict(each), current=each.id == me.session_id) for each in sessions]
         )
 
     @router.delete("/sessions/{session_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
-    async def end_session(session_id: UUID, me: Me) -> Response:
+    async def end_session(session_id: UUID, me: Me, request: Request) -> Response:
         """Sign a browser out from afar."""
-        await identity.end_session(me.user_id, session_id)
+        await identity.entrance.end_session(me, session_id, address=browser_of(request).address)
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     return router
 
 
 def _administration(identity: Identity) -> APIRouter:
-    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(administrator)])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(auditor)])
 
     @router.get("/users")
     async def list_users(
@@ -191,37 +225,60 @@ def _administration(identity: Identity) -> APIRouter:
         found = await identity.users(after=after, limit=limit + 1)
         page = found[:limit]
         return UserPage(
-            items=[UserView(**asdict(each)) for each in page],
-            next=page[-1].id if len(found) > limit else None,
+            items=[_user(each) for each in page], next=page[-1].id if len(found) > limit else None
         )
 
-    @router.post("/users", status_code=status.HTTP_201_CREATED)
-    async def add_user(body: NewUser) -> UserView:
+    @router.get("/users/{user_id}")
+    async def get_user(user_id: UUID) -> UserView:
+        """One of them."""
+        return _user(await identity.user(user_id))
+
+    @router.post("/users", status_code=status.HTTP_201_CREATED, dependencies=[Depends(administrator)])
+    async def add_user(body: NewUser, me: Me, request: Request) -> UserView:
         """Let somebody in; they get no mail, they just can sign in from now on."""
-        added = await identity.add_user(body.email, body.is_admin, name=body.name)
-        return UserView(**asdict(added))
+        actor = actor_of(me, request)
+        return _user(await identity.add_user(body.email, body.role, name=body.name, actor=actor))
+
+    @router.patch("/users/{user_id}", dependencies=[Depends(administrator)])
+    async def change_user(user_id: UUID, body: UserChange, me: Me, request: Request) -> UserView:
+        """Suspend, approve or let in again; change a role; demand a second factor."""
+        actor = actor_of(me, request)
+        user = await identity.user(user_id)
+        if body.role is not None:
+            user = await identity.set_role(user_id, body.role, actor=actor)
+        if body.mfa_required is not None:
+            user = await identity.require_mfa(user_id, body.mfa_required, actor=actor)
+        if body.status is not None:
+            user = await identity.set_status(user_id, body.status, actor=actor)
+        return _user(user)
 
     return router
 
 
+async def let_in(
+    identity: Identity, request: Request, response: Response, outcome: Outcome
+) -> SignedIn | SecondFactorView:
+    """The end of every way to sign in: the cookie of the session, or of the challenge, and what to say of
+    it."""
+    before = getattr(request.state, "principal", None)
+    set_outcome(response, identity.address, outcome)
+    if not isinstance(outcome, Entered):
+        return SecondFactorView.model_validate({"methods": outcome.methods})
+    if before is not None:  # its cookie is about to be overwritten: nobody could ever end it
+        await identity.entrance.sign_out(before, address=browser_of(request).address)
+    return SignedIn(**_me(outcome.user).model_dump())
+
+
 def _me(user: User) -> MeView:
     return MeView(
-        id=user.id, email=user.email, name=user.name, is_admin=user.is_admin, created_at=user.created_at
+        id=user.id,
+        email=user.email,
+        name=user.name,
+        is_admin=user.is_admin,
+        role=user.role,
+        created_at=user.created_at,
     )
 
 
-def _set_cookie(response: Response, address: PublicAddress, token: str) -> None:
-    response.set_cookie(
-        address.cookie,
-        token,
-        max_age=int(model.SESSION_ABSOLUTE.total_seconds()),
-        path="/",
-        secure=address.secure,
-        httponly=True,
-        samesite="lax",
-    )
-    response.headers["cache-control"] = "no-store"
-
-
-def _clear_cookie(response: Response, address: PublicAddress) -> None:
-    response.delete_cookie(address.cookie, path="/", secure=address.secure, httponly=True, samesite="lax")
+def _user(user: User) -> UserView:
+    return UserView(**_me(user).model_dump(), status=user.status, mfa_required=user.mfa_required)

@@ -1,15 +1,16 @@
-"""What can be done with users, sign-in links and login sessions, by the rules of `model.py`.
+"""What can be done with users and sign-in links, by the rules of `model.py`.
 
-There is no cache of sessions: one indexed query a request keeps a sign-out or a suspension true at once, in
-every replica. Nothing here tells an asker which addresses have a user.
+Nothing here tells an asker which addresses have a user. Who has proved an address is let in by the
+`entrance`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 import structlog
@@ -17,12 +18,16 @@ from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, NotFound, Refused, Unauthenticated
 from ocmt.identity import model
-from ocmt.identity.model import Letter, LinkDemand, LoginSession, User
+from ocmt.identity.audit.service import Audit
+from ocmt.identity.entrance.model import Browser, SignUpMode, SignUpPolicy
+from ocmt.identity.entrance.service import Entrance, Outcome, refusal
+from ocmt.identity.entrance.service import user_of as _user
+from ocmt.identity.model import Letter, LinkDemand, Status, User
 from ocmt.identity.origin import PublicAddress
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
-from ocmt.platform.http import Principal
 from ocmt.platform.mail import Mail
+from ocmt.platform.principal import Role
 from ocmt.platform.queries import load_queries
 
 _queries = load_queries("ocmt.identity")
@@ -33,49 +38,96 @@ _MAIL_TIMEOUT = 60.0
 _KEEP: Any = object()
 
 
+class ConfirmationNeeded(Conflict):
+    """Another browser has asked for this link: the person must say that it was them."""
+
+    code = "confirmation_needed"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who changes something, for the audit log; the platform's own operator is none."""
+
+    user_id: UUID
+    address: str | None = None
+
+
 class Identity:
     """The identity service of one process; stateless, all state is in the database."""
 
-    def __init__(self, database: Database, mail: Mail, clock: Clock, *, public_url: str) -> None:
-        """Raises: SetupProblem where `public_url` is no address to sign in over safely."""
+    def __init__(
+        self,
+        database: Database,
+        mail: Mail,
+        clock: Clock,
+        *,
+        audit: Audit,
+        entrance: Entrance,
+        address: PublicAddress,
+    ) -> None:
         self._database = database
         self._mail = mail
         self._clock = clock
-        self.address = PublicAddress.parse(public_url)
+        self.audit = audit
+        self.entrance = entrance
+        self.address = address
+
+    @classmethod
+    def over(
+        cls,
+        database: Database,
+        mail: Mail,
+        clock: Clock,
+        *,
+        public_url: str,
+        sign_up: SignUpMode = "invitation",
+        allowed: Sequence[str] = (),
+        mfa_for_admins: bool = False,
+    ) -> Self:
+        """The room with its audit log and its entrance.
+
+        Raises: SetupProblem where `public_url` is no address to sign in over safely, InvalidInput for what
+        is no address or domain to let in.
+        """
+        address = PublicAddress.parse(public_url)
+        audit = Audit(database, clock)
+        policy = SignUpPolicy.parse(sign_up, allowed, first_by_mail=address.local)
+        entrance = Entrance(database, audit, clock, policy, mfa_for_admins=mfa_for_admins)
+        return cls(database, mail, clock, audit=audit, entrance=entrance, address=address)
 
     # Sign-in links
 
-    async def request_link(self, email: str) -> None:
+    async def request_link(self, email: str, *, asker: str | None = None) -> None:
         """Send a link to an address, if it is one that may sign in; nobody learns whether.
 
         Raises: InvalidInput where it is no address at all.
         """
-        letter = await self.prepare_link(email)
+        letter = await self.prepare_link(email, asker=asker)
         if letter is not None:
             await self.deliver(letter)
 
-    async def prepare_link(self, email: str) -> Letter | None:
+    async def prepare_link(self, email: str, *, asker: str | None = None) -> Letter | None:
         """The part of `request_link` that may take the caller's time: the same work for every address.
 
         Also an address that gets no link has a row, whose token nobody has: it counts for the limits.
+        `asker`: the secret of the browser that asks, which may then use the link without being asked back.
         """
         address = model.normalise_email(email)
         now = self._clock.now()
         token = model.new_token()
         async with self._database.transaction() as connection:
             await _queries.lock_address(connection, email=address)
-            user = _user(await _queries.find_user(connection, email=address))
-            empty = not await _queries.any_user(connection)
+            known = await _queries.find_user(connection, email=address) is not None
             demand = await _queries.link_demand(
-                connection, email=address, known=user is not None, since=now - model.LINK_WINDOW
+                connection, email=address, known=known, since=now - model.LINK_WINDOW
             )
             if not model.may_ask_for_link(LinkDemand(**demand)):
                 _log.warning("sign_in_link_withheld", asked_for_overall=demand["overall"])
                 return None
             await _queries.forget_links(connection, before=now - model.LINK_KEPT)
-            await self._add_link(connection, token, address, model.LINK_LIFETIME)
-        if not model.may_sign_in(user.status if user else None, installation_is_empty=empty):
-            return None
+            await self._add_link(connection, token, address, model.LINK_LIFETIME, asker or model.new_token())
+            if not await self.entrance.would_admit(connection, address):
+                return None
         return model.sign_in_letter(address, self.address.sign_in_link(token))
 
     async def deliver(self, letter: Letter) -> None:
@@ -100,138 +152,76 @@ class Identity:
             else:
                 user = await self._require_user(connection, address)
                 if user.status != "active":
-                    raise Refused(f"{address} is suspended: lift that first.")
-            await self._add_link(connection, token, address, ttl)
+                    raise Refused(f"{address} is {user.status}: lift that first.")
+            await self._add_link(connection, token, address, ttl, None)
         return self.address.sign_in_link(token)
 
     async def _add_link(
-        self, connection: Connection, token: str, email: str | None, lifetime: timedelta
+        self, connection: Connection, token: str, email: str | None, lifetime: timedelta, asker: str | None
     ) -> None:
         now = self._clock.now()
         await _queries.add_link(
-            connection, token_hash=model.token_hash(token), email=email, now=now, expires_at=now + lifetime
-        )
-
-    # Login sessions
-
-    async def sign_in(self, token: str, *, user_agent: str | None) -> tuple[User, str]:
-        """Use a link up and open a login session; returns the user and the session's token.
-
-        Raises: Unauthenticated for a link that is used, expired or none of ours, Refused for a person
-        who is not, or not any more, let in. Either way the link is used up.
-        """
-        session_token = model.new_token()
-        async with self._database.transaction() as connection:
-            link = None
-            if len(token) <= _LONGEST_TOKEN:
-                link = await _queries.use_link(
-                    connection, token_hash=model.token_hash(token), now=self._clock.now()
-                )
-            user = await self._admit(connection, link["email"]) if link is not None else None
-            if user is not None:
-                await self._open_session(connection, user, session_token, user_agent)
-        # Only now, so that a refusal does not roll the use of the link back.
-        if link is None:
-            raise Unauthenticated("This sign-in link was used already or has expired: ask for a new one.")
-        if user is None:
-            raise Refused("This account may not sign in: ask your administrator.")
-        _log.info("signed_in", user_id=str(user.id))
-        return user, session_token
-
-    async def _admit(self, connection: Connection, email: str | None) -> User | None:
-        """The user whom a link with this address signs in, made where policy says so; None: nobody."""
-        await _queries.lock_users(connection)
-        found = await (
-            _queries.first_admin(connection) if email is None else _queries.find_user(connection, email=email)
-        )
-        empty = not await _queries.any_user(connection)
-        user = _user(found)
-        if not model.may_sign_in(user.status if user else None, installation_is_empty=empty):
-            return None
-        return user or await self._insert_user(
-            connection, email or model.DEFAULT_ADMIN, name=None, admin=True
-        )
-
-    async def _open_session(
-        self, connection: Connection, user: User, token: str, user_agent: str | None
-    ) -> None:
-        now = self._clock.now()
-        await _queries.forget_sessions(connection, user_id=user.id, before=now - model.SESSION_ABSOLUTE)
-        await _queries.add_session(
             connection,
-            session_id=uuid7(),
-            user_id=user.id,
             token_hash=model.token_hash(token),
-            user_agent=model.shorten_user_agent(user_agent),
+            email=email,
+            browser_hash=model.token_hash(asker) if asker else None,
             now=now,
-            expires_at=model.session_expiry(now, now),
+            expires_at=now + lifetime,
         )
 
-    async def authenticate(self, session_token: str) -> Principal | None:
-        """Who holds this session token; None where it is none, has ended, or its user is suspended.
+    async def sign_in(
+        self, token: str, browser: Browser, *, asker: str | None = None, confirmed: bool = False
+    ) -> Outcome:
+        """Use a link up: opens a login session, or asks for the second factor.
 
-        Using a session prolongs it (see `model.session_expiry`).
+        `asker`: the secret of the browser that uses it. Raises: Unauthenticated for a link that is used,
+        expired or none of ours; ConfirmationNeeded (the link stays good) where another browser has asked for
+        it and the person has not said that it was them; Refused for a person who is not, or not any more,
+        let in, and Conflict while they wait for their approval: then the link is used up.
         """
-        if len(session_token) > _LONGEST_TOKEN:
-            return None
-        now = self._clock.now()
-        async with self._database.connection() as connection:
-            found = await _queries.find_session(
-                connection, token_hash=model.token_hash(session_token), now=now
+        if len(token) > _LONGEST_TOKEN:
+            raise _used_up()
+        hashed, now = model.token_hash(token), self._clock.now()
+        async with self._database.transaction() as connection:
+            link = await _queries.find_link(connection, token_hash=hashed, now=now)
+            if link is None:
+                raise _used_up()
+            foreign = link["browser_hash"] is not None and (
+                asker is None or link["browser_hash"] != model.token_hash(asker)
             )
-            if found is None:
-                return None
-            if model.touch_is_due(found["last_seen_at"], now):
-                await _queries.touch_session(
-                    connection,
-                    session_id=found["id"],
-                    user_id=found["user_id"],
-                    now=now,
-                    expires_at=model.session_expiry(found["created_at"], now),
-                )
-        return Principal(
-            user_id=found["user_id"],
-            session_id=found["id"],
-            email=found["email"],
-            is_admin=found["is_admin"],
-        )
-
-    async def sessions(self, user_id: UUID) -> Sequence[LoginSession]:
-        """A user's live sessions, most recently used first, at most 100."""
-        async with self._database.connection() as connection:
-            rows = _queries.list_sessions(connection, user_id=user_id, now=self._clock.now())
-            return [LoginSession(**row) async for row in rows]
-
-    async def end_session(self, user_id: UUID, session_id: UUID) -> None:
-        """End one of a user's own sessions. Raises: NotFound where that user has none by this id."""
-        async with self._database.connection() as connection:
-            ended = await _queries.end_session(
-                connection, user_id=user_id, session_id=session_id, now=self._clock.now()
+            if foreign and not confirmed:
+                raise ConfirmationNeeded("This link was asked for in another browser. Was that you?")
+            if await _queries.use_link(connection, token_hash=hashed, now=now) is None:
+                raise _used_up()
+            if link["email"] is None:
+                user = await self._first_administrator(connection)
+            else:
+                user = await self.entrance.admit(connection, link["email"], method="link", browser=browser)
+            outcome = (
+                await self.entrance.enter(connection, user, method="link", browser=browser) if user else None
             )
-        if ended is None:
-            raise NotFound("There is no such session.")
+        # Only now, so that a refusal does not roll the use of the link back.
+        if outcome is None:
+            raise refusal(user)
+        return outcome
 
-    async def sign_out(self, principal: Principal) -> None:
-        """End the session that a principal came with. Signing out twice succeeds."""
-        if principal.session_id is None:
-            return
-        async with self._database.connection() as connection:
-            await _queries.end_session(
-                connection,
-                user_id=principal.user_id,
-                session_id=principal.session_id,
-                now=self._clock.now(),
+    async def _first_administrator(self, connection: Connection) -> User | None:
+        """Whom the start link signs in, made if there is nobody yet; None where all administrators are
+        gone."""
+        await _queries.lock_users(connection)
+        user = _user(await _queries.first_admin(connection))
+        if user is None and not await _queries.any_user(connection):
+            user = await self._insert_user(
+                connection, model.DEFAULT_ADMIN, name=None, role="admin", actor=None
             )
+        return user
 
     # Users
 
     async def user(self, user_id: UUID) -> User:
         """Raises: NotFound."""
         async with self._database.connection() as connection:
-            user = _user(await _queries.get_user(connection, user_id=user_id))
-        if user is None:
-            raise NotFound("There is no such user.")
-        return user
+            return await self._get(connection, user_id)
 
     async def user_by_email(self, email: str) -> User:
         """Raises NotFound."""
@@ -244,7 +234,9 @@ class Identity:
             rows = _queries.list_users(connection, after=after, limit=limit)
             return [User(**row) async for row in rows]
 
-    async def add_user(self, email: str, admin: bool = False, *, name: str | None = None) -> User:
+    async def add_user(
+        self, email: str, role: Role = "user", *, name: str | None = None, actor: Actor | None = None
+    ) -> User:
         """Let an address in. The first user of an installation is an administrator in any case.
 
         Raises: InvalidInput, Conflict where there is a user with this address.
@@ -253,22 +245,40 @@ class Identity:
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
             first = not await _queries.any_user(connection)
-            return await self._insert_user(connection, address, name=name, admin=admin or first)
+            return await self._insert_user(
+                connection, address, name=name, role="admin" if first else role, actor=actor
+            )
 
     async def _insert_user(
-        self, connection: Connection, email: str, *, name: str | None, admin: bool
+        self, connection: Connection, email: str, *, name: str | None, role: Role, actor: Actor | None
     ) -> User:
         added = _user(
             await _queries.add_user(
-                connection, user_id=uuid7(), email=email, name=name, is_admin=admin, now=self._clock.now()
+                connection, user_id=uuid7(), email=email, name=name, role=role, now=self._clock.now()
             )
         )
         if added is None:
             raise Conflict(f"There is a user {email} already.")
-        _log.info("user_added", user_id=str(added.id), is_admin=admin)
+        await self._record(
+            connection, "user.added", actor, added.id, after={"email": email, "name": name, "role": role}
+        )
         return added
 
-    async def change_user(self, user_id: UUID, *, name: str | None = _KEEP, email: str = _KEEP) -> User:
+    async def _record(
+        self, connection: Connection, action: str, actor: Actor | None, subject: UUID, **details: Any
+    ) -> None:
+        await self.audit.record(
+            connection,
+            action,
+            actor_id=actor.user_id if actor else None,
+            subject_id=subject,
+            address=actor.address if actor else None,
+            **details,
+        )
+
+    async def change_user(
+        self, user_id: UUID, *, name: str | None = _KEEP, email: str = _KEEP, actor: Actor | None = None
+    ) -> User:
         """Change what users may change of themselves; what is not given stays.
 
         Raises: InvalidInput, NotFound, Refused for an address that is not theirs to set, Conflict for
@@ -276,9 +286,7 @@ class Identity:
         """
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
-            user = _user(await _queries.get_user(connection, user_id=user_id))
-            if user is None:
-                raise NotFound("There is no such user.")
+            user = await self._get(connection, user_id)
             address = user.email if email is _KEEP else model.normalise_email(email)
             if address != user.email and not model.may_change_address(user):
                 raise Refused("Ask your administrator to change your e-mail address.")
@@ -290,32 +298,83 @@ class Identity:
                     email=address,
                 )
             )
-        if changed is None:
-            raise Conflict(f"There is another user {address} already.")
+            if changed is None:
+                raise Conflict(f"There is another user {address} already.")
+            if changed != user:
+                await self._record(
+                    connection,
+                    "user.changed",
+                    actor,
+                    user_id,
+                    before={"name": user.name, "email": user.email},
+                    after={"name": changed.name, "email": changed.email},
+                )
         return changed
 
-    async def suspend(self, email: str) -> User:
-        """Shut a user out: no sign-in, and all their sessions end now. Suspending twice succeeds.
+    async def set_status(self, user_id: UUID, status: Status, *, actor: Actor | None = None) -> User:
+        """Suspend a user (no sign-in, and all their sessions and tokens end now), let one in again, or
+        approve one.
 
-        Raises: NotFound, Conflict for the last active administrator.
+        Setting what is set already succeeds. Raises: NotFound, Conflict for the last active administrator.
         """
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
-            user = await self._require_user(connection, model.normalise_email(email))
-            if user.is_admin and user.status == "active" and await _queries.count_admins(connection) == 1:
-                raise Conflict(f"{user.email} is the last administrator: add another one first.")
-            await _queries.set_status(connection, user_id=user.id, status="suspended")
-            await _queries.end_sessions(connection, user_id=user.id, now=self._clock.now())
-        _log.info("user_suspended", user_id=str(user.id))
-        return await self.user(user.id)
+            user = await self._get(connection, user_id)
+            if user.status == status:
+                return user
+            if status != "active":
+                await self._refuse_the_last(connection, user)
+                await self.entrance.end_all(connection, user_id)
+            await _queries.set_status(connection, user_id=user_id, status=status, now=self._clock.now())
+            await self._record(
+                connection,
+                "user.status",
+                actor,
+                user_id,
+                before={"status": user.status},
+                after={"status": status},
+            )
+        return await self.user(user_id)
 
-    async def reinstate(self, email: str) -> User:
-        """Let a suspended user in again; they sign in anew. Raises: NotFound."""
+    async def set_role(self, user_id: UUID, role: Role, *, actor: Actor | None = None) -> User:
+        """Raises: NotFound, Conflict for the last active administrator."""
         async with self._database.transaction() as connection:
-            user = await self._require_user(connection, model.normalise_email(email))
-            await _queries.set_status(connection, user_id=user.id, status="active")
-        _log.info("user_reinstated", user_id=str(user.id))
-        return await self.user(user.id)
+            await _queries.lock_users(connection)
+            user = await self._get(connection, user_id)
+            if user.role == role:
+                return user
+            await self._refuse_the_last(connection, user)
+            await _queries.set_role(connection, user_id=user_id, role=role)
+            await self._record(
+                connection, "user.role", actor, user_id, before={"role": user.role}, after={"role": role}
+            )
+        return await self.user(user_id)
+
+    async def require_mfa(self, user_id: UUID, required: bool, *, actor: Actor | None = None) -> User:
+        """Demand a second factor of a user, or no longer. Raises: NotFound."""
+        async with self._database.transaction() as connection:
+            user = await self._get(connection, user_id)
+            if user.mfa_required != required:
+                await _queries.set_mfa_required(connection, user_id=user_id, required=required)
+                await self._record(
+                    connection,
+                    "user.mfa_required",
+                    actor,
+                    user_id,
+                    before={"mfa_required": user.mfa_required},
+                    after={"mfa_required": required},
+                )
+        return await self.user(user_id)
+
+    async def _refuse_the_last(self, connection: Connection, user: User) -> None:
+        if user.is_admin and user.status == "active" and await _queries.count_admins(connection) == 1:
+            raise Conflict(f"{user.email} is the last administrator: add another one first.")
+
+    async def _get(self, connection: Connection, user_id: UUID) -> User:
+        user = _user(await _queries.get_user(connection, user_id=user_id))
+        if user is None:
+            raise NotFound("There is no such user.")
+        return user
 
     async def _require_user(self, connection: Connection, email: str) -> User:
         user = _user(await _queries.find_user(connection, email=email))
@@ -324,5 +383,5 @@ class Identity:
         return user
 
 
-def _user(row: Any) -> User | None:
-    return None if row is None else User(**row)
+def _used_up() -> Unauthenticated:
+    return Unauthenticated("This sign-in link was used already or has expired: ask for a new one.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ocmt.identity.middleware import Authentication
 from ocmt.platform.database import Database
 from ocmt.platform.http import HttpProtocol, RequestLimits, RequestLog, SecurityHeaders
+from ocmt.platform.http.addresses import Network
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.services.probes import Probes
@@ -29,7 +30,13 @@ LAST_REQUESTS = 2
 
 
 def all_in_one_app(
-    management: Management, orchestrator: Orchestrator, database: Database, *, url: str, ui_dir: Path | None
+    management: Management,
+    orchestrator: Orchestrator,
+    database: Database,
+    *,
+    url: str,
+    ui_dir: Path | None,
+    proxies: Sequence[Network] = (),
 ) -> ASGIApp:
     """The whole application behind one port; `url` is its public address."""
     agents = orchestrator.app()
@@ -37,10 +44,16 @@ def all_in_one_app(
     probes = Probes(database, hosts=management.identity.address.hosts)
 
     identity = management.identity
-    signed_in = RequestLimits(Authentication(agents, identity), max_body=MAX_BODY)
-    archives = RequestLimits(Authentication(agents, identity), max_body=MAX_ARCHIVE)
+
+    def authenticated(app: ASGIApp) -> ASGIApp:
+        return Authentication(
+            app, identity.entrance, identity.address, bearers=management.bearers, proxies=proxies
+        )
+
+    signed_in = RequestLimits(authenticated(agents), max_body=MAX_BODY)
+    archives = RequestLimits(authenticated(agents), max_body=MAX_ARCHIVE)
     # The entrance is open to everybody: what is read before anybody is known must be cheap.
-    api = RequestLimits(Authentication(management.app(), identity), max_body=MAX_API_BODY)
+    api = RequestLimits(authenticated(management.app()), max_body=MAX_API_BODY)
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, FastAPI
 
 from ocmt import __version__
+from ocmt.identity.middleware import Bearer
 from ocmt.identity.routes import routes as identity_routes
 from ocmt.identity.service import Identity
 from ocmt.platform.http import exception_handlers, principal
@@ -49,6 +51,8 @@ class Management:
     vault: Vault
     ledger: Ledger
     limits: Limits
+    bearers: Sequence[Bearer] = ()
+    """The kinds of token by which programs show who they are."""
 
     def app(self) -> FastAPI:
         """The ASGI application; authentication is the middleware's that the process puts in front."""

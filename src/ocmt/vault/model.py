@@ -1,25 +1,20 @@
-"""Which items a vault may hold, and how one is sealed. Pure, but for the randomness of nonces and keys.
+"""Which items a vault may hold, and what a sealed one is bound to. Pure.
 
-Everything sealed is `0x01 | nonce (12 bytes) | AES-256-GCM ciphertext`. The additional data bind a data key
-to its user and an item to its user, name and version, so that nothing can be moved or set back unnoticed.
+A data key is bound to its user and an item to its user, name and version, so that nothing can be moved or set
+back unnoticed.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from ocmt.errors import InvalidInput, OcmtError
+from ocmt.platform import sealing
 
 ANTHROPIC_API_KEY = "anthropic_api_key"
-_FORMAT = b"\x01"
-_NONCE = 12
 
 
 class VaultDamaged(OcmtError):
@@ -51,24 +46,11 @@ def checked_value(name: str, value: str) -> str:
     return key
 
 
-def new_data_key() -> bytes:
-    """A fresh key for one user's items."""
-    return AESGCM.generate_key(256)
-
-
-def seal(key: bytes, plain: bytes, bound_to: bytes) -> bytes:
-    """Encrypt, bound to what `bound_to` names."""
-    nonce = os.urandom(_NONCE)
-    return _FORMAT + nonce + AESGCM(key).encrypt(nonce, plain, bound_to)
-
-
 def unseal(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
     """Decrypt. Raises VaultDamaged."""
     try:
-        # A foreign format fails like any other changed byte.
-        nonce = sealed[1 : 1 + _NONCE] if sealed[:1] == _FORMAT else b""
-        return AESGCM(key).decrypt(nonce, sealed[1 + _NONCE :], bound_to)
-    except (InvalidTag, ValueError) as error:
+        return sealing.unseal(key, sealed, bound_to)
+    except sealing.Damaged as error:
         raise VaultDamaged(
             "Your stored key cannot be opened any more. Delete it under Settings and enter it again."
         ) from error

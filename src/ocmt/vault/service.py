@@ -10,14 +10,13 @@ from uuid import UUID
 
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
+from ocmt.platform.sealing import new_key, seal
 from ocmt.platform.secrets import Secrets
 from ocmt.vault.model import (
     VaultItem,
     checked_value,
     data_key_binding,
     item_binding,
-    new_data_key,
-    seal,
     unseal,
 )
 
@@ -75,12 +74,12 @@ class Vault:
             return [VaultItem(**row) async for row in queries.list_items(connection, user_id=user_id)]
 
     async def _own_data_key(self, connection: Connection, user_id: UUID, master: bytes) -> bytes:
-        fresh = seal(master, new_data_key(), data_key_binding(user_id))
+        fresh = seal(master, new_key(), data_key_binding(user_id))
         await queries.add_data_key(connection, user_id=user_id, wrapped=fresh)
         wrapped: bytes = await queries.lock_data_key(connection, user_id=user_id)
         return unseal(master, wrapped, data_key_binding(user_id))
 
     async def _master_key(self) -> bytes:
         if self._master is None:
-            self._master = await self._secrets.ensure(MASTER_KEY, new_data_key)
+            self._master = await self._secrets.ensure(MASTER_KEY, new_key)
         return self._master

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ocmt.agents.snapshots.keeping import Limits
 from ocmt.agents.snapshots.routes import PAGE, routes
 from ocmt.platform.database import Database
-from ocmt.platform.http import Principal, exception_handlers
+from ocmt.platform.http import exception_handlers
+from ocmt.platform.principal import Principal
 from tests.accounts import make_user
 from tests.agents.snapshots.snapshotting import Bench
 from tests.identity.browser import Browser
@@ -28,7 +29,7 @@ def signed_in(bench: Bench, user_id: UUID) -> Browser:
 
     async def as_user(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["state"] = {"principal": Principal(user_id, None, "someone@example.org", is_admin=False)}
+            scope["state"] = {"principal": Principal(user_id, None, "someone@example.org")}
         await app(scope, receive, send)
 
     return Browser(as_user)

@@ -7,12 +7,11 @@ from ocmt.platform.http.client import client_session
 from ocmt.platform.http.listener import Closer, HttpProtocol, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
-from ocmt.platform.http.requests import Principal, json_body, principal
+from ocmt.platform.http.requests import json_body, principal
 
 __all__ = [
     "Closer",
     "HttpProtocol",
-    "Principal",
     "RequestLimits",
     "RequestLog",
     "SecurityHeaders",

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeVar
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
 
 from ocmt.errors import InvalidInput, Unauthenticated
+from ocmt.platform.principal import Principal
 
 Body = TypeVar("Body", bound=BaseModel)
-
-
-@dataclass(frozen=True)
-class Principal:
-    """The user on whose behalf a request is served."""
-
-    user_id: UUID
-    session_id: UUID | None
-    email: str
-    is_admin: bool
 
 
 def principal(connection: HTTPConnection) -> Principal:

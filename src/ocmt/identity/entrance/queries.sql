@@ -1,0 +1,107 @@
+-- The time is always the caller's :now. Tokens appear only as hashes.
+
+-- name: lock_users$
+-- Held while somebody is admitted: "is there nobody yet?" must still be true at the commit.
+select pg_advisory_xact_lock(hashtextextended('ocmt.identity.users', 0));
+
+-- name: find_user^
+select id, email, name, role, status, mfa_required, created_at from users where lower(email) = :email;
+
+-- name: get_user^
+select id, email, name, role, status, mfa_required, created_at from users where id = :user_id;
+
+-- name: any_user$
+select exists (select from users);
+
+-- name: is_listed$
+select exists (select from sign_up_rules where (kind, value) in (('address', :email), ('domain', :domain)));
+
+-- name: find_invitation^
+select id, role from invitations
+where lower(email) = :email and accepted_at is null and revoked_at is null and expires_at > :now
+order by created_at desc limit 1 for update;
+
+-- name: accept_invitations!
+update invitations set accepted_at = :now where lower(email) = :email and accepted_at is null and revoked_at is null;
+
+-- name: add_user^
+-- No row: another user has this address. is_admin is for the program before this one.
+insert into users (id, email, name, role, is_admin, status, created_at)
+values (:user_id, :email, :name, :role, :role::text = 'admin', :status, :now)
+on conflict do nothing
+returning id, email, name, role, status, mfa_required, created_at;
+
+-- name: second_factors^
+select exists (select from totp_secrets where user_id = :user_id and confirmed_at is not null) as totp,
+       (select count(*) from passkeys where user_id = :user_id)::int as passkeys,
+       (select count(*) from backup_codes where user_id = :user_id and used_at is null)::int as backup_codes;
+
+-- name: add_challenge!
+insert into sign_in_challenges (token_hash, user_id, methods, created_at, expires_at)
+values (:token_hash, :user_id, :methods, :now, :expires_at);
+
+-- name: find_challenge^
+-- Counts the attempt before it is judged.
+update sign_in_challenges set attempts = attempts + 1
+where token_hash = :token_hash and expires_at > :now and attempts < :most
+returning user_id, methods;
+
+-- name: end_challenge^
+delete from sign_in_challenges where token_hash = :token_hash and expires_at > :now
+returning user_id, methods;
+
+-- name: forget_challenges!
+delete from sign_in_challenges where expires_at < :now;
+
+-- name: add_session!
+insert into login_sessions (id, user_id, token_hash, user_agent, address, methods, created_at, last_seen_at,
+                            authenticated_at, expires_at, impersonator_id, impersonation_reason)
+values (:session_id, :user_id, :token_hash, :user_agent, :address, :methods, :now, :now,
+        :now, :expires_at, :impersonator_id, :reason);
+
+-- name: crowd_out!
+-- All but the most recently used :most.
+update login_sessions set revoked_at = :now
+where user_id = :user_id and id in (
+  select id from login_sessions
+  where user_id = :user_id and revoked_at is null and expires_at > :now and impersonator_id is null
+  order by last_seen_at desc, id desc offset :most);
+
+-- name: find_session^
+select session.id, session.created_at, session.last_seen_at, session.authenticated_at, session.methods,
+       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required
+from login_sessions session join users owner on owner.id = session.user_id
+where session.token_hash = :token_hash and session.revoked_at is null and session.expires_at > :now
+  and owner.status = 'active';
+
+-- name: touch_session!
+update login_sessions set last_seen_at = :now, expires_at = :expires_at
+where id = :session_id and user_id = :user_id and revoked_at is null and impersonator_id is null;
+
+-- name: prove_again!
+update login_sessions
+set authenticated_at = :now,
+    methods = case when :method = any(methods) then methods else array_append(methods, :method) end
+where id = :session_id and user_id = :user_id and revoked_at is null;
+
+-- name: list_sessions
+select id, user_agent, address, methods, created_at, last_seen_at, expires_at, impersonator_id is not null as impersonated
+from login_sessions
+where user_id = :user_id and revoked_at is null and expires_at > :now
+order by last_seen_at desc, id
+limit 100;
+
+-- name: end_session^
+update login_sessions set revoked_at = :now
+where id = :session_id and user_id = :user_id and revoked_at is null and expires_at > :now
+returning id;
+
+-- name: end_sessions!
+-- All but :kept (null: all).
+update login_sessions set revoked_at = :now
+where user_id = :user_id and revoked_at is null and (:kept::uuid is null or id <> :kept);
+
+-- name: forget_sessions!
+-- At every sign-in of a user: what ended long ago goes.
+delete from login_sessions
+where user_id = :user_id and (expires_at < :before or revoked_at < :before);

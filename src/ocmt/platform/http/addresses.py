@@ -1,0 +1,55 @@
+"""Where a request comes from. `X-Forwarded-For` counts only as far as proxies of ours have written it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+from starlette.requests import HTTPConnection
+
+from ocmt.errors import SetupProblem
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Of the proxies in front of us (`10.0.0.0/8`, `35.191.0.1`). Raises SetupProblem."""
+    try:
+        return tuple(ipaddress.ip_network(text.strip(), strict=False) for text in texts if text.strip())
+    except ValueError as error:
+        raise SetupProblem(f"OCMT_TRUSTED_PROXIES is wrong: {error}.") from error
+
+
+def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> str | None:
+    """The nearest address that no trusted proxy has; None on a socket without addresses.
+
+    Read from the right: what stands left of the first address that is not ours, anybody may have written.
+    IPv6 is cut to /64, which is what one customer has.
+    """
+    hop = connection.client.host if connection.client else None
+    forwarded = [
+        part.strip() for line in connection.headers.getlist("x-forwarded-for") for part in line.split(",")
+    ]
+    while hop is not None and _is_trusted(hop, trusted) and forwarded:
+        hop = forwarded.pop()
+    return None if hop is None else _cut(hop)
+
+
+def _is_trusted(text: str, trusted: Sequence[Network]) -> bool:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return any(address in network for network in trusted)
+
+
+def _cut(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+    return str(address)

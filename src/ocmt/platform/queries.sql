@@ -1,0 +1,21 @@
+-- name: take_rate$
+-- Null: taken. Else how long to wait, and nothing was written.
+with before as (
+  select greatest(coalesce((select arrival from rate_limits where key = :key), :now::timestamptz), :now) as arrival
+), taken as (
+  insert into rate_limits (key, arrival, expires_at)
+  select :key, b.arrival + :interval::interval, b.arrival + :interval from before b
+  where b.arrival - :now::timestamptz <= :tolerance::interval
+  on conflict (key) do update
+  set arrival = greatest(rate_limits.arrival, :now) + :interval, expires_at = greatest(rate_limits.arrival, :now) + :interval
+  where greatest(rate_limits.arrival, :now) - :now::timestamptz <= :tolerance::interval
+  returning 1
+)
+select case when exists (select from taken) then null else greatest(b.arrival - :now - :tolerance, interval '1 second') end
+from before b;
+
+-- name: forgive_rate!
+delete from rate_limits where key = :key;
+
+-- name: sweep_rates!
+delete from rate_limits where expires_at < :now;
