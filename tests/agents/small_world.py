@@ -48,7 +48,7 @@ POLICY = Policy(
     wake_ahead=timedelta(seconds=4),
     no_stop_before=timedelta(seconds=6),
 )
-SETTLED = timedelta(seconds=10)
+SETTLED = timedelta(seconds=2)
 """After so long a replica that lives has done what its row says."""
 ENDS = ("turn.completed", "turn.failed", "turn.stopped")
 
@@ -205,7 +205,7 @@ class World:
             number = await self.driving(user_id)
             driver = self.replicas.get(number) if number is not None else None
             if driver is not None and driver.process.awake.is_set():
-                assert user_id not in self.machine.moving(), f"{user_id} is paused and runs all the same"
+                assert not driver.runtime.moves(user_id), f"{user_id} is paused and runs all the same"
 
     async def _turns(self) -> list[tuple[UUID, str, list[str]]]:
         async with self.pool.connection() as connection:

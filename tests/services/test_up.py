@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -54,7 +55,7 @@ async def installation(anyio_backend: str, shared_folder: Path) -> AsyncIterator
 
 
 def up(
-    *arguments: str, prefix: tuple[str, ...] | list[str] = (), **environment: str
+    *arguments: str, prefix: tuple[str, ...] | list[str] = (), environment: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """`ocmt up` that is expected to end by itself, soon."""
     kept = {
@@ -68,7 +69,7 @@ def up(
         text=True,
         timeout=60,
         check=False,
-        env=kept | {"OCMT_CACHE_DIR": str(load_settings().cache_dir)} | environment,
+        env=kept | {"OCMT_CACHE_DIR": str(load_settings().cache_dir)} | (environment or {}),
         stdin=subprocess.DEVNULL,
     )
 
@@ -118,7 +119,8 @@ async def test_it_runs_and_answers_on_its_port(installation: Installation) -> No
 async def test_a_second_one_on_the_same_data_says_so_in_one_line(
     installation: Installation, environment: dict[str, str]
 ) -> None:
-    ended = await asyncio.to_thread(up, "--data", str(installation.data), "--port", "0", **environment)
+    arguments = ("--data", str(installation.data), "--port", "0")
+    ended = await asyncio.to_thread(partial(up, *arguments, environment=environment))
     assert_one_line(ended, naming=str(installation.data), advising="its own by --data")
     async with Person(installation.url) as anna:
         assert await anna.call("GET", "/readyz") == {"status": "ready"}, "the first one is not disturbed"

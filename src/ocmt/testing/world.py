@@ -113,10 +113,6 @@ class World:
         """Whose gateways run."""
         return [user_id for user_id, agent in self._running.items() if agent.alive]
 
-    def moving(self) -> list[UUID]:
-        """Whose agents run and are not held still."""
-        return [user_id for user_id, agent in self._running.items() if agent.alive and not agent.paused]
-
     async def crash(self, user_id: UUID) -> None:
         """That agent's gateway dies by itself."""
         await self._end(user_id, 1)
