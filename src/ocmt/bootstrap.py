@@ -44,6 +44,7 @@ from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
+from ocmt.platform.folder_lock import FolderLock
 from ocmt.platform.http import Closer, client_session, serve_on
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.platform.leases import Lease, Leases
@@ -100,6 +101,12 @@ async def open_platform(
     clock = SystemClock()
     async with AsyncExitStack() as stack:
         data = prepare_folder(settings.data_dir)
+        # Also where the database is elsewhere: of two processes with the same agents' folders one would end
+        # the other's agents as leftovers, and one that is thawed late would put old files under a running
+        # agent.
+        lock = FolderLock(data / ".in-use")
+        lock.acquire(f"The data folder {data} is another `ocmt up`'s: give this one its own by --data")
+        stack.callback(lock.release)
         if settings.database_url is not None:
             dsn = settings.database_url.get_secret_value()
         else:

@@ -260,6 +260,10 @@ class ProcessRuntime(FakeRuntime):
         agent = self._agents.get(user_id)
         return agent is not None and agent.exit_code is None
 
+    def moves(self, user_id: UUID) -> bool:
+        """Whether it runs and is not held still."""
+        return self.runs(user_id) and not self._agents[user_id].paused
+
     async def end(self) -> None:
         """Its process has died: so do its agents."""
         for user_id in list(self._agents):

@@ -48,6 +48,8 @@ POLICY = Policy(
     wake_ahead=timedelta(seconds=4),
     no_stop_before=timedelta(seconds=6),
 )
+SETTLED = timedelta(seconds=2)
+"""After so long a replica that lives has done what its row says."""
 ENDS = ("turn.completed", "turn.failed", "turn.stopped")
 
 
@@ -199,6 +201,11 @@ class World:
             saved = await self.saved(user_id)
             written = self.machine.gateways[user_id].written()
             assert saved == written, f"{user_id} was put to sleep, and of {written!r} only {saved!r} is saved"
+        for user_id in await self._paused_for_a_while():
+            number = await self.driving(user_id)
+            driver = self.replicas.get(number) if number is not None else None
+            if driver is not None and driver.process.awake.is_set():
+                assert not driver.runtime.moves(user_id), f"{user_id} is paused and runs all the same"
 
     async def _turns(self) -> list[tuple[UUID, str, list[str]]]:
         async with self.pool.connection() as connection:
@@ -213,6 +220,16 @@ class World:
         async with self.pool.connection() as connection:
             rows = await connection.fetch(
                 "select user_id from agents where state = 'stopped' and desired <> 'awake'"
+            )
+        return [row["user_id"] for row in rows]
+
+    async def _paused_for_a_while(self) -> list[UUID]:
+        """Those that should be held still by now."""
+        async with self.pool.connection() as connection:
+            rows = await connection.fetch(
+                "select user_id from agents where state = 'paused' and since < $1 and lease_expires_at > $2",
+                self.clock.now() - SETTLED,
+                self.clock.now(),
             )
         return [row["user_id"] for row in rows]
 

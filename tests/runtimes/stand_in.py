@@ -39,7 +39,7 @@ def wait_as_spare() -> None:
 
 
 def main() -> None:
-    if sys.argv[1].endswith("/spare.mjs"):
+    if any(word.endswith("/spare.mjs") for word in sys.argv[1:]):
         wait_as_spare()
     behaviour = os.environ.get("STAND_IN", "").split()
     print("stand-in:", *sys.argv[1:], *behaviour, flush=True)

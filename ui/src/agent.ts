@@ -48,10 +48,13 @@ export async function tellAgent(what: "wake" | "hibernate" | "restart"): Promise
   await change(() => api.agentDo(what));
 }
 
-/** Somebody begins to write: a sleeping agent is called now, so that it is there when the message is. */
+let calling = false;
+
+/** Somebody writes: a sleeping agent is called now, so that it is there when the message is. */
 export async function expectMessage(): Promise<void> {
   const state = agent.value?.state;
-  if (state !== "paused" && state !== "stopped") return;
+  if (calling || (state !== "paused" && state !== "stopped")) return;
+  calling = true;
   const number = ++asked;
   clearTimeout(timer);
   try {
@@ -59,6 +62,8 @@ export async function expectMessage(): Promise<void> {
     if (number === asked) agent.value = answer;
   } catch {
     // Not asked for by a person: what is wrong, their message will be told.
+  } finally {
+    calling = false;
   }
   schedule(CHANGING_MS / 4);
 }

@@ -79,7 +79,7 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           placeholder="Write to your agent"
           value={text}
           onInput={(event) => {
-            if (text === "") void expectMessage();
+            void expectMessage();
             change(event.currentTarget.value);
           }}
           onKeyDown={(event) => {
