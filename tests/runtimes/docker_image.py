@@ -40,7 +40,8 @@ def root_file_system(content: Tools | str) -> IO[bytes]:
         _programs(tar, [shell, *map(Path, ("/usr/bin/sleep", "/usr/bin/setsid"))])
         _link(tar, "bin", "usr/bin")
         _link(tar, "usr/bin/sh", shell.name)
-        tar.add(SUPERVISOR, "supervisor/main.py")
+        for name in ("main.py", "held_still.mjs"):
+            tar.add(SUPERVISOR.with_name(name), f"supervisor/{name}")
         if isinstance(content, str):
             _file(tar, "opt/node/bin/node", f"#!{PYTHON} -IS\n{content}", 0o755)
             _file(tar, "opt/openclaw/node_modules/openclaw/openclaw.mjs", "", 0o644)
