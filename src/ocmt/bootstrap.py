@@ -37,7 +37,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
-from ocmt.identity.service import Identity
+from ocmt.identity.accounts import Accounts
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.openclaw.exercise import exercise
 from ocmt.platform import migrations
@@ -283,8 +283,9 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
     management = Management(
-        identity=Identity.over(
+        accounts=Accounts.over(
             database,
+            platform.secrets,
             platform.mail,
             clock,
             public_url=settings.url,

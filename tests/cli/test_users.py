@@ -51,12 +51,12 @@ def test_the_first_user_that_is_added_is_the_administrator(shell: Shell) -> None
     assert shell.run("users add bob@example.org") == 0
     assert shell.says == "bob@example.org added\n"
     listed = shell.data("users list")
-    assert [(each["email"], each["name"], each["is_admin"], each["status"]) for each in listed] == [
-        ("ada@example.org", "Ada", True, "active"),
-        ("bob@example.org", None, False, "active"),
+    assert [(each["email"], each["name"], each["role"], each["status"]) for each in listed] == [
+        ("ada@example.org", "Ada", "admin", "active"),
+        ("bob@example.org", None, "user", "active"),
     ]
     assert shell.run("users list") == 0
-    assert shell.says.splitlines()[0].split() == ["EMAIL", "NAME", "IS", "ADMIN", "STATUS", "CREATED", "AT"]
+    assert shell.says.splitlines()[0].split() == ["EMAIL", "NAME", "ROLE", "STATUS", "CREATED", "AT"]
 
 
 def test_a_user_is_shut_out_and_let_in_again(shell: Shell) -> None:

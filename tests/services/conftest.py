@@ -22,7 +22,7 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
-from ocmt.identity.service import Identity
+from ocmt.identity.accounts import Accounts
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import client_session
 from ocmt.services.all_in_one import all_in_one_app
@@ -58,9 +58,9 @@ class House:
     async def sign_in(self, email: str) -> Browser:
         """A browser of a new user; the first one is the administrator."""
         browser = Browser(self.app)
-        first = not await self.management.identity.users()
-        await self.management.identity.add_user(email, "admin" if first else "user")
-        link = await self.management.identity.make_link(email)
+        first = not await self.management.accounts.identity.users()
+        await self.management.accounts.identity.add_user(email, "admin" if first else "user")
+        link = await self.management.accounts.identity.make_link(email)
         token = link.split("#token=")[1]
         answer = await browser.call("POST", "/api/v1/auth/magic-link/verify", {"token": token})
         assert answer.status == 200, answer.body
@@ -90,7 +90,8 @@ async def house(
     snapshots = Snapshots(database, objects, clock)
     chat = Chat(database, clock, objects)
     ledger = Ledger(database, clock)
-    vault = Vault(database, MemorySecrets())
+    secrets = MemorySecrets()
+    vault = Vault(database, secrets)
     session = client_session()
 
     async def nothing_runs(_user_id: UUID) -> list[object]:
@@ -125,7 +126,7 @@ async def house(
         turn_timeout=timedelta(minutes=1),
     )
     management = Management(
-        identity=Identity.over(database, MemoryMail(), clock, public_url=URL),
+        accounts=Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL),
         vault=vault,
         ledger=ledger,
         limits=broker.limits,

@@ -18,7 +18,12 @@ from tests.services.conftest import House
 
 pytestmark = pytest.mark.anyio
 
-ENTRANCE = {"/api/v1/auth/magic-link", "/api/v1/auth/magic-link/verify"}
+ENTRANCE = {
+    "/api/v1/auth/magic-link",
+    "/api/v1/auth/magic-link/verify",
+    "/api/v1/auth/mfa",
+    "/.well-known/jwks.json",
+}
 BODIES = {
     "/api/v1/auth/magic-link": {"email": "anna@example.org"},
     "/api/v1/auth/magic-link/verify": {"token": "x"},

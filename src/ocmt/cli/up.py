@@ -68,7 +68,7 @@ async def _run(settings: Settings, listener: socket.socket, paths: ReachablePath
         for missing in isolation.missing:
             say(f"  not here: {missing}")
         say(f"ready {settings.url}")
-        say(f"sign in once: {await management.identity.make_link(None, ttl=LINK_LIFETIME)}")
+        say(f"sign in once: {await management.accounts.identity.make_link(None, ttl=LINK_LIFETIME)}")
 
     await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
     say("stopped")

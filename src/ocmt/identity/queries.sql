@@ -56,7 +56,8 @@ set status = :status, tokens_valid_from = case when :status::text = 'active' the
 where id = :user_id;
 
 -- name: set_role!
-update users set role = :role, is_admin = (:role::text = 'admin') where id = :user_id;
+-- Access tokens say the role: those from before are void.
+update users set role = :role, is_admin = (:role::text = 'admin'), tokens_valid_from = :now where id = :user_id;
 
 -- name: set_mfa_required!
 update users set mfa_required = :required where id = :user_id;

@@ -344,7 +344,7 @@ class Identity:
             if user.role == role:
                 return user
             await self._refuse_the_last(connection, user)
-            await _queries.set_role(connection, user_id=user_id, role=role)
+            await _queries.set_role(connection, user_id=user_id, role=role, now=self._clock.now())
             await self._record(
                 connection, "user.role", actor, user_id, before={"role": user.role}, after={"role": role}
             )

@@ -23,6 +23,7 @@ class Principal:
     """What the token may be used for; None: everything that the user may do."""
     authenticated_at: datetime | None = None
     """When they last proved who they are; None for tokens."""
+    via: Literal["session", "api_key", "access_token"] = "session"
     must_enrol: bool = False
     """A second factor is demanded of them and they have none yet: until then they may do nothing else."""
     impersonator_id: UUID | None = None

@@ -41,13 +41,13 @@ def all_in_one_app(
     """The whole application behind one port; `url` is its public address."""
     agents = orchestrator.app()
     ui = StaticUi(find_ui(ui_dir))
-    probes = Probes(database, hosts=management.identity.address.hosts)
-
-    identity = management.identity
+    accounts = management.accounts
+    identity = accounts.identity
+    probes = Probes(database, hosts=identity.address.hosts)
 
     def authenticated(app: ASGIApp) -> ASGIApp:
         return Authentication(
-            app, identity.entrance, identity.address, bearers=management.bearers, proxies=proxies
+            app, identity.entrance, identity.address, bearers=accounts.bearers, proxies=proxies
         )
 
     signed_in = RequestLimits(authenticated(agents), max_body=MAX_BODY)
@@ -59,7 +59,7 @@ def all_in_one_app(
         path = scope["path"]
         if path in probes.paths:
             await probes(scope, receive, send)
-        elif path.startswith("/api/"):
+        elif path.startswith(("/api/", "/.well-known/")):
             await api(scope, receive, send)
         elif path == "/agent/snapshots":
             await archives(scope, receive, send)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Depends, FastAPI
 
 from ocmt import __version__
-from ocmt.identity.middleware import Bearer
-from ocmt.identity.routes import routes as identity_routes
-from ocmt.identity.service import Identity
+from ocmt.identity.accounts import Accounts
 from ocmt.platform.http import exception_handlers, principal
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
@@ -47,12 +44,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 class Management:
     """The rooms that this service opens."""
 
-    identity: Identity
+    accounts: Accounts
     vault: Vault
     ledger: Ledger
     limits: Limits
-    bearers: Sequence[Bearer] = ()
-    """The kinds of token by which programs show who they are."""
 
     def app(self) -> FastAPI:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -66,7 +61,8 @@ class Management:
             # Also tells FastAPI that invalid input is not answered with its own 422.
             responses=PROBLEMS,
         )
-        app.include_router(identity_routes(self.identity), prefix="/api/v1")
+        app.include_router(self.accounts.routes(), prefix="/api/v1")
+        app.include_router(self.accounts.well_known())
         # Who is not signed in hears that first, whatever else is wrong with the request.
         signed_in = [Depends(principal)]
         app.include_router(vault_routes(self.vault), prefix="/api/v1", dependencies=signed_in)

@@ -162,6 +162,21 @@ class Entrance:
         """What a user can show beside their first proof."""
         return SecondFactors(**await _queries.second_factors(connection, user_id=user_id))
 
+    async def demands_second_factor(self, connection: Connection, user_id: UUID) -> bool:
+        """Whether that user must have one."""
+        user = user_of(await _queries.get_user(connection, user_id=user_id))
+        return user is not None and self._demands(user.mfa_required, user.role)
+
+    async def keep_demanded(self, connection: Connection, user_id: UUID) -> None:
+        """Called after a second factor was removed: raises Refused where one is demanded and none is left."""
+        if await self.demands_second_factor(connection, user_id):
+            factors = await self.factors(connection, user_id)
+            if not factors.methods:
+                raise Refused("Your administrator asks for a second factor: set up another one first.")
+
+    def _demands(self, required: bool, role: str) -> bool:
+        return required or (self._mfa_for_admins and role == "admin")
+
     async def challenged(self, token: str) -> User:
         """Whose challenge this is; counts an attempt, whatever becomes of it.
 
@@ -296,7 +311,7 @@ class Entrance:
                     expires_at=model.session_expiry(found["created_at"], now),
                 )
         impersonator: UUID | None = found["impersonator_id"]
-        demanded = found["mfa_required"] or (self._mfa_for_admins and found["role"] == "admin")
+        demanded = self._demands(found["mfa_required"], found["role"])
         return Principal(
             user_id=found["user_id"],
             session_id=found["id"],

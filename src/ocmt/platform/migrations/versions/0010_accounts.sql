@@ -110,6 +110,7 @@ create table backup_codes (
   id          uuid primary key,
   user_id     uuid not null references users on delete cascade,
   code_hash   text not null,                      -- Argon2id, PHC string
+  lookup      bytea,                              -- keyed hash, to find the one to verify; null: imported
   created_at  timestamptz not null,
   used_at     timestamptz
 );

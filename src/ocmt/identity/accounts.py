@@ -1,0 +1,108 @@
+"""All of identity, wired: the sub-rooms over one database, and their routes. Composition only; `bootstrap`
+calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from fastapi import APIRouter, Depends
+
+from ocmt.identity.api_keys.routes import routes as api_key_routes
+from ocmt.identity.api_keys.service import ApiKeys
+from ocmt.identity.entrance.model import SignUpMode
+from ocmt.identity.mfa.routes import routes as mfa_routes
+from ocmt.identity.mfa.service import Mfa
+from ocmt.identity.middleware import Bearer
+from ocmt.identity.routes import routes as identity_routes
+from ocmt.identity.service import Identity
+from ocmt.identity.tokens.keys import PublicKeys, SigningKeys
+from ocmt.identity.tokens.routes import routes as token_routes
+from ocmt.identity.tokens.routes import well_known
+from ocmt.identity.tokens.service import Issuer, Revocations, Verifier
+from ocmt.platform.argon import ArgonGate
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database
+from ocmt.platform.http import principal
+from ocmt.platform.mail import Mail
+from ocmt.platform.rates import Rates
+from ocmt.platform.secrets import Secrets
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The rooms of identity."""
+
+    identity: Identity
+    mfa: Mfa
+    api_keys: ApiKeys
+    issuer: Issuer
+    verifier: Verifier
+    rates: Rates
+    clock: Clock
+
+    @classmethod
+    def over(
+        cls,
+        database: Database,
+        secrets: Secrets,
+        mail: Mail,
+        clock: Clock,
+        *,
+        public_url: str,
+        sign_up: SignUpMode = "invitation",
+        allowed: Sequence[str] = (),
+        mfa_for_admins: bool = False,
+        gate: ArgonGate | None = None,
+    ) -> Self:
+        """Raises: SetupProblem, InvalidInput: see `Identity.over`."""
+        identity = Identity.over(
+            database,
+            mail,
+            clock,
+            public_url=public_url,
+            sign_up=sign_up,
+            allowed=allowed,
+            mfa_for_admins=mfa_for_admins,
+        )
+        rates = Rates(database, clock)
+        url = identity.address.url
+        return cls(
+            identity=identity,
+            mfa=Mfa(
+                database,
+                secrets,
+                rates,
+                identity.audit,
+                identity.entrance,
+                clock,
+                gate or ArgonGate(),
+                issuer=f"OCMT {url.partition('://')[2]}",
+            ),
+            api_keys=ApiKeys(database, identity.audit, clock),
+            issuer=Issuer(SigningKeys(secrets, database, clock), clock, issuer=url),
+            verifier=Verifier(PublicKeys(secrets, clock), Revocations(database, clock), clock, issuer=url),
+            rates=rates,
+            clock=clock,
+        )
+
+    @property
+    def bearers(self) -> Sequence[Bearer]:
+        """The kinds of token by which programs show who they are."""
+        return (self.api_keys, self.verifier)
+
+    def routes(self) -> APIRouter:
+        """All routes below `/api/v1`."""
+        whole = APIRouter()
+        # Who is not signed in hears that first, whatever else is wrong with the request.
+        signed_in = [Depends(principal)]
+        whole.include_router(identity_routes(self.identity))
+        whole.include_router(mfa_routes(self.mfa, self.identity, self.clock))
+        whole.include_router(token_routes(self.issuer))
+        whole.include_router(api_key_routes(self.api_keys, self.clock), dependencies=signed_in)
+        return whole
+
+    def well_known(self) -> APIRouter:
+        """The routes at the root: what others check our tokens by."""
+        return well_known(self.issuer)

@@ -1,0 +1,1 @@
+"""The second factor by codes: one-time codes of an authenticator app (TOTP), and backup codes on paper."""

@@ -1,0 +1,1 @@
+"""Access tokens (JWT): short-lived, signed, checked without a database; and the keys that sign them."""
