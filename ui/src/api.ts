@@ -8,6 +8,7 @@ import type {
   ConversationInfo,
   Page,
   Schedule,
+  SignInStep,
   SnapshotPage,
   Turn,
   TurnPage,
@@ -105,8 +106,11 @@ const query = (name: string, value: string | null) =>
 export const api = {
   me: () => request<User>("GET", "/api/v1/me"),
   requestLink: (email: string) => request<void>("POST", "/api/v1/auth/magic-link", { body: { email } }),
-  redeemLink: (token: string) =>
-    request<unknown>("POST", "/api/v1/auth/magic-link/verify", { body: { token } }),
+  /** `confirm`: sign in here although another browser has asked for the link. */
+  redeemLink: (token: string, confirm: boolean) =>
+    request<SignInStep>("POST", "/api/v1/auth/magic-link/verify", { body: { token, confirm } }),
+  secondFactor: (code: string) => request<SignInStep>("POST", "/api/v1/auth/mfa", { body: { code } }),
+  stepUp: (code: string) => request<void>("POST", "/api/v1/auth/step-up", { body: { code } }),
   signOut: () => request<void>("POST", "/api/v1/auth/logout"),
 
   agent: () => request<Agent>("GET", "/agent"),

@@ -7,6 +7,11 @@ export interface User {
   is_admin: boolean;
 }
 
+/** The answer to a first or second proof of who one is. */
+export type SignInStep =
+  | { mfa_required: false }
+  | { mfa_required: true; methods: ("passkey" | "totp" | "backup_code")[] };
+
 export type AgentState = "stopped" | "starting" | "awake" | "paused" | "stopping" | "failed";
 
 export interface Step {

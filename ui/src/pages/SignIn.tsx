@@ -1,12 +1,22 @@
-/** Signing in by a link: asks for an address, and uses the link's token, which leaves the address bar at once. */
+/**
+ * Signing in: asks for an address, uses the link's token, which leaves the address bar at once, and asks for the
+ * second factor where the account has one.
+ */
 import { useEffect, useState } from "preact/hooks";
-import { api, wordsFor } from "../api";
+import { ApiError, api, wordsFor } from "../api";
 import { useTitle } from "../components/hooks";
 import { Spinner } from "../components/Icons";
 import { navigate, route } from "../router";
 import { findSession, session } from "../session";
+import type { SignInStep } from "../types";
 
-type Stage = "asking" | "sending" | "sent" | "using";
+type Stage = "asking" | "sending" | "sent" | "using" | "confirming" | "proving";
+
+const TITLES: Partial<Record<Stage, string>> = {
+  sent: "Check your mail",
+  confirming: "Was that you?",
+  proving: "One more step",
+};
 
 /** The token of a sign-in link, taken out of the address bar before anything else can read it there. */
 function takeToken(): string | null {
@@ -19,26 +29,41 @@ export function SignIn() {
   const [stage, setStage] = useState<Stage>("asking");
   const [email, setEmail] = useState("");
   const [problem, setProblem] = useState<string | null>(null);
+  const [link, setLink] = useState("");
   useTitle("Sign in");
 
+  const arrive = async (step: SignInStep) => {
+    if (step.mfa_required) {
+      setStage("proving");
+      return;
+    }
+    await findSession();
+    if (session.value.state === "signed-in") navigate("/", { replace: true });
+    else setStage("asking");
+  };
+
+  const redeem = async (token: string, confirm: boolean) => {
+    setStage("using");
+    setProblem(null);
+    try {
+      await arrive(await api.redeemLink(token, confirm));
+    } catch (error) {
+      if (error instanceof ApiError && error.code === "confirmation_needed") {
+        setLink(token);
+        setStage("confirming");
+        return;
+      }
+      setStage("asking");
+      setProblem(wordsFor(error));
+    }
+  };
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once, and at every further link
   useEffect(() => {
     const use = async () => {
       const token = takeToken();
-      if (token === null) {
-        if (session.value.state === "unknown") await findSession();
-        return;
-      }
-      setStage("using");
-      setProblem(null);
-      try {
-        await api.redeemLink(token);
-        await findSession();
-        if (session.value.state === "signed-in") navigate("/", { replace: true });
-        else setStage("asking");
-      } catch (error) {
-        setStage("asking");
-        setProblem(wordsFor(error));
-      }
+      if (token !== null) await redeem(token, false);
+      else if (session.value.state === "unknown") await findSession();
     };
     void use();
     // A link that is pasted into this very tab changes the fragment only.
@@ -70,7 +95,7 @@ export function SignIn() {
     <main class="sign-in">
       <div class="card">
         <img src="/favicon.svg" alt="" width="56" height="56" />
-        <h1>{stage === "sent" ? "Check your mail" : "Sign in to OCMT"}</h1>
+        <h1>{TITLES[stage] ?? "Sign in to OCMT"}</h1>
         {stage === "using" && (
           <p class="wait-line" role="status">
             <Spinner /> Signing you in…
@@ -88,6 +113,19 @@ export function SignIn() {
             </button>
           </div>
         )}
+        {stage === "confirming" && (
+          <div role="status">
+            <p>This link was asked for in another browser, or on another device.</p>
+            <p>Go on only if it was you who asked for it.</p>
+            <button type="button" class="button primary wide" onClick={() => void redeem(link, true)}>
+              It was me: sign in here
+            </button>
+            <button type="button" class="link-button" onClick={() => setStage("asking")}>
+              It was not me
+            </button>
+          </div>
+        )}
+        {stage === "proving" && <SecondProof onDone={(step) => void arrive(step)} />}
         {(stage === "asking" || stage === "sending") && (
           <form
             class="form"
@@ -121,5 +159,49 @@ export function SignIn() {
         )}
       </div>
     </main>
+  );
+}
+
+function SecondProof({ onDone }: { onDone: (step: SignInStep) => void }) {
+  const [code, setCode] = useState("");
+  const [problem, setProblem] = useState<string | null>(null);
+  const send = async () => {
+    setProblem(null);
+    try {
+      onDone(await api.secondFactor(code));
+    } catch (error) {
+      setCode("");
+      setProblem(wordsFor(error));
+    }
+  };
+  return (
+    <form
+      class="form"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void send();
+      }}
+    >
+      <label>
+        Code of your authenticator app, or a backup code
+        <input
+          name="code"
+          autoComplete="one-time-code"
+          inputMode="text"
+          required
+          placeholder="123456"
+          value={code}
+          onInput={(event) => setCode(event.currentTarget.value)}
+        />
+      </label>
+      {problem && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
+      <button type="submit" class="button primary wide">
+        Go on
+      </button>
+    </form>
   );
 }
