@@ -41,6 +41,7 @@ from ocmt.identity.accounts import Accounts
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.openclaw.exercise import exercise
 from ocmt.platform import migrations
+from ocmt.platform.argon import ArgonGate
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
@@ -65,7 +66,9 @@ from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import Settings
 from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
+from ocmt.vault.imported.service import ImportedVaults
+from ocmt.vault.service import ModelKeys, Vault
+from ocmt.vault.trial import Trial
 
 Announce = Callable[[str], None]
 """Shows one line to the person who started the program."""
@@ -191,7 +194,20 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     folder = settings.data_dir.resolve() / "transfers"
     transfers = Transfers(snapshots, database, platform.objects, agents, holds, folder)
     ledger = Ledger(database, clock)
-    vault = Vault(database, platform.secrets)
+    gate = ArgonGate()
+    accounts = Accounts.over(
+        database,
+        platform.secrets,
+        platform.mail,
+        clock,
+        public_url=settings.url,
+        sign_up=settings.sign_up,
+        allowed=settings.sign_up_allowed,
+        mfa_for_admins=settings.mfa_for_admins,
+        gate=gate,
+    )
+    audit = accounts.identity.audit
+    vault = Vault(database, platform.secrets, audit, clock)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
         return [
@@ -204,7 +220,7 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
 
     key = settings.anthropic_api_key
     broker = Broker(
-        vault=vault,
+        keys=ModelKeys(vault, database, clock),
         ledger=ledger,
         clock=clock,
         authenticate=agents.owner_of_token,
@@ -283,17 +299,10 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
     management = Management(
-        accounts=Accounts.over(
-            database,
-            platform.secrets,
-            platform.mail,
-            clock,
-            public_url=settings.url,
-            sign_up=settings.sign_up,
-            allowed=settings.sign_up_allowed,
-            mfa_for_admins=settings.mfa_for_admins,
-        ),
+        accounts=accounts,
         vault=vault,
+        imported_vaults=ImportedVaults(database, vault, audit, clock, gate),
+        trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
         ledger=ledger,
         limits=broker.limits,
     )

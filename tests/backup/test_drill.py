@@ -50,21 +50,23 @@ from ocmt.cli.database import open_installation
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.objects import LocalObjects
 from ocmt.platform.secrets import LocalSecrets
-from ocmt.vault.service import Vault
+from ocmt.vault.service import ModelKeys, Vault
 
 async def look(data):
     found = {}
     async with open_installation(data) as opened:
         objects = LocalObjects(data / "objects")
         chat = Chat(opened.database, SystemClock(), objects)
-        vault = Vault(opened.database, LocalSecrets(data / "secrets"))
+        secrets, clock = LocalSecrets(data / "secrets"), SystemClock()
+        vault = Vault(opened.database, secrets, opened.identity.audit, clock)
+        keys = ModelKeys(vault, opened.database, clock)
         for user in await opened.identity.users(limit=500):
             texts = []
             for conversation in await chat.conversations(user.id):
                 texts += [turn.text for turn in (await chat.history(user.id, conversation.id)).turns]
             found[user.email] = {
                 "texts": texts,
-                "key": await vault.get(user.id, "anthropic_api_key"),
+                "key": await keys.find(user.id, "anthropic_api_key"),
                 "objects": {
                     key.rpartition("/")[2]: (await objects.get(key)).decode()
                     for key in await objects.list(f"users/{user.id}/")

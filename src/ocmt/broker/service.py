@@ -42,7 +42,7 @@ from ocmt.platform.clock import Clock
 from ocmt.usage.model import CLIENT_GONE, CallRefused, Fault, KeySource, Limits, NewCall, Tokens
 from ocmt.usage.service import Ledger
 from ocmt.vault.model import ANTHROPIC_API_KEY
-from ocmt.vault.service import Vault
+from ocmt.vault.service import ModelKeys
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ class Broker:
     def __init__(
         self,
         *,
-        vault: Vault,
+        keys: ModelKeys,
         ledger: Ledger,
         clock: Clock,
         authenticate: Callable[[str], Awaitable[UUID | None]],
@@ -81,7 +81,7 @@ class Broker:
         session: aiohttp.ClientSession,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._vault = vault
+        self._keys = keys
         self._ledger = ledger
         self._authenticate = authenticate
         self._running_turns = running_turns
@@ -97,7 +97,7 @@ class Broker:
         """What answers this user now."""
         if self._demo_model:
             return MODEL_INFO["demo"]
-        if any(item.name == ANTHROPIC_API_KEY for item in await self._vault.list(user_id)):
+        if await self._keys.has(user_id, ANTHROPIC_API_KEY):
             return MODEL_INFO["user"]
         return MODEL_INFO["platform" if self._platform_key else "demo"]
 
@@ -185,12 +185,14 @@ class Broker:
             raise
         finally:
             await self._relay.book(call)
+            if choice.source == "user":
+                await self._keys.used(user_id, ANTHROPIC_API_KEY)
 
     async def _choose(self, user_id: UUID) -> _Choice:
         if self._demo_model:
             return _Choice("demo")
         try:
-            own = await self._vault.get(user_id, ANTHROPIC_API_KEY)
+            own = await self._keys.find(user_id, ANTHROPIC_API_KEY)
         except OcmtError as error:
             if error.retryable:
                 raise

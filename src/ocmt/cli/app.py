@@ -35,6 +35,7 @@ app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, o
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
 app.command("ocmt.cli.keys:app", name="keys", help="Rotate the keys that sign access tokens.")
+app.command("ocmt.cli.vault:app", name="vault", help="Rotate the keys that seal what users store.")
 app.command("ocmt.cli.plans:app", name="plans", help="What agents may use and when they sleep, by plan.")
 app.command("ocmt.cli.revisions:app", name="revisions", help="Which OpenClaw agents run, and for whom.")
 app.command("ocmt.cli.db:app", name="db", help="Bring the database's schema up to date.")

@@ -13,8 +13,11 @@ from ocmt.platform.http import exception_handlers, principal
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
+from ocmt.vault.imported.routes import routes as imported_vault_routes
+from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.routes import routes as vault_routes
 from ocmt.vault.service import Vault
+from ocmt.vault.trial import Trial
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -46,6 +49,8 @@ class Management:
 
     accounts: Accounts
     vault: Vault
+    imported_vaults: ImportedVaults
+    trial: Trial
     ledger: Ledger
     limits: Limits
 
@@ -65,6 +70,9 @@ class Management:
         app.include_router(self.accounts.well_known())
         # Who is not signed in hears that first, whatever else is wrong with the request.
         signed_in = [Depends(principal)]
-        app.include_router(vault_routes(self.vault), prefix="/api/v1", dependencies=signed_in)
+        vault = vault_routes(self.vault, self.trial, self.accounts.rates, self.accounts.clock)
+        app.include_router(vault, prefix="/api/v1", dependencies=signed_in)
+        imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
+        app.include_router(imported, prefix="/api/v1", dependencies=signed_in)
         app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=signed_in)
         return app

@@ -250,6 +250,12 @@ create table vault_item_versions (                       -- the values before th
   foreign key (user_id, name) references vault_items (user_id, name) on delete cascade
 );
 
+create table vault_master (                              -- which version of the master key wraps new data keys
+  single   boolean primary key default true check (single),
+  current  integer not null
+);
+insert into vault_master (current) values (1);
+
 create table group_vault_keys (
   group_id        uuid primary key references groups on delete cascade,
   wrapped         bytea not null,
