@@ -34,6 +34,7 @@ app = App(
 app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, on one port.")
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
+app.command("ocmt.cli.audit:app", name="audit", help="Verify and export the audit log.")
 app.command("ocmt.cli.keys:app", name="keys", help="Rotate the keys that sign access tokens.")
 app.command("ocmt.cli.vault:app", name="vault", help="Rotate the keys that seal what users store.")
 app.command("ocmt.cli.plans:app", name="plans", help="What agents may use and when they sleep, by plan.")
