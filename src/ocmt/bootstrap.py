@@ -37,6 +37,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
+from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.openclaw.exercise import exercise
@@ -66,6 +67,7 @@ from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import Settings
 from ocmt.usage.service import Ledger
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.service import ModelKeys, Vault
 from ocmt.vault.trial import Trial
@@ -208,6 +210,8 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     )
     audit = accounts.identity.audit
     vault = Vault(database, platform.secrets, audit, clock)
+    group_keys = GroupKeys(database, vault.master, audit, clock)
+    groups = Groups(database, audit, clock, url=accounts.identity.address.url)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
         return [
@@ -220,7 +224,7 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
 
     key = settings.anthropic_api_key
     broker = Broker(
-        keys=ModelKeys(vault, database, clock),
+        keys=ModelKeys(vault, group_keys, database, clock),
         ledger=ledger,
         clock=clock,
         authenticate=agents.owner_of_token,
@@ -301,6 +305,8 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     management = Management(
         accounts=accounts,
         vault=vault,
+        groups=groups,
+        group_keys=group_keys,
         imported_vaults=ImportedVaults(database, vault, audit, clock, gate),
         trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
         ledger=ledger,

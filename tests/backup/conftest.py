@@ -20,6 +20,7 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database
 from ocmt.platform.objects import LocalObjects, Objects
 from ocmt.platform.secrets import LocalSecrets
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.model import ANTHROPIC_API_KEY
 from ocmt.vault.service import ModelKeys, Vault
 from tests.accounts import make_user
@@ -63,11 +64,12 @@ class Rooms:
     async def open(cls, installation: Installation) -> Rooms:
         database, clock = await Database.open(installation.dsn, pool_size=4), SystemClock()
         vault = Vault(database, installation.secrets, Audit(database, clock), clock)
+        shared = GroupKeys(database, vault.master, Audit(database, clock), clock)
         return cls(
             database,
             Chat(database, clock, installation.objects),
             vault,
-            ModelKeys(vault, database, clock),
+            ModelKeys(vault, shared, database, clock),
             Agents(database, clock, runtime="fake"),
         )
 

@@ -50,6 +50,7 @@ from ocmt.cli.database import open_installation
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.objects import LocalObjects
 from ocmt.platform.secrets import LocalSecrets
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.service import ModelKeys, Vault
 
 async def look(data):
@@ -59,14 +60,15 @@ async def look(data):
         chat = Chat(opened.database, SystemClock(), objects)
         secrets, clock = LocalSecrets(data / "secrets"), SystemClock()
         vault = Vault(opened.database, secrets, opened.identity.audit, clock)
-        keys = ModelKeys(vault, opened.database, clock)
+        groups = GroupKeys(opened.database, vault.master, opened.identity.audit, clock)
+        keys = ModelKeys(vault, groups, opened.database, clock)
         for user in await opened.identity.users(limit=500):
             texts = []
             for conversation in await chat.conversations(user.id):
                 texts += [turn.text for turn in (await chat.history(user.id, conversation.id)).turns]
             found[user.email] = {
                 "texts": texts,
-                "key": await keys.find(user.id, "anthropic_api_key"),
+                "key": (await keys.find(user.id, "anthropic_api_key")).value,
                 "objects": {
                     key.rpartition("/")[2]: (await objects.get(key)).decode()
                     for key in await objects.list(f"users/{user.id}/")

@@ -22,6 +22,7 @@ from ocmt.testing.anthropic import FakeAnthropic
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.usage.service import Ledger
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.service import ModelKeys, Vault
 from tests.accounts import make_user
 
@@ -54,6 +55,10 @@ class World:
         self.tokens[token] = user_id
         return user_id, token
 
+    @property
+    def group_keys(self) -> GroupKeys:
+        return GroupKeys(self.database, self.vault.master, Audit(self.database, self.clock), self.clock)
+
     def broker(self, **settings: Any) -> Broker:
         async def authenticate(token: str) -> UUID | None:
             return self.tokens.get(token)
@@ -73,7 +78,7 @@ class World:
             "timeouts": QUICK,
         }
         return Broker(
-            keys=ModelKeys(self.vault, self.database, self.clock),
+            keys=ModelKeys(self.vault, self.group_keys, self.database, self.clock),
             ledger=self.ledger,
             clock=self.clock,
             authenticate=authenticate,

@@ -22,6 +22,7 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Database, Hints
@@ -35,6 +36,7 @@ from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.usage.service import Ledger
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.service import ModelKeys, Vault
 from ocmt.vault.trial import Trial
@@ -97,6 +99,7 @@ async def house(
     accounts = Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL)
     audit = accounts.identity.audit
     vault = Vault(database, secrets, audit, clock)
+    group_keys = GroupKeys(database, vault.master, audit, clock)
     session = client_session()
 
     async def nothing_runs(_user_id: UUID) -> list[object]:
@@ -109,7 +112,7 @@ async def house(
         return None
 
     broker = Broker(
-        keys=ModelKeys(vault, database, clock),
+        keys=ModelKeys(vault, group_keys, database, clock),
         ledger=ledger,
         clock=clock,
         authenticate=replica.agents.owner_of_token,
@@ -133,6 +136,8 @@ async def house(
     management = Management(
         accounts=accounts,
         vault=vault,
+        groups=Groups(database, audit, clock, url=URL),
+        group_keys=group_keys,
         imported_vaults=ImportedVaults(database, vault, audit, clock, ArgonGate()),
         trial=Trial(session, "http://127.0.0.1:1", "http://127.0.0.1:1"),
         ledger=ledger,

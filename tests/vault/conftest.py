@@ -21,6 +21,7 @@ from ocmt.platform.principal import Principal
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.mail import MemoryMail
 from ocmt.testing.secrets import MemorySecrets
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.imported.routes import routes as imported_routes
 from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.routes import routes
@@ -43,6 +44,11 @@ def accounts(database: Database, secrets: MemorySecrets, clock: VirtualClock) ->
 @pytest.fixture
 def vault(database: Database, secrets: MemorySecrets, accounts: Accounts, clock: VirtualClock) -> Vault:
     return Vault(database, secrets, accounts.identity.audit, clock)
+
+
+@pytest.fixture
+def group_keys(database: Database, vault: Vault, accounts: Accounts, clock: VirtualClock) -> GroupKeys:
+    return GroupKeys(database, vault.master, accounts.identity.audit, clock)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from ocmt.platform.database import Database
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.vault import model
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.keys import MASTER_KEY
 from ocmt.vault.model import VaultDamaged
 from ocmt.vault.service import ModelKeys, Vault
@@ -225,16 +226,19 @@ class TestRotation:
 
 class TestWhoMayDecrypt:
     async def test_the_broker_gets_model_keys_and_nothing_else(
-        self, vault: Vault, database: Database, clock: VirtualClock, alice: UUID
+        self, vault: Vault, group_keys: GroupKeys, database: Database, clock: VirtualClock, alice: UUID
     ) -> None:
-        keys = ModelKeys(vault, database, clock)
+        keys = ModelKeys(vault, group_keys, database, clock)
         await vault.put(alice, NAME, KEY)
         await vault.put(alice, "diary", "secret", kind="note")
-        assert await keys.find(alice, NAME) == KEY
+        found = await keys.find(alice, NAME)
+        assert found is not None
+        assert (found.source, found.value) == ("user", KEY)
+        assert KEY not in repr(found)
         assert await keys.find(alice, "diary") is None
         assert await keys.find(await make_user(database, "bob"), NAME) is None
-        await keys.used(alice, NAME)
-        await keys.used(alice, NAME)
+        await keys.used(found)
+        await keys.used(found)
         used = {item.name: (item.uses, item.used_by) for item in await vault.list(alice)}
         assert used == {NAME: (2, "broker"), "diary": (0, None)}
 

@@ -107,3 +107,36 @@ where user_id = :user_id and name = :name and version = :version;
 -- name: reseal_kept!
 update vault_item_versions set ciphertext = :ciphertext, key_version = :key_version
 where user_id = :user_id and name = :name and version = :version;
+
+-- Keys that groups share
+
+-- name: find_group_key^
+select wrapped, master_version from group_vault_keys where group_id = :group_id for update;
+
+-- name: add_group_key!
+insert into group_vault_keys (group_id, wrapped, master_version) values (:group_id, :wrapped, :master_version);
+
+-- name: find_group_version$
+select version from group_vault_items where group_id = :group_id and name = :name;
+
+-- name: put_group_item!
+insert into group_vault_items (group_id, name, version, ciphertext, hint, updated_at, updated_by)
+values (:group_id, :name, :version, :ciphertext, :hint, :now, :updated_by)
+on conflict (group_id, name) do update
+set version = excluded.version, ciphertext = excluded.ciphertext, hint = excluded.hint,
+    updated_at = excluded.updated_at, updated_by = excluded.updated_by;
+
+-- name: drop_group_item^
+delete from group_vault_items where group_id = :group_id and name = :name returning version;
+
+-- name: find_shared^
+-- Of the group that the user has been in for the longest time.
+select i.group_id, i.version, i.ciphertext, k.wrapped, k.master_version
+from group_members m
+join group_vault_items i on i.group_id = m.group_id and i.name = :name
+join group_vault_keys k on k.group_id = m.group_id
+where m.user_id = :user_id
+order by m.joined_at, m.group_id limit 1;
+
+-- name: group_item_used!
+update group_vault_items set uses = uses + 1, last_used_at = :now where group_id = :group_id and name = :name;

@@ -7,7 +7,8 @@ call; whoever gets one must not keep or log it. Outside of this room that is the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 from uuid import UUID
 
 from ocmt.errors import LimitReached, NotFound, PreconditionFailed
@@ -19,6 +20,7 @@ from ocmt.platform.queries import load_queries
 from ocmt.platform.sealing import new_key, seal
 from ocmt.platform.secrets import Secrets
 from ocmt.vault import model
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.keys import MasterKeys
 from ocmt.vault.model import KeptVersion, Kind, VaultDamaged, VaultItem, item_binding, unseal
 from ocmt.vault.trial import Verdict
@@ -231,27 +233,51 @@ class Vault:
         )
 
 
-class ModelKeys:
-    """What the broker may have of the vault: the key of a model's provider, for the user's own agent."""
+@dataclass(frozen=True)
+class FoundKey:
+    """A provider's key for one model call."""
 
-    def __init__(self, vault: Vault, database: Database, clock: Clock) -> None:
+    source: Literal["user", "group"]
+    name: str
+    owner_id: UUID
+    """The user, or the group."""
+    value: str = field(repr=False)
+
+
+class ModelKeys:
+    """What the broker may have of the vault: the key of a model's provider, for the user's own agent.
+
+    The user's own before one that a group of theirs shares. Asked for at every call: nothing is remembered.
+    """
+
+    def __init__(self, vault: Vault, groups: GroupKeys, database: Database, clock: Clock) -> None:
         self._vault = vault
+        self._groups = groups
         self._database = database
         self._clock = clock
 
-    async def has(self, user_id: UUID, name: str) -> bool:
-        """Whether the user has a key of that name."""
-        return any(item.name == name for item in await self._vault.list(user_id))
+    async def source(self, user_id: UUID, name: str) -> Literal["user", "group"] | None:
+        """Whose key would be used; None: there is none."""
+        if any(item.name == name for item in await self._vault.list(user_id)):
+            return "user"
+        return "group" if await self._groups.has(user_id, name) else None
 
-    async def find(self, user_id: UUID, name: str) -> str | None:
+    async def find(self, user_id: UUID, name: str) -> FoundKey | None:
         """The key itself. Raises: VaultDamaged."""
         if name not in model.PROVIDERS:
             return None
-        return await self._vault._open(user_id, name)
+        own = await self._vault._open(user_id, name)
+        if own is not None:
+            return FoundKey("user", name, user_id, own)
+        shared = await self._groups.find(user_id, name)
+        return None if shared is None else FoundKey("group", name, *shared)
 
-    async def used(self, user_id: UUID, name: str) -> None:
+    async def used(self, key: FoundKey) -> None:
         """Count a use, after the call."""
+        if key.source == "group":
+            await self._groups.used(key.owner_id, key.name)
+            return
         async with self._database.connection() as connection:
             await queries.item_used(
-                connection, user_id=user_id, name=name, used_by="broker", now=self._clock.now()
+                connection, user_id=key.owner_id, name=key.name, used_by="broker", now=self._clock.now()
             )

@@ -276,6 +276,10 @@ create table group_vault_items (
   primary key (group_id, name)
 );
 
+alter table model_calls drop constraint model_calls_key_source_check;
+alter table model_calls add constraint model_calls_key_source_check
+  check (key_source in ('user', 'group', 'platform', 'demo'));
+
 create table imported_vaults (                           -- opaque until their user unlocks them
   user_id      uuid primary key references users on delete cascade,
   document     jsonb not null,
