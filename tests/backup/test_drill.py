@@ -68,7 +68,7 @@ async def look(data):
                 texts += [turn.text for turn in (await chat.history(user.id, conversation.id)).turns]
             found[user.email] = {
                 "texts": texts,
-                "key": (await keys.find(user.id, "anthropic_api_key")).value,
+                "key": getattr(await keys.find(user.id, "anthropic_api_key"), "value", None),
                 "objects": {
                     key.rpartition("/")[2]: (await objects.get(key)).decode()
                     for key in await objects.list(f"users/{user.id}/")
