@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import hmac
 import json
 import secrets
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from urllib.parse import unquote_plus, urlencode
 
 from aiohttp import web
 from joserfc import jwt
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, RSAKey
 
 from ocmt.platform.clock import Clock
 
@@ -123,12 +124,12 @@ class _Double:
     def _redeem(self, form: Mapping[str, Any]) -> _Grant | None:
         """A code works once, at the address and with the verifier of whoever began."""
         grant = self._grants.pop(str(form.get("code")), None)
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(str(form.get("code_verifier")).encode()).digest())
+        challenge = _base64(hashlib.sha256(str(form.get("code_verifier")).encode()).digest())
         if (
             grant is None
             or form.get("grant_type", "authorization_code") != "authorization_code"
             or form.get("redirect_uri") != grant.redirect_uri
-            or challenge.rstrip(b"=").decode() != grant.challenge
+            or challenge.decode() != grant.challenge
         ):
             return None
         return grant
@@ -156,9 +157,8 @@ class FakeIssuer(_Double):
         self.names_itself = False
         self.answer_issuer: str | None = None
         """Put into `iss` of the answer in place of itself."""
-        self.published = True
-        """Whether a rotated key is among those that it shows."""
         self.auth_method = "client_secret_basic"
+        self._tampers = False
         self._keys: list[ECKey | RSAKey] = []
         self._shown: list[ECKey | RSAKey] = []
         self.rotate()
@@ -171,6 +171,26 @@ class FakeIssuer(_Double):
             RSAKey.generate_key(2048, {"kid": f"rsa-{number}", "use": "sig"}),
         ]
         self._shown = [*(self._shown if keep else []), *self._keys]
+
+    def withdraw(self) -> None:
+        """Show none of the keys any more that it signs with."""
+        self._shown = [RSAKey.generate_key(2048, {"kid": "another", "use": "sig"})]
+
+    def forge(self) -> None:
+        """Sign with keys that it never shows, as somebody else would."""
+        self._keys = [
+            ECKey.generate_key("P-256", {"kid": "forged", "use": "sig"}),
+            RSAKey.generate_key(2048, {"kid": "forged", "use": "sig"}),
+        ]
+
+    def tamper(self) -> None:
+        """Change the next ID tokens after they were signed."""
+        self._tampers = True
+
+    @property
+    def now(self) -> int:
+        """In seconds since 1970."""
+        return int(self._clock.now().timestamp())
 
     def _routes(self) -> list[web.RouteDef]:
         return [
@@ -230,7 +250,7 @@ class FakeIssuer(_Double):
         return sent == (CLIENT_ID, CLIENT_SECRET)
 
     def _id_token(self, grant: _Grant, access_token: str) -> str:
-        now = int(self._clock.now().timestamp())
+        now = self.now
         half = hashlib.sha256(access_token.encode()).digest()[:16]
         person = dict(grant.person)
         if not self.address_in_token:
@@ -241,31 +261,31 @@ class FakeIssuer(_Double):
             "exp": now + 300,
             "iat": now,
             "nonce": grant.nonce,
-            "at_hash": base64.urlsafe_b64encode(half).rstrip(b"=").decode(),
+            "at_hash": _base64(half).decode(),
             **person,
             **self.claims,
         }
-        return self.signed({name: value for name, value in claims.items() if value is not None})
+        token = self.signed({name: value for name, value in claims.items() if value is not None})
+        if not self._tampers:
+            return token
+        head, _, signature = token.split(".")
+        return f"{head}.{_base64(json.dumps({**claims, 'more': 1}).encode()).decode()}.{signature}"
 
     def signed(self, claims: Mapping[str, Any], **header: Any) -> str:
         """A token of its own, by the way of signing that is set."""
         elliptic, rsa = self._keys
-        if self.sign == "none":
-            parts = [json.dumps({"alg": "none", "typ": "JWT"}), json.dumps(claims)]
-            return ".".join(
-                [*(base64.urlsafe_b64encode(p.encode()).rstrip(b"=").decode() for p in parts), ""]
-            )
-        if self.sign == "HS256":
-            # The old trick: the public key, which everybody has, as the secret of an HMAC.
-            assert isinstance(rsa, RSAKey)
-            secret = OctKey.import_key(rsa.as_pem(private=False))
-            return jwt.encode({"alg": "HS256", "kid": rsa.kid, **header}, dict(claims), secret)
+        if self.sign in ("none", "HS256"):
+            # The old tricks; joserfc does neither. Of the HMAC the secret is the public key, which everybody
+            # has.
+            head = {"alg": self.sign, "typ": "JWT", "kid": rsa.kid, **header}
+            signed = b".".join(_base64(json.dumps(part).encode()) for part in (head, claims))
+            code = hmac.digest(rsa.as_pem(private=False), signed, "sha256") if self.sign == "HS256" else b""
+            return b".".join((signed, _base64(code))).decode()
         key = rsa if self.sign == "RS256" else elliptic
         return jwt.encode({"alg": self.sign, "kid": key.kid, **header}, dict(claims), key)
 
     async def _jwks(self, _request: web.Request) -> web.Response:
-        shown = self._shown if self.published else []
-        return web.json_response({"keys": [key.as_dict(private=False) for key in shown]})
+        return web.json_response({"keys": [key.as_dict(private=False) for key in self._shown]})
 
     async def _userinfo(self, request: web.Request) -> web.Response:
         person = self._bearer(request)
@@ -318,3 +338,7 @@ class FakeGitHub(_Double):
         if granted is None or "user:email" not in granted["scope"].split():
             return web.json_response({"message": "Not Found"}, status=404)
         return web.json_response(self.emails)
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
