@@ -206,7 +206,6 @@ class TestAProviderThat:
     @pytest.mark.parametrize(
         ("status", "headers", "body"),
         [
-            pytest.param(302, {"location": "http://127.0.0.1:1/"}, b"", id="redirects"),
             pytest.param(404, {}, b"", id="not there"),
             pytest.param(500, {}, b"", id="broken"),
             pytest.param(200, {}, b"<html>", id="a page"),
@@ -221,6 +220,19 @@ class TestAProviderThat:
         description = web.Response(status=status, headers=headers, body=body)
         world.issuer.instead["/.well-known/openid-configuration"] = description
         assert await world.start(world.browser()) == f"{FAILED}provider_unavailable"
+
+    @pytest.mark.parametrize("status", [301, 302, 307, 308])
+    async def test_sends_us_elsewhere_is_not_followed(self, ada: World, status: int) -> None:
+        browser = ada.browser()
+        back = await ada.set_out(browser)
+        elsewhere = {"location": f"{ada.issuer.url}/elsewhere"}
+        for path in ("/.well-known/openid-configuration", "/token"):
+            ada.issuer.instead[path] = web.Response(status=status, headers=elsewhere)
+        ada.issuer.instead["/elsewhere"] = web.json_response({})
+        assert where(await browser.call("GET", back)) == f"{FAILED}provider_unavailable"
+        await ada.clock.advance(3601)
+        assert await ada.start(browser) == f"{FAILED}provider_unavailable"
+        assert "/elsewhere" not in ada.issuer.seen
 
     @pytest.mark.parametrize("path", ["/api/v3/user", "/api/v3/user/emails"])
     async def test_has_no_answer_about_the_person_is_said_to_be_unavailable(

@@ -68,7 +68,6 @@ def verify(
                     "values": [each for each in (issuer, provider.also_issuer) if each],
                 },
                 "aud": {"essential": True, "value": provider.client_id},
-                "nonce": {"essential": True, "value": nonce},
             },
             {"nonce": nonce, "client_id": provider.client_id, "access_token": access_token},
         )
