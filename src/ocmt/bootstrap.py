@@ -39,7 +39,7 @@ from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.oidc.clients import clients_of
-from ocmt.identity.oidc.model import Provider, configure
+from ocmt.identity.oidc.model import configure
 from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
 from ocmt.openclaw.exercise import exercise
 from ocmt.platform import migrations
@@ -294,7 +294,11 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
             sign_up=settings.sign_up,
             allowed=settings.sign_up_allowed,
             mfa_for_admins=settings.mfa_for_admins,
-            oidc=clients_of(oidc_providers(settings), platform.session, clock),
+            oidc=clients_of(
+                [configure(name, **given.plain()) for name, given in settings.oidc.items()],
+                platform.session,
+                clock,
+            ),
         ),
         vault=vault,
         ledger=ledger,
@@ -314,21 +318,6 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         transfers=transfers,
     )
     return management, orchestrator
-
-
-def oidc_providers(settings: Settings) -> list[Provider]:
-    """By whom people can sign in. Raises SetupProblem that names the setting that is wrong."""
-    return [
-        configure(
-            name,
-            client_id=given.client_id,
-            client_secret=given.client_secret.get_secret_value() if given.client_secret else None,
-            issuer=given.issuer,
-            label=given.label,
-            trusted_domains=given.trusted_domains,
-        )
-        for name, given in settings.oidc.items()
-    ]
 
 
 def memory_for_agents(settings: Settings) -> int:

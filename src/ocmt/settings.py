@@ -75,6 +75,11 @@ class OidcProvider(BaseModel):
     trusted_domains: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
     """Of their addresses what this provider says is true, and opens accounts that are in use."""
 
+    def plain(self) -> dict[str, Any]:
+        """The values, the secret as it is."""
+        secret = self.client_secret.get_secret_value() if self.client_secret else None
+        return {**self.model_dump(), "client_secret": secret}
+
 
 class Settings(BaseSettings):
     """The settings of one process."""
