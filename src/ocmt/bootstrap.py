@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
@@ -11,12 +10,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import aiohttp
-import structlog
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.files import FileKeeper
@@ -28,6 +25,7 @@ from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import Transfers
+from ocmt.bootstrap_runtime import memory_for_agents, runtime_of
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
@@ -37,17 +35,18 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
+from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.oidc.clients import clients_of
 from ocmt.identity.oidc.model import configure
-from ocmt.openclaw.config import GATEWAY_SWITCHES, gateway_environment, render_config
-from ocmt.openclaw.exercise import exercise
+from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform import migrations
+from ocmt.platform.argon import ArgonGate
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
-from ocmt.platform.http import Closer, client_session, serve_on
+from ocmt.platform.http import client_session
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.platform.leases import Lease, Leases
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
@@ -56,18 +55,15 @@ from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets, Secrets
 from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
-from ocmt.runtimes.docker import DockerRuntime
-from ocmt.runtimes.egress import EgressProxy
-from ocmt.runtimes.sandbox import SandboxRuntime
-from ocmt.runtimes.spare_plan import Recipe
-from ocmt.runtimes.spares import SPARE_BYTES
-from ocmt.runtimes.tools import find_tools
 from ocmt.services.all_in_one import all_in_one_app, serve
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import Settings
 from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
+from ocmt.vault.group_keys import GroupKeys
+from ocmt.vault.imported.service import ImportedVaults
+from ocmt.vault.service import ModelKeys, Vault
+from ocmt.vault.trial import Trial
 
 Announce = Callable[[str], None]
 """Shows one line to the person who started the program."""
@@ -193,7 +189,27 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     folder = settings.data_dir.resolve() / "transfers"
     transfers = Transfers(snapshots, database, platform.objects, agents, holds, folder)
     ledger = Ledger(database, clock)
-    vault = Vault(database, platform.secrets)
+    gate = ArgonGate()
+    accounts = Accounts.over(
+        database,
+        platform.secrets,
+        platform.mail,
+        clock,
+        public_url=settings.url,
+        sign_up=settings.sign_up,
+        allowed=settings.sign_up_allowed,
+        mfa_for_admins=settings.mfa_for_admins,
+        gate=gate,
+        oidc=clients_of(
+            [configure(name, **given.plain()) for name, given in settings.oidc.items()],
+            platform.session,
+            clock,
+        ),
+    )
+    audit = accounts.identity.audit
+    vault = Vault(database, platform.secrets, audit, clock)
+    group_keys = GroupKeys(database, vault.master, audit, clock)
+    groups = Groups(database, audit, clock, url=accounts.identity.address.url)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
         return [
@@ -206,7 +222,7 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
 
     key = settings.anthropic_api_key
     broker = Broker(
-        vault=vault,
+        keys=ModelKeys(vault, group_keys, database, clock),
         ledger=ledger,
         clock=clock,
         authenticate=agents.owner_of_token,
@@ -219,7 +235,10 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         demo_model=settings.demo_model,
         session=platform.session,
     )
-    runtime = (make_runtime or _runtime)(platform, broker)
+    if make_runtime is None:
+        runtime = runtime_of(settings, clock, platform.paths.view, broker)
+    else:
+        runtime = make_runtime(platform, broker)
 
     def driver_for(lease: Lease) -> Driver:
         return Driver(
@@ -285,22 +304,12 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
     management = Management(
-        accounts=Accounts.over(
-            database,
-            platform.secrets,
-            platform.mail,
-            clock,
-            public_url=settings.url,
-            sign_up=settings.sign_up,
-            allowed=settings.sign_up_allowed,
-            mfa_for_admins=settings.mfa_for_admins,
-            oidc=clients_of(
-                [configure(name, **given.plain()) for name, given in settings.oidc.items()],
-                platform.session,
-                clock,
-            ),
-        ),
+        accounts=accounts,
         vault=vault,
+        groups=groups,
+        group_keys=group_keys,
+        imported_vaults=ImportedVaults(database, vault, audit, clock, gate),
+        trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
         ledger=ledger,
         limits=broker.limits,
     )
@@ -318,22 +327,6 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         transfers=transfers,
     )
     return management, orchestrator
-
-
-def memory_for_agents(settings: Settings) -> int:
-    """What all awake agents may have together: what waiting spares take is not theirs."""
-    whole = settings.agents_memory or _memory_of_machine(settings.agent_memory)
-    spares = settings.warm_spares * SPARE_BYTES if settings.runtime == "sandbox" else 0
-    return max(settings.agent_memory, whole - spares)
-
-
-def _memory_of_machine(least: int) -> int:
-    """Three quarters of the memory that this machine, or the group around us, has; one agent's at least."""
-    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError, ValueError):  # there is none of that kind, or no limit (`max`)
-            sizes.append(int(Path(limit).read_text()))
-    return max(least, min(sizes) * 3 // 4)
 
 
 def prepare_folder(folder: Path) -> Path:
@@ -369,52 +362,3 @@ def _mail(settings: Settings, data: Path, announce: Announce) -> Mail:
     if settings.smtp_url is not None:
         return SmtpMail(settings.smtp_url.get_secret_value(), settings.mail_from)
     return LocalOutbox(data / "outbox", settings.mail_from, announce)
-
-
-def _runtime(platform: Platform, broker: Broker) -> AgentRuntime:
-    settings = platform.settings
-    if settings.runtime == "process":
-        raise SetupProblem(
-            f"The runtime {settings.runtime} is not there yet: use `sandbox`, the default. "
-            "`ocmt doctor` tells what it needs on this machine."
-        )
-    egress = EgressProxy(structlog.get_logger("ocmt.runtimes.egress"))
-
-    async def broker_door(user_id: UUID, listener: socket.socket) -> Closer:
-        return await serve_on(listener, broker.app(user_id=user_id))
-
-    doors = {"broker": broker_door, "egress": egress.door}
-    if settings.runtime == "docker":
-        return DockerRuntime(
-            data_dir=settings.data_dir.resolve(),
-            doors=doors,
-            clock=platform.clock,
-            log=structlog.get_logger("ocmt.runtimes.docker"),
-            url=settings.docker_url,
-            image=settings.agent_image,
-        )
-    return SandboxRuntime(
-        data_dir=settings.data_dir.resolve(),
-        tools=find_tools(settings.cache_dir),
-        doors=doors,
-        clock=platform.clock,
-        log=structlog.get_logger("ocmt.runtimes.sandbox"),
-        view=platform.paths.view,
-        recipe=_recipe(settings, platform.clock),
-    )
-
-
-def _recipe(settings: Settings, clock: Clock) -> Recipe | None:
-    """Of warm spares, where some are wanted."""
-    if not settings.warm_spares:
-        return None
-    token = secrets.token_urlsafe()
-    throw_away = gateway_environment(gateway_token=token, broker_token=secrets.token_urlsafe())
-    return Recipe(
-        count=settings.warm_spares,
-        config=render_config(model=settings.model),
-        disk_bytes=settings.agent_disk,
-        switches=GATEWAY_SWITCHES,
-        secrets=throw_away,
-        exercise=partial(exercise, token=token, clock=clock),
-    )

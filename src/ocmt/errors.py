@@ -68,6 +68,13 @@ class Conflict(OcmtError):
     status = 409
 
 
+class PreconditionFailed(OcmtError):
+    """Somebody has changed the thing since the asker last saw it (If-Match)."""
+
+    code = "precondition_failed"
+    status = 412
+
+
 class TooLarge(OcmtError):
     """The request is larger than the limit named in the message."""
 

@@ -137,6 +137,7 @@ class Settings(BaseSettings):
         validation_alias=_alias("ANTHROPIC_API_KEY", "OCMT_ANTHROPIC_API_KEY", "anthropic_api_key"),
     )
     anthropic_url: str = "https://api.anthropic.com"
+    openai_url: str = "https://api.openai.com"
     model: str = "claude-sonnet-4-6"
     demo_model: bool = False
     """Answer from the demo model even where a key is at hand."""

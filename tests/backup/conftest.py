@@ -15,12 +15,14 @@ from ocmt.backup.database import NeededObjects
 from ocmt.backup.model import Cost
 from ocmt.backup.service import Backups
 from ocmt.chat.service import Chat
+from ocmt.identity.audit.service import Audit
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database
 from ocmt.platform.objects import LocalObjects, Objects
 from ocmt.platform.secrets import LocalSecrets
+from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.model import ANTHROPIC_API_KEY
-from ocmt.vault.service import Vault
+from ocmt.vault.service import ModelKeys, Vault
 from tests.accounts import make_user
 
 CHEAP = Cost(log2_n=4)
@@ -55,15 +57,19 @@ class Rooms:
     database: Database
     chat: Chat
     vault: Vault
+    keys: ModelKeys
     agents: Agents
 
     @classmethod
     async def open(cls, installation: Installation) -> Rooms:
         database, clock = await Database.open(installation.dsn, pool_size=4), SystemClock()
+        vault = Vault(database, installation.secrets, Audit(database, clock), clock)
+        shared = GroupKeys(database, vault.master, Audit(database, clock), clock)
         return cls(
             database,
             Chat(database, clock, installation.objects),
-            Vault(database, installation.secrets),
+            vault,
+            ModelKeys(vault, shared, database, clock),
             Agents(database, clock, runtime="fake"),
         )
 

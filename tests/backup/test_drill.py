@@ -50,21 +50,25 @@ from ocmt.cli.database import open_installation
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.objects import LocalObjects
 from ocmt.platform.secrets import LocalSecrets
-from ocmt.vault.service import Vault
+from ocmt.vault.group_keys import GroupKeys
+from ocmt.vault.service import ModelKeys, Vault
 
 async def look(data):
     found = {}
     async with open_installation(data) as opened:
         objects = LocalObjects(data / "objects")
         chat = Chat(opened.database, SystemClock(), objects)
-        vault = Vault(opened.database, LocalSecrets(data / "secrets"))
+        secrets, clock = LocalSecrets(data / "secrets"), SystemClock()
+        vault = Vault(opened.database, secrets, opened.identity.audit, clock)
+        groups = GroupKeys(opened.database, vault.master, opened.identity.audit, clock)
+        keys = ModelKeys(vault, groups, opened.database, clock)
         for user in await opened.identity.users(limit=500):
             texts = []
             for conversation in await chat.conversations(user.id):
                 texts += [turn.text for turn in (await chat.history(user.id, conversation.id)).turns]
             found[user.email] = {
                 "texts": texts,
-                "key": await vault.get(user.id, "anthropic_api_key"),
+                "key": getattr(await keys.find(user.id, "anthropic_api_key"), "value", None),
                 "objects": {
                     key.rpartition("/")[2]: (await objects.get(key)).decode()
                     for key in await objects.list(f"users/{user.id}/")

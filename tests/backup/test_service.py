@@ -79,7 +79,7 @@ class TestThereAndBack:
             (conversation,) = await there.chat.conversations(user)
             page = await there.chat.history(user, conversation.id)
             assert [turn.text for turn in page.turns] == [text]
-            assert await there.vault.get(user, ANTHROPIC_API_KEY) == KEY
+            assert getattr(await there.keys.find(user, ANTHROPIC_API_KEY), "value", None) == KEY
         await there.database.close()
         assert await target.objects.get(notes) == data
         assert await target.objects.get(f"users/{bob}/workspace/empty") == b""
@@ -190,7 +190,7 @@ class TestOneMoment:
         there = await Rooms.open(target)
         known = set()
         for (user,) in await rows(target.dsn, "select user_id from vault_items"):
-            assert await there.vault.get(user, ANTHROPIC_API_KEY) == KEY
+            assert getattr(await there.keys.find(user, ANTHROPIC_API_KEY), "value", None) == KEY
         for user, conversation in await rows(target.dsn, "select user_id, id from conversations"):
             known.add(transcript_key(user, conversation))
         await there.database.close()

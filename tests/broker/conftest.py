@@ -15,13 +15,15 @@ from uuid_utils.compat import uuid7
 
 from ocmt.broker.model import RunningTurn, Timeouts
 from ocmt.broker.service import Broker
+from ocmt.identity.audit.service import Audit
 from ocmt.platform.database import Database
 from ocmt.platform.http import serve_on
 from ocmt.testing.anthropic import FakeAnthropic
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
+from ocmt.vault.group_keys import GroupKeys
+from ocmt.vault.service import ModelKeys, Vault
 from tests.accounts import make_user
 
 KEY = "sk-ant-own-key-of-the-user-1234"
@@ -53,6 +55,10 @@ class World:
         self.tokens[token] = user_id
         return user_id, token
 
+    @property
+    def group_keys(self) -> GroupKeys:
+        return GroupKeys(self.database, self.vault.master, Audit(self.database, self.clock), self.clock)
+
     def broker(self, **settings: Any) -> Broker:
         async def authenticate(token: str) -> UUID | None:
             return self.tokens.get(token)
@@ -72,7 +78,7 @@ class World:
             "timeouts": QUICK,
         }
         return Broker(
-            vault=self.vault,
+            keys=ModelKeys(self.vault, self.group_keys, self.database, self.clock),
             ledger=self.ledger,
             clock=self.clock,
             authenticate=authenticate,
@@ -117,7 +123,7 @@ async def world(database: Database, clock: VirtualClock) -> AsyncIterator[World]
             cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=10)
         ) as http,
     ):
-        vault = Vault(database, MemorySecrets())
+        vault = Vault(database, MemorySecrets(), Audit(database, clock), clock)
         yield World(database, vault, Ledger(database, clock), anthropic, http, clock)
 
 

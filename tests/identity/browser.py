@@ -6,6 +6,7 @@ In memory, because what is tested is what the app makes of headers that no HTTP 
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -77,14 +78,19 @@ class Browser:
             else {"type": "http.request", "body": payload, "more_body": False}
         ]
         outgoing: list[Message] = []
+        answered = asyncio.Event()
 
         async def receive() -> Message:
             if incoming:
                 return incoming.pop(0)
+            if scope["type"] == "http":
+                await answered.wait()  # it stays until it has the whole answer
             return {"type": "http.disconnect" if scope["type"] == "http" else "websocket.disconnect"}
 
         async def send(message: Message) -> None:
             outgoing.append(message)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered.set()
 
         await self.app(scope, receive, send)
         return outgoing

@@ -22,7 +22,9 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import client_session
 from ocmt.services.all_in_one import all_in_one_app
@@ -34,7 +36,10 @@ from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
 from ocmt.testing.secrets import MemorySecrets
 from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
+from ocmt.vault.group_keys import GroupKeys
+from ocmt.vault.imported.service import ImportedVaults
+from ocmt.vault.service import ModelKeys, Vault
+from ocmt.vault.trial import Trial
 from tests.agents.conftest import gateways, hints, runtime
 from tests.agents.replica import Gateways, Replica
 from tests.identity.browser import Browser
@@ -91,7 +96,10 @@ async def house(
     chat = Chat(database, clock, objects)
     ledger = Ledger(database, clock)
     secrets = MemorySecrets()
-    vault = Vault(database, secrets)
+    accounts = Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL)
+    audit = accounts.identity.audit
+    vault = Vault(database, secrets, audit, clock)
+    group_keys = GroupKeys(database, vault.master, audit, clock)
     session = client_session()
 
     async def nothing_runs(_user_id: UUID) -> list[object]:
@@ -104,7 +112,7 @@ async def house(
         return None
 
     broker = Broker(
-        vault=vault,
+        keys=ModelKeys(vault, group_keys, database, clock),
         ledger=ledger,
         clock=clock,
         authenticate=replica.agents.owner_of_token,
@@ -126,8 +134,12 @@ async def house(
         turn_timeout=timedelta(minutes=1),
     )
     management = Management(
-        accounts=Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL),
+        accounts=accounts,
         vault=vault,
+        groups=Groups(database, audit, clock, url=URL),
+        group_keys=group_keys,
+        imported_vaults=ImportedVaults(database, vault, audit, clock, ArgonGate()),
+        trial=Trial(session, "http://127.0.0.1:1", "http://127.0.0.1:1"),
         ledger=ledger,
         limits=broker.limits,
     )

@@ -5,11 +5,16 @@
 import { learnServerTime } from "./clock";
 import type {
   Agent,
+  ApiKey,
+  AuditRow,
   ConversationInfo,
+  LoginSession,
+  MfaState,
   Page,
   Schedule,
   SignInStep,
   SnapshotPage,
+  TotpBegun,
   Turn,
   TurnPage,
   UsageReport,
@@ -112,6 +117,24 @@ export const api = {
   secondFactor: (code: string) => request<SignInStep>("POST", "/api/v1/auth/mfa", { body: { code } }),
   stepUp: (code: string) => request<void>("POST", "/api/v1/auth/step-up", { body: { code } }),
   signOut: () => request<void>("POST", "/api/v1/auth/logout"),
+
+  sessions: () => request<{ items: LoginSession[] }>("GET", "/api/v1/sessions"),
+  endSession: (id: string) => request<void>("DELETE", `/api/v1/sessions/${id}`),
+  mfa: () => request<MfaState>("GET", "/api/v1/mfa"),
+  beginTotp: () => request<TotpBegun>("POST", "/api/v1/mfa/totp"),
+  confirmTotp: (code: string) =>
+    request<{ codes: string[] }>("POST", "/api/v1/mfa/totp/confirm", { body: { code } }),
+  removeTotp: () => request<void>("DELETE", "/api/v1/mfa/totp"),
+  newBackupCodes: () => request<{ codes: string[] }>("POST", "/api/v1/mfa/backup-codes"),
+  apiKeys: () => request<{ items: ApiKey[]; scopes: Record<string, string> }>("GET", "/api/v1/api-keys"),
+  makeApiKey: (key: { name: string; scopes: string[]; expires_at: string | null }) =>
+    request<ApiKey & { key: string }>("POST", "/api/v1/api-keys", { body: key }),
+  revokeApiKey: (id: string) => request<void>("DELETE", `/api/v1/api-keys/${id}`),
+  audit: (before: number | null) =>
+    request<{ items: AuditRow[]; next: number | null }>(
+      "GET",
+      `/api/v1/audit${query("before", before === null ? null : String(before))}`,
+    ),
 
   agent: () => request<Agent>("GET", "/agent"),
   schedule: () => request<Schedule>("GET", "/agent/schedule"),

@@ -5,6 +5,57 @@ export interface User {
   email: string;
   name: string | null;
   is_admin: boolean;
+  /** A second factor has to be set up before anything else. */
+  must_enrol: boolean;
+  /** The administrator who looks through this user's eyes. */
+  impersonated_by: string | null;
+}
+
+export interface LoginSession {
+  id: string;
+  user_agent: string | null;
+  address: string | null;
+  methods: string[];
+  created_at: string;
+  last_seen_at: string;
+  expires_at: string;
+  impersonated: boolean;
+  current: boolean;
+}
+
+export interface MfaState {
+  totp: boolean;
+  totp_since: string | null;
+  passkeys: number;
+  backup_codes: number;
+  demanded: boolean;
+}
+
+export interface TotpBegun {
+  secret: string;
+  uri: string;
+  qr_svg: string;
+}
+
+export interface ApiKey {
+  id: string;
+  name: string;
+  prefix: string;
+  scopes: string[];
+  created_at: string;
+  expires_at: string | null;
+  last_used_at: string | null;
+  last_address: string | null;
+}
+
+export interface AuditRow {
+  id: number;
+  at: string;
+  action: string;
+  actor_id: string | null;
+  subject_id: string | null;
+  /** Null: erased. */
+  details: Record<string, unknown> | null;
 }
 
 /** The answer to a first or second proof of who one is. */

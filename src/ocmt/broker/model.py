@@ -51,6 +51,7 @@ class Timeouts:
 
 MODEL_INFO: dict[KeySource, ModelInfo] = {
     "user": ModelInfo("user", "Claude (your key)"),
+    "group": ModelInfo("group", "Claude (your group's key)"),
     "platform": ModelInfo("platform", "Claude (your organisation's key)"),
     "demo": ModelInfo("demo", DEMO_LABEL),
 }
@@ -126,6 +127,10 @@ def fault_of(status: int, error_type: str, message: str, source: KeySource) -> F
     if status in (401, 403):
         if source == "user":
             return Fault("provider_key_refused", "Anthropic refused the API key. Check it under Settings.")
+        if source == "group":
+            return Fault(
+                "provider_key_refused", "Anthropic refused your group's API key. Its admins must check it."
+            )
         return Fault(
             "provider_key_refused",
             "Anthropic refused this installation's API key. Its operator must check it.",

@@ -42,7 +42,7 @@ from ocmt.platform.clock import Clock
 from ocmt.usage.model import CLIENT_GONE, CallRefused, Fault, KeySource, Limits, NewCall, Tokens
 from ocmt.usage.service import Ledger
 from ocmt.vault.model import ANTHROPIC_API_KEY
-from ocmt.vault.service import Vault
+from ocmt.vault.service import FoundKey, ModelKeys
 
 log = structlog.get_logger(__name__)
 
@@ -55,6 +55,8 @@ class _Choice:
     source: KeySource
     key: str = field(default="", repr=False)
     fault: Fault | None = None
+    found: FoundKey | None = None
+    """Of the vault; None: it is the platform's, or there is none."""
 
 
 class Broker:
@@ -67,7 +69,7 @@ class Broker:
     def __init__(
         self,
         *,
-        vault: Vault,
+        keys: ModelKeys,
         ledger: Ledger,
         clock: Clock,
         authenticate: Callable[[str], Awaitable[UUID | None]],
@@ -81,7 +83,7 @@ class Broker:
         session: aiohttp.ClientSession,
         timeouts: Timeouts | None = None,
     ) -> None:
-        self._vault = vault
+        self._keys = keys
         self._ledger = ledger
         self._authenticate = authenticate
         self._running_turns = running_turns
@@ -97,8 +99,9 @@ class Broker:
         """What answers this user now."""
         if self._demo_model:
             return MODEL_INFO["demo"]
-        if any(item.name == ANTHROPIC_API_KEY for item in await self._vault.list(user_id)):
-            return MODEL_INFO["user"]
+        source = await self._keys.source(user_id, ANTHROPIC_API_KEY)
+        if source is not None:
+            return MODEL_INFO[source]
         return MODEL_INFO["platform" if self._platform_key else "demo"]
 
     def app(self, *, user_id: UUID | None = None) -> ASGIApp:
@@ -185,18 +188,20 @@ class Broker:
             raise
         finally:
             await self._relay.book(call)
+            if choice.found is not None:
+                await self._keys.used(choice.found)
 
     async def _choose(self, user_id: UUID) -> _Choice:
         if self._demo_model:
             return _Choice("demo")
         try:
-            own = await self._vault.get(user_id, ANTHROPIC_API_KEY)
+            found = await self._keys.find(user_id, ANTHROPIC_API_KEY)
         except OcmtError as error:
             if error.retryable:
                 raise
             return _Choice("user", fault=Fault(error.code, error.message))
-        if own:
-            return _Choice("user", own)
+        if found is not None:
+            return _Choice(found.source, found.value, found=found)
         return _Choice("platform", self._platform_key) if self._platform_key else _Choice("demo")
 
     async def _count_tokens(self, user_id: UUID, scope: Scope, body: bytes, reply: Reply) -> None:

@@ -45,6 +45,8 @@ _RULES: tuple[tuple[str, str, str], ...] = tuple(
             ("/api/v1/oidc-accounts", SESSION_ONLY, SESSION_ONLY),
             ("/api/v1/vault", "vault:read", "vault:write"),
             ("/api/v1/groups", "account:read", "account:write"),
+            ("/api/v1/group-invitations", "account:read", "account:write"),
+            ("/api/v1/shares", "account:read", SESSION_ONLY),
             ("/api/v1/usage", "account:read", SESSION_ONLY),
             ("/api/v1/audit", "account:read", SESSION_ONLY),
             ("/api/v1/admin", "admin:read", "admin:write"),

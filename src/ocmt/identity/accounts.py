@@ -9,8 +9,11 @@ from typing import Self
 
 from fastapi import APIRouter, Depends
 
+from ocmt.identity.administration.routes import routes as administration_routes
+from ocmt.identity.administration.service import Administration
 from ocmt.identity.api_keys.routes import routes as api_key_routes
 from ocmt.identity.api_keys.service import ApiKeys
+from ocmt.identity.audit.routes import routes as audit_routes
 from ocmt.identity.entrance.model import SignUpMode
 from ocmt.identity.mfa.routes import routes as mfa_routes
 from ocmt.identity.mfa.service import Mfa
@@ -43,6 +46,7 @@ class Accounts:
     api_keys: ApiKeys
     issuer: Issuer
     verifier: Verifier
+    administration: Administration
     rates: Rates
     clock: Clock
 
@@ -89,6 +93,7 @@ class Accounts:
             api_keys=ApiKeys(database, identity.audit, clock),
             issuer=Issuer(SigningKeys(secrets, database, clock), clock, issuer=url),
             verifier=Verifier(PublicKeys(secrets, clock), Revocations(database, clock), clock, issuer=url),
+            administration=Administration(database, identity, clock),
             rates=rates,
             clock=clock,
         )
@@ -108,6 +113,10 @@ class Accounts:
         whole.include_router(oidc_routes(self.oidc, self.identity, self.clock))
         whole.include_router(token_routes(self.issuer))
         whole.include_router(api_key_routes(self.api_keys, self.clock), dependencies=signed_in)
+        whole.include_router(audit_routes(self.identity, self.clock), dependencies=signed_in)
+        whole.include_router(
+            administration_routes(self.administration, self.identity, self.clock), dependencies=signed_in
+        )
         return whole
 
     def well_known(self) -> APIRouter:

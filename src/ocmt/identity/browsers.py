@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from ocmt.identity import model
-from ocmt.identity.entrance.model import CHALLENGE_LIFETIME, SESSION_ABSOLUTE, Browser
+from ocmt.identity.entrance.model import CHALLENGE_LIFETIME, IMPERSONATION, SESSION_ABSOLUTE, Browser
 from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.origin import PublicAddress
 
@@ -44,6 +44,23 @@ def set_outcome(response: Response, address: PublicAddress, outcome: Outcome) ->
     else:
         lifetime = int(CHALLENGE_LIFETIME.total_seconds())
         _set(response, address, f"{address.cookie}-challenge", outcome.token, lifetime)
+
+
+def keep_own_session(request: Request, response: Response, address: PublicAddress) -> None:
+    """Put an administrator's own session aside while they look through somebody's eyes."""
+    own = request.cookies.get(address.cookie)
+    if own is not None:
+        _set(response, address, f"{address.cookie}-own", own, int(IMPERSONATION.total_seconds()))
+
+
+def back_to_own_session(request: Request, response: Response, address: PublicAddress) -> None:
+    """At the end of that, take it out again; who has none put aside is signed out."""
+    own = request.cookies.get(f"{address.cookie}-own")
+    clear(response, address, f"{address.cookie}-own")
+    if own is None:
+        clear(response, address)
+    else:
+        _set(response, address, address.cookie, own, int(SESSION_ABSOLUTE.total_seconds()))
 
 
 def clear(response: Response, address: PublicAddress, name: str | None = None) -> None:

@@ -15,7 +15,14 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import Refused
-from ocmt.identity.browsers import asker_of, browser_of, clear, set_asker, set_outcome
+from ocmt.identity.browsers import (
+    asker_of,
+    back_to_own_session,
+    browser_of,
+    clear,
+    set_asker,
+    set_outcome,
+)
 from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.guards import Me, actor_of, administrator, auditor
 from ocmt.identity.model import Status, User, new_token
@@ -182,7 +189,10 @@ def _own(identity: Identity) -> APIRouter:
         """End the session that asks."""
         await identity.entrance.sign_out(me, address=browser_of(request).address)
         response = Response(status_code=status.HTTP_204_NO_CONTENT)
-        clear(response, identity.address)
+        if me.impersonator_id is not None:
+            back_to_own_session(request, response, identity.address)
+        else:
+            clear(response, identity.address)
         return response
 
     @router.get("/me")

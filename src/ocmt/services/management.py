@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from ocmt import __version__
+from ocmt.groups.routes import routes as group_routes
+from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.model import Letter
+from ocmt.identity.service import Actor
 from ocmt.platform.http import exception_handlers, principal
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
+from ocmt.vault.group_keys import GroupKeys
+from ocmt.vault.imported.routes import routes as imported_vault_routes
+from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.routes import routes as vault_routes
 from ocmt.vault.service import Vault
+from ocmt.vault.trial import Trial
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     "4XX": {
@@ -46,6 +55,10 @@ class Management:
 
     accounts: Accounts
     vault: Vault
+    groups: Groups
+    group_keys: GroupKeys
+    imported_vaults: ImportedVaults
+    trial: Trial
     ledger: Ledger
     limits: Limits
 
@@ -65,6 +78,26 @@ class Management:
         app.include_router(self.accounts.well_known())
         # Who is not signed in hears that first, whatever else is wrong with the request.
         signed_in = [Depends(principal)]
-        app.include_router(vault_routes(self.vault), prefix="/api/v1", dependencies=signed_in)
+        vault = vault_routes(self.vault, self.trial, self.accounts.rates, self.accounts.clock)
+        app.include_router(vault, prefix="/api/v1", dependencies=signed_in)
+        app.include_router(self._group_routes(), prefix="/api/v1", dependencies=signed_in)
+        imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
+        app.include_router(imported, prefix="/api/v1", dependencies=signed_in)
         app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=signed_in)
         return app
+
+    def _group_routes(self) -> APIRouter:
+        """The groups' routes, with the keys that the vault keeps for them."""
+
+        async def put_key(actor: Actor, group_id: UUID, name: str, value: str) -> None:
+            require = self.groups.require_admin
+            await self.group_keys.put(actor, group_id, name, value, require_admin=require)
+
+        async def drop_key(actor: Actor, group_id: UUID, name: str) -> None:
+            require = self.groups.require_admin
+            await self.group_keys.delete(actor, group_id, name, require_admin=require)
+
+        async def deliver(letter: Letter) -> None:
+            await self.accounts.identity.deliver(letter)
+
+        return group_routes(self.groups, deliver, put_key, drop_key)

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ocmt.errors import LimitReached
 
-KeySource = Literal["user", "platform", "demo"]
+KeySource = Literal["user", "group", "platform", "demo"]
 """Whose key paid for a call; `demo`: nobody's, the built-in demo model answered."""
 
 REFUSALS = frozenset({"turn_call_limit", "hourly_call_limit", "daily_token_limit"})

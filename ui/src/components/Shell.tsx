@@ -10,6 +10,7 @@ import { focusComposer } from "./Composer";
 import { ConversationList } from "./ConversationList";
 import { Dialog } from "./Dialog";
 import { LeaveIcon, Logo, MenuIcon, MoonIcon, PlusIcon, SettingsIcon, SunIcon } from "./Icons";
+import { StepUp } from "./StepUp";
 
 interface Props {
   title: string;
@@ -19,6 +20,7 @@ interface Props {
 export function Shell({ title, children }: Props) {
   const [drawer, setDrawer] = useState(false);
   const here = route.value;
+  const who = session.value.state === "signed-in" ? session.value.user : null;
   // biome-ignore lint/correctness/useExhaustiveDependencies: going anywhere closes the drawer
   useEffect(() => setDrawer(false), [here]);
   return (
@@ -50,10 +52,34 @@ export function Shell({ title, children }: Props) {
           <h1>{title}</h1>
           <AgentStatus />
         </header>
+        {who?.impersonated_by && (
+          <div class="banner" role="alert">
+            <span>
+              You see what <strong>{who.email}</strong> sees. They will read of it.
+            </span>
+            <button type="button" class="button" onClick={() => void backToOneself()}>
+              Back to yourself
+            </button>
+          </div>
+        )}
+        {who?.must_enrol && here.page !== "settings" && (
+          <div class="banner" role="alert">
+            <span>Your administrator asks for a second factor.</span>
+            <a class="button" href="/settings" data-route>
+              Set it up
+            </a>
+          </div>
+        )}
         {children}
       </main>
+      <StepUp />
     </div>
   );
+}
+
+async function backToOneself(): Promise<void> {
+  await signOut();
+  location.assign("/");
 }
 
 function SidebarContent({ onNew }: { onNew?: () => void }) {

@@ -2,6 +2,10 @@
 import { useEffect, useState } from "preact/hooks";
 import { agent } from "../agent";
 import { api, wordsFor } from "../api";
+import { ApiKeys } from "../components/account/ApiKeys";
+import { SecondFactor } from "../components/account/SecondFactor";
+import { Sessions } from "../components/account/Sessions";
+import { Trail } from "../components/account/Trail";
 import { useTitle } from "../components/hooks";
 import { KeyForm } from "../components/KeyForm";
 import { Shell } from "../components/Shell";
@@ -48,6 +52,10 @@ export function Settings() {
           <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
         </section>
         <UsageCard />
+        <SecondFactor />
+        <Sessions />
+        <ApiKeys />
+        <Trail />
         <section class="card" aria-labelledby="settings-look">
           <h2 id="settings-look">Look</h2>
           <fieldset class="choices">

@@ -215,6 +215,13 @@ class Entrance:
             now=self._clock.now(),
         )
 
+    async def forget_proof(self, principal: Principal) -> None:
+        """Their session is not recent any more: what takes a recent sign-in takes a new proof."""
+        async with self._database.connection() as connection:
+            await _queries.forget_proof(
+                connection, session_id=principal.session_id, user_id=principal.user_id
+            )
+
     # Sessions
 
     async def _open(

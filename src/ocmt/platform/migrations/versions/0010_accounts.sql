@@ -251,6 +251,12 @@ create table vault_item_versions (                       -- the values before th
   foreign key (user_id, name) references vault_items (user_id, name) on delete cascade
 );
 
+create table vault_master (                              -- which version of the master key wraps new data keys
+  single   boolean primary key default true check (single),
+  current  integer not null
+);
+insert into vault_master (current) values (1);
+
 create table group_vault_keys (
   group_id        uuid primary key references groups on delete cascade,
   wrapped         bytea not null,
@@ -270,6 +276,10 @@ create table group_vault_items (
   uses          bigint not null default 0,
   primary key (group_id, name)
 );
+
+alter table model_calls drop constraint model_calls_key_source_check;
+alter table model_calls add constraint model_calls_key_source_check
+  check (key_source in ('user', 'group', 'platform', 'demo'));
 
 create table imported_vaults (                           -- opaque until their user unlocks them
   user_id      uuid primary key references users on delete cascade,

@@ -1,0 +1,192 @@
+"""Rules of sign-up, invitations, approvals and impersonation, each with its row in the audit log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
+from ocmt.identity.entrance.model import Browser
+from ocmt.identity.entrance.service import Entered
+from ocmt.identity.model import Letter, User, new_token, normalise_email, token_hash
+from ocmt.identity.service import Actor, Identity
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database
+from ocmt.platform.principal import Principal, Role
+from ocmt.platform.queries import load_queries
+
+_queries = load_queries("ocmt.identity.administration")
+
+RuleKind = Literal["address", "domain"]
+INVITED_FOR = timedelta(days=7)
+LEAST_REASON = 10
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """An address or a domain whose people may make an account."""
+
+    kind: RuleKind
+    value: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """Somebody who may make an account by proving their address."""
+
+    id: UUID
+    email: str
+    role: Role
+    created_at: datetime
+    expires_at: datetime
+    accepted_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Administration:
+    """Of one process; stateless."""
+
+    def __init__(self, database: Database, identity: Identity, clock: Clock) -> None:
+        self._database = database
+        self._identity = identity
+        self._audit = identity.audit
+        self._clock = clock
+
+    # Rules
+
+    async def rules(self) -> Sequence[Rule]:
+        """All of them, by kind and value."""
+        async with self._database.connection() as connection:
+            return [Rule(**row) async for row in _queries.list_rules(connection)]
+
+    async def put_rule(self, kind: RuleKind, value: str, *, actor: Actor) -> None:
+        """Let an address or a domain in. Doing it twice succeeds. Raises: InvalidInput."""
+        value = _checked(kind, value)
+        async with self._database.transaction() as connection:
+            fresh = await _queries.put_rule(
+                connection, kind=kind, value=value, now=self._clock.now(), created_by=actor.user_id
+            )
+            if fresh is not None:
+                await self._audit.record(
+                    connection,
+                    "sign_up.rule_added",
+                    actor_id=actor.user_id,
+                    address=actor.address,
+                    after={kind: value},
+                )
+
+    async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor) -> None:
+        """Take a rule away; who came by it stays. Doing it twice succeeds."""
+        async with self._database.transaction() as connection:
+            gone = await _queries.drop_rule(connection, kind=kind, value=value.strip().lower())
+            if gone is not None:
+                await self._audit.record(
+                    connection,
+                    "sign_up.rule_removed",
+                    actor_id=actor.user_id,
+                    address=actor.address,
+                    before={kind: value},
+                )
+
+    # Invitations
+
+    async def invitations(self, *, after: UUID | None = None, limit: int = 100) -> Sequence[Invitation]:
+        """A page of them, newest first, behind the one `after`."""
+        async with self._database.connection() as connection:
+            rows = _queries.list_invitations(connection, after=after, limit=limit)
+            return [Invitation(**row) async for row in rows]
+
+    async def invite(self, email: str, role: Role, *, actor: Actor) -> tuple[Invitation, Letter]:
+        """Invite somebody; the letter is the caller's to deliver. Raises: InvalidInput, Conflict."""
+        address, now = normalise_email(email), self._clock.now()
+        invitation = Invitation(uuid7(), address, role, now, now + INVITED_FOR, None, None)
+        async with self._database.transaction() as connection:
+            if await _queries.has_user(connection, email=address):
+                raise Conflict(f"There is a user {address} already.")
+            await _queries.add_invitation(
+                connection,
+                id=invitation.id,
+                email=address,
+                role=role,
+                token_hash=token_hash(new_token()),
+                invited_by=actor.user_id,
+                now=now,
+                expires_at=invitation.expires_at,
+            )
+            await self._audit.record(
+                connection,
+                "user.invited",
+                actor_id=actor.user_id,
+                address=actor.address,
+                after={"email": address, "role": role},
+            )
+        return invitation, _invitation_letter(address, self._identity.address.url)
+
+    async def revoke(self, invitation_id: UUID, *, actor: Actor) -> None:
+        """Take an invitation back. Raises: NotFound where there is none that is open."""
+        async with self._database.transaction() as connection:
+            gone = await _queries.revoke_invitation(connection, id=invitation_id, now=self._clock.now())
+            if gone is None:
+                raise NotFound("There is no such open invitation.")
+            await self._audit.record(
+                connection,
+                "user.invitation_revoked",
+                actor_id=actor.user_id,
+                address=actor.address,
+                before={"email": gone["email"]},
+            )
+
+    # Approval and impersonation
+
+    def approval_letter(self, user: User) -> Letter:
+        """For somebody who has waited for their approval."""
+        return Letter(
+            to=user.email,
+            subject="You may sign in now",
+            text=f"Your account was approved. Sign in here:\n\n{self._identity.address.url}/sign-in\n",
+        )
+
+    async def impersonate(self, me: Principal, user_id: UUID, reason: str, browser: Browser) -> Entered:
+        """A session that sees what a user sees, for an hour. They read of it in their own audit log.
+
+        Raises: InvalidInput without a reason, NotFound, Refused for administrators, oneself and who is shut
+        out.
+        """
+        reason = " ".join(reason.split())
+        if len(reason) < LEAST_REASON or len(reason) > 500:
+            raise InvalidInput(f"Write why, in {LEAST_REASON} to 500 characters: the user will read it.")
+        user = await self._identity.user(user_id)
+        if user.role == "admin" or user.id == me.user_id or user.status != "active":
+            raise Refused("Only active users who are no administrators can be impersonated.")
+        async with self._database.transaction() as connection:
+            return await self._identity.entrance.impersonate(
+                connection, me, user, reason=reason, browser=browser
+            )
+
+
+def _checked(kind: RuleKind, value: str) -> str:
+    if kind == "address":
+        return normalise_email(value)
+    domain = value.strip().lower().removeprefix("@")
+    if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
+        raise InvalidInput("This is not a domain; write it like example.org.")
+    return domain
+
+
+def _invitation_letter(to: str, url: str) -> Letter:
+    return Letter(
+        to=to,
+        subject="You are invited",
+        text=(
+            "You are invited to an agent of your own. Ask for a sign-in link under this address here:\n\n"
+            f"{url}/sign-in\n\nThe invitation is good for {INVITED_FOR.days} days.\n"
+        ),
+    )

@@ -1,0 +1,135 @@
+"""The audit log over HTTP: one's own, and to administrators and auditors all of it, as pages, a file and a
+stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from pydantic import AwareDatetime, BaseModel, Field
+
+from ocmt.identity.audit.model import Row
+from ocmt.identity.audit.service import Audit
+from ocmt.identity.guards import Me, auditor
+from ocmt.identity.service import Identity
+from ocmt.platform.clock import Clock
+
+POLL = 2.0
+"""Seconds; a stream looks so often for what has come."""
+LONGEST = 900.0
+"""Seconds of one stream; whoever follows opens the next with the last number."""
+
+
+class RowView(BaseModel):
+    """One thing that was done."""
+
+    id: int
+    at: datetime
+    action: str
+    actor_id: UUID | None = Field(description="Who did it; null: the platform, or nobody known.")
+    subject_id: UUID | None = Field(description="Whose account it concerns.")
+    details: dict[str, Any] | None = Field(description="Null: erased with the account that they named.")
+    hash: str = Field(description="Of this row and all before it, hexadecimal.")
+
+
+class RowPage(BaseModel):
+    """Rows, newest first."""
+
+    items: list[RowView]
+    next: int | None = Field(description="Give it as `before` for the next page; null: this is the last.")
+
+
+Before = Annotated[int | None, Query(ge=1, le=2**63 - 1)]
+After = Annotated[int, Query(ge=0, le=2**63 - 1)]
+Limit = Annotated[int, Query(ge=1, le=500)]
+Action = Annotated[str | None, Query(max_length=100, description="How the action begins: `session.`")]
+
+
+def routes(identity: Identity, clock: Clock) -> APIRouter:
+    """The routes, to be mounted under `/api/v1`."""
+    whole = APIRouter(tags=["audit"])
+
+    @whole.get("/audit")
+    async def own_rows(me: Me, before: Before = None, limit: Limit = 100) -> RowPage:
+        """What was done by you or to your account."""
+        return _page(await identity.audit.page(user_id=me.user_id, before=before, limit=limit + 1), limit)
+
+    whole.include_router(_administration(identity, clock))
+    return whole
+
+
+def _administration(identity: Identity, clock: Clock) -> APIRouter:
+    router = APIRouter(prefix="/admin/audit", dependencies=[Depends(auditor)])
+
+    @router.get("")
+    async def all_rows(
+        before: Before = None,
+        limit: Limit = 100,
+        user_id: UUID | None = None,
+        action: Action = None,
+        since: AwareDatetime | None = None,
+        until: AwareDatetime | None = None,
+    ) -> RowPage:
+        """What was done by anybody, or by or to one user."""
+        rows = await identity.audit.page(
+            user_id=user_id, before=before, action=action, since=since, until=until, limit=limit + 1
+        )
+        return _page(rows, limit)
+
+    @router.get("/export", response_class=StreamingResponse)
+    async def export(after: After = 0) -> StreamingResponse:
+        """All of it as lines of JSON, oldest first, behind the row `after`."""
+        return _lines(_rows(identity.audit, after))
+
+    @router.get("/stream", response_class=StreamingResponse)
+    async def stream(request: Request, after: After = 0) -> StreamingResponse:
+        """As `export`, and it goes on with what comes, for a quarter of an hour."""
+        return _lines(_following(identity.audit, clock, request, after))
+
+    return router
+
+
+def _lines(lines: AsyncIterator[str]) -> StreamingResponse:
+    return StreamingResponse(lines, media_type="application/jsonl", headers={"cache-control": "no-store"})
+
+
+async def _rows(audit: Audit, after: int) -> AsyncIterator[str]:
+    while rows := await audit.read(after=after):
+        for row in rows:
+            yield json.dumps(_view(row).model_dump(mode="json"), ensure_ascii=False) + "\n"
+        after = rows[-1].id
+
+
+async def _following(audit: Audit, clock: Clock, request: Request, after: int) -> AsyncIterator[str]:
+    ends = clock.monotonic() + LONGEST
+    while clock.monotonic() < ends and not await request.is_disconnected():
+        rows = await audit.read(after=after)
+        for row in rows:
+            yield json.dumps(_view(row).model_dump(mode="json"), ensure_ascii=False) + "\n"
+        if rows:
+            after = rows[-1].id
+        else:
+            yield "\n"  # so that a reader who has gone is noticed
+            await clock.sleep(POLL)
+
+
+def _page(rows: Any, limit: int) -> RowPage:
+    shown = [_view(row) for row in rows[:limit]]
+    return RowPage(items=shown, next=shown[-1].id if len(rows) > limit else None)
+
+
+def _view(row: Row) -> RowView:
+    return RowView(
+        id=row.id,
+        at=row.at,
+        action=row.action,
+        actor_id=row.actor_id,
+        subject_id=row.subject_id,
+        details=None if row.details is None else dict(row.details),
+        hash=row.hash.hex(),
+    )

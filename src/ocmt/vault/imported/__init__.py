@@ -1,0 +1,2 @@
+"""Vaults of the old production: opaque until their user unlocks them by their old password or their twelve
+words."""

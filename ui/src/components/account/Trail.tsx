@@ -1,0 +1,79 @@
+/** What was done by oneself or to one's account: the audit log, in words. */
+import { useEffect, useState } from "preact/hooks";
+import { api, wordsFor } from "../../api";
+import { serverNow } from "../../clock";
+import { moment } from "../../format";
+import type { AuditRow } from "../../types";
+
+const WORDS: Record<string, string> = {
+  "api_key.made": "An API key was made",
+  "api_key.revoked": "An API key was revoked",
+  "mfa.backup_code_used": "A backup code was used",
+  "mfa.backup_codes_made": "New backup codes were made",
+  "mfa.totp_added": "An authenticator app was set up",
+  "mfa.totp_removed": "The authenticator app was turned off",
+  "session.ended": "A browser was signed out",
+  "session.impersonated": "An administrator looked through your eyes",
+  "session.opened": "Signed in",
+  "user.added": "The account was made",
+  "user.changed": "Name or address was changed",
+  "user.mfa_required": "The demand for a second factor was changed",
+  "user.role": "The role was changed",
+  "user.signed_up": "The account was made by signing up",
+  "user.status": "The account was suspended, approved or let in again",
+  "vault.data_key_rotated": "The key that seals your vault was changed",
+  "vault.item_deleted": "Something was deleted from your vault",
+  "vault.item_put": "Something was stored in your vault",
+  "vault.item_restored": "A former value in your vault was brought back",
+  "vault.item_revealed": "A value of your vault was shown",
+  "vault.unlocked": "Your imported vault was unlocked",
+};
+
+export const wordsOf = (action: string) => WORDS[action] ?? action;
+
+export function Trail() {
+  const [rows, setRows] = useState<AuditRow[]>([]);
+  const [next, setNext] = useState<number | null>(null);
+  const [problem, setProblem] = useState<string | null>(null);
+  const more = async (before: number | null) => {
+    setProblem(null);
+    try {
+      const page = await api.audit(before);
+      setRows((shown) => (before === null ? page.items : [...shown, ...page.items]));
+      setNext(page.next);
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once
+  useEffect(() => {
+    void more(null);
+  }, []);
+  return (
+    <section class="card" aria-labelledby="settings-trail">
+      <h2 id="settings-trail">What happened to your account</h2>
+      <ul class="rows">
+        {rows.map((row) => (
+          <li key={row.id}>
+            {wordsOf(row.action)}{" "}
+            <span class="muted">
+              {moment(row.at, serverNow())}
+              {typeof row.details?.address === "string" && `, from ${row.details.address}`}
+              {typeof row.details?.reason === "string" && `: ${row.details.reason}`}
+            </span>
+          </li>
+        ))}
+      </ul>
+      {problem && (
+        <p class="problem" role="alert">
+          {problem}
+        </p>
+      )}
+      {next !== null && (
+        <button type="button" class="button" onClick={() => void more(next)}>
+          Show more
+        </button>
+      )}
+    </section>
+  );
+}
