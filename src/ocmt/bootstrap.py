@@ -38,6 +38,8 @@ from ocmt.chat.worker import TurnWorker
 from ocmt.errors import SetupProblem
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.oidc.clients import clients_of
+from ocmt.identity.oidc.model import configure
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform import migrations
 from ocmt.platform.argon import ArgonGate
@@ -200,6 +202,11 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         allowed=settings.sign_up_allowed,
         mfa_for_admins=settings.mfa_for_admins,
         gate=gate,
+        oidc=clients_of(
+            [configure(name, **given.plain()) for name, given in settings.oidc.items()],
+            platform.session,
+            clock,
+        ),
     )
     audit = accounts.identity.audit
     vault = Vault(database, platform.secrets, audit, clock)

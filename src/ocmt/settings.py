@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -52,10 +61,32 @@ def _alias(*names: str) -> Any:
     return AliasChoices(*names)
 
 
+class OidcProvider(BaseModel):
+    """One provider that people can sign in by."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    issuer: str | None = None
+    """Its address; `google` and `github` have their own."""
+    label: str | None = None
+    """What the button says."""
+    trusted_domains: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """Of their addresses what this provider says is true, and opens accounts that are in use."""
+
+    def plain(self) -> dict[str, Any]:
+        """The values, the secret as it is."""
+        secret = self.client_secret.get_secret_value() if self.client_secret else None
+        return {**self.model_dump(), "client_secret": secret}
+
+
 class Settings(BaseSettings):
     """The settings of one process."""
 
-    model_config = SettingsConfigDict(env_prefix="OCMT_", extra="forbid", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="OCMT_", env_nested_delimiter="__", extra="forbid", populate_by_name=True
+    )
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("ocmt"))
     """Everything that must be kept: the database, the secrets, the objects, the agents' files."""
@@ -121,6 +152,8 @@ class Settings(BaseSettings):
     """Addresses and domains, with commas between them: `ada@example.org, example.com`."""
     mfa_for_admins: bool = False
     """Administrators must have a second factor."""
+    oidc: dict[str, OidcProvider] = {}
+    """Other ways to sign in, by name: `OCMT_OIDC__GOOGLE__CLIENT_ID`, or `[oidc.google]` in the file."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
     """Addresses and networks of the proxies in front of us, whose X-Forwarded-For is believed."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from ocmt.cli.app import run
 from ocmt.cli.doctor import Check, examine
+from ocmt.errors import SetupProblem
 from ocmt.settings import load_settings
 
 
@@ -78,6 +79,48 @@ def test_a_data_folder_below_a_file_is_found(tmp_path: Path) -> None:
 def test_a_database_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:9/ocmt")
     assert not check("database").ok
+
+
+def test_a_sign_in_provider_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mails" in check("sign-in").found
+    monkeypatch.setenv("OCMT_OIDC__CORP__CLIENT_ID", "ocmt")
+    missing = check("sign-in")
+    assert not missing.ok
+    assert "oidc.corp.issuer" in (missing.advice or "")
+    monkeypatch.setenv("OCMT_OIDC__CORP__ISSUER", "http://127.0.0.1:9")
+    silent = check("sign-in")
+    assert not silent.ok
+    assert "corp: http://127.0.0.1:9/.well-known/openid-configuration" in silent.found
+
+
+def test_providers_are_shown_with_their_source_and_secrets_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "ocmt.toml").write_text(
+        '[oidc.google]\nclient_id = "in the file"\nclient_secret = "very-secret 1"\n'
+        '[oidc.my_corp]\nissuer = "https://sso.example.org"\ntrusted_domains = ["a.org", "b.org"]\n'
+    )
+    monkeypatch.setenv("OCMT_OIDC__MY_CORP__CLIENT_ID", "in the environment")
+    monkeypatch.setenv("OCMT_OIDC__MY_CORP__CLIENT_SECRET", "very-secret 2")
+    assert run(["doctor", "--settings", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert "very-secret" not in printed
+    rows = {row["setting"]: (row["value"], row["source"]) for row in json.loads(printed)}
+    assert {name: row for name, row in rows.items() if name.startswith("oidc")} == {
+        "oidc.google.client_id": ("in the file", "ocmt.toml"),
+        "oidc.google.client_secret": ("********", "ocmt.toml"),
+        "oidc.my_corp.client_id": ("in the environment", "environment OCMT_OIDC__MY_CORP__CLIENT_ID"),
+        "oidc.my_corp.client_secret": ("********", "environment OCMT_OIDC__MY_CORP__CLIENT_SECRET"),
+        "oidc.my_corp.issuer": ("https://sso.example.org", "ocmt.toml"),
+        "oidc.my_corp.trusted_domains": ("a.org, b.org", "ocmt.toml"),
+    }
+
+
+def test_a_misspelt_setting_of_a_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCMT_OIDC__GOOGLE__CLIENTID", "x")
+    with pytest.raises(SetupProblem, match=r"oidc\.google\.clientid"):
+        load_settings()
 
 
 def test_settings_are_shown_with_their_source_and_secrets_masked(

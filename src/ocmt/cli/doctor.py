@@ -15,10 +15,10 @@ import socket
 import subprocess
 import tempfile
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -32,6 +32,9 @@ from ocmt.services.static_ui import find_ui
 from ocmt.settings import Settings, load_settings
 from ocmt.setup.bubblewrap import new_enough, version_of
 from ocmt.setup.node import accepted
+
+if TYPE_CHECKING:
+    from ocmt.identity.oidc.model import Provider
 
 DATA_SPACE = 500_000_000
 AGENT_MEMORY = 1_500_000_000
@@ -88,6 +91,7 @@ def examine(settings: Settings) -> list[Check]:
         ("spares", _spares),
         ("pages", _pages),
         ("port", _port),
+        ("sign-in", _sign_in),
         ("model", _model),
     ]
     return [_looked(name, look, settings) for name, look in looks]
@@ -236,6 +240,36 @@ def _data_folder(settings: Settings) -> Check:
     free = shutil.disk_usage(existing).free
     advice = None if free >= DATA_SPACE else "Make room: an agent's files and the database need some."
     return Check("data folder", advice is None, f"{folder}, {free / 1e9:.1f} GB free", advice)
+
+
+def _sign_in(settings: Settings) -> Check:
+    if not settings.oidc:
+        return Check("sign-in", True, "by links in mails; no other provider is set")
+    from ocmt.identity.oidc.model import configure
+
+    providers = [configure(name, **given.plain()) for name, given in settings.oidc.items()]
+    faults = asyncio.run(_ask_providers(providers, settings.url))
+    if faults:
+        return Check("sign-in", False, "; ".join(faults), "See docs/how-to/add-oidc-provider.md.")
+    return Check("sign-in", True, "by " + ", ".join(each.label for each in providers))
+
+
+async def _ask_providers(providers: Sequence[Provider], url: str) -> list[str]:
+    """What is wrong with each: their descriptions are fetched, nobody signs in."""
+    from ocmt.identity.oidc.clients import Ask, clients_of
+    from ocmt.identity.oidc.service import redirect_uri
+    from ocmt.platform.clock import SystemClock
+    from ocmt.platform.http import client_session
+
+    faults = []
+    async with client_session() as session:
+        for provider, client in clients_of(providers, session, SystemClock()).values():
+            ask = Ask("state", "nonce", "v" * 43, redirect_uri(url, provider.id))
+            try:
+                await client.authorization_url(ask)
+            except OcmtError as error:
+                faults.append(f"{provider.id}: {error.detail or error.message}")
+    return faults
 
 
 def _memory(_settings: Settings) -> Check:

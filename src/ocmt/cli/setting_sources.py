@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import AliasChoices, SecretStr
+from pydantic import AliasChoices, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from ocmt.settings import Settings
@@ -18,16 +18,50 @@ MASK = "********"
 def setting_rows(settings: Settings, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
     """One row a setting: `setting`, `value` (secrets masked) and `source`."""
     toml = settings.data_dir.expanduser() / "ocmt.toml"
-    in_file = set(tomllib.loads(toml.read_text())) if toml.is_file() else set()
+    in_file = _flat(tomllib.loads(toml.read_text())) if toml.is_file() else set()
     given = {name.upper(): name for name in environment}
-    return [
-        {
-            "setting": name,
-            "value": _shown(getattr(settings, name)),
-            "source": _source(_names(name, field), given, in_file),
-        }
-        for name, field in type(settings).model_fields.items()
-    ]
+    rows: list[dict[str, Any]] = []
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        rows += (
+            _rows_of_table(name, value, given, in_file)
+            if isinstance(value, dict)
+            else [_row(name, value, _names(name, field), given, in_file)]
+        )
+    return rows
+
+
+def _rows_of_table(
+    table: str, entries: Mapping[str, BaseModel], given: Mapping[str, str], in_file: set[str]
+) -> list[dict[str, Any]]:
+    """One for each value that is set in a table of settings; one for all where it is empty."""
+    if not entries:
+        return [{"setting": table, "value": None, "source": "default"}]
+    # A whole table may come as JSON in one variable, too; what is written out is stronger.
+    whole = f"OCMT_{table.upper()}"
+    rows = []
+    for entry, values in entries.items():
+        for name in sorted(values.model_fields_set):
+            path = f"{table}.{entry}.{name}"
+            names = [f"{whole}__{entry}__{name}".upper(), f"{whole}__{entry}".upper(), whole, path]
+            rows.append(_row(path, getattr(values, name), names, given, in_file))
+    return rows
+
+
+def _row(
+    name: str, value: object, names: list[str], given: Mapping[str, str], in_file: set[str]
+) -> dict[str, Any]:
+    return {"setting": name, "value": _shown(value), "source": _source(names, given, in_file)}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> set[str]:
+    """The names in a file, those of tables with dots."""
+    names: set[str] = set()
+    for name, value in table.items():
+        names.add(prefix + name)
+        if isinstance(value, dict):
+            names |= _flat(value, f"{prefix}{name}.")
+    return names
 
 
 def _names(name: str, field: FieldInfo) -> list[str]:
@@ -46,4 +80,6 @@ def _source(names: list[str], given: Mapping[str, str], in_file: set[str]) -> st
 def _shown(value: object) -> str | None:
     if isinstance(value, SecretStr):
         return MASK
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return None if value is None else str(value)

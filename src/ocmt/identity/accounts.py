@@ -18,6 +18,9 @@ from ocmt.identity.entrance.model import SignUpMode
 from ocmt.identity.mfa.routes import routes as mfa_routes
 from ocmt.identity.mfa.service import Mfa
 from ocmt.identity.middleware import Bearer
+from ocmt.identity.oidc.clients import Clients
+from ocmt.identity.oidc.routes import routes as oidc_routes
+from ocmt.identity.oidc.service import Oidc
 from ocmt.identity.routes import routes as identity_routes
 from ocmt.identity.service import Identity
 from ocmt.identity.tokens.keys import PublicKeys, SigningKeys
@@ -39,6 +42,7 @@ class Accounts:
 
     identity: Identity
     mfa: Mfa
+    oidc: Oidc
     api_keys: ApiKeys
     issuer: Issuer
     verifier: Verifier
@@ -59,6 +63,7 @@ class Accounts:
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,
         gate: ArgonGate | None = None,
+        oidc: Clients | None = None,
     ) -> Self:
         """Raises: SetupProblem, InvalidInput: see `Identity.over`."""
         identity = Identity.over(
@@ -84,6 +89,7 @@ class Accounts:
                 gate or ArgonGate(),
                 issuer=f"OCMT {url.partition('://')[2]}",
             ),
+            oidc=Oidc(database, identity, rates, clock, oidc or {}),
             api_keys=ApiKeys(database, identity.audit, clock),
             issuer=Issuer(SigningKeys(secrets, database, clock), clock, issuer=url),
             verifier=Verifier(PublicKeys(secrets, clock), Revocations(database, clock), clock, issuer=url),
@@ -104,6 +110,7 @@ class Accounts:
         signed_in = [Depends(principal)]
         whole.include_router(identity_routes(self.identity))
         whole.include_router(mfa_routes(self.mfa, self.identity, self.clock))
+        whole.include_router(oidc_routes(self.oidc, self.identity, self.clock))
         whole.include_router(token_routes(self.issuer))
         whole.include_router(api_key_routes(self.api_keys, self.clock), dependencies=signed_in)
         whole.include_router(audit_routes(self.identity, self.clock), dependencies=signed_in)

@@ -36,20 +36,21 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
 
 
 def _is_trusted(text: str, trusted: Sequence[Network]) -> bool:
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return any(address in network for network in trusted)
+    address = _parse(text)
+    return address is not None and any(address in network for network in trusted)
 
 
 def _cut(text: str) -> str | None:
+    address = _parse(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
+    return None if address is None else str(address)
+
+
+def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """A peer of version 4 is one, also where a listener on `::` shows it as `::ffff:10.1.2.3`."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False).network_address)
-    return str(address)
+    return getattr(address, "ipv4_mapped", None) or address

@@ -66,13 +66,14 @@ create table oidc_attempts (
 );
 
 create table oidc_accounts (
+  id            uuid primary key,
   provider      text not null,
   subject       text not null,
   user_id       uuid not null references users on delete cascade,
   email         text not null,
   created_at    timestamptz not null,
   last_used_at  timestamptz,
-  primary key (provider, subject)
+  unique (provider, subject)
 );
 create index oidc_accounts_user on oidc_accounts (user_id);
 

@@ -1,0 +1,1 @@
+"""Sign-in by other providers: Google, GitHub, and every OpenID Connect issuer that can be discovered."""
