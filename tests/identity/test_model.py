@@ -7,11 +7,7 @@ import pytest
 
 from ocmt.errors import InvalidInput
 from ocmt.identity.model import (
-    LINKS_OVERALL,
-    LINKS_PER_ADDRESS,
-    LinkDemand,
     User,
-    may_ask_for_link,
     may_change_address,
     new_token,
     normalise_email,
@@ -78,12 +74,6 @@ def test_a_browser_may_not_describe_itself_at_any_length() -> None:
     assert shorten_user_agent("Mozilla\x00/5.0") == "Mozilla/5.0"
     assert len(shorten_user_agent("x" * 10_000) or "") == 300
     assert shorten_user_agent("") is None
-
-
-def test_links_are_limited_per_address_and_altogether() -> None:
-    assert may_ask_for_link(LinkDemand(for_address=LINKS_PER_ADDRESS - 1, overall=LINKS_OVERALL - 1))
-    assert not may_ask_for_link(LinkDemand(for_address=LINKS_PER_ADDRESS, overall=LINKS_PER_ADDRESS))
-    assert not may_ask_for_link(LinkDemand(for_address=0, overall=LINKS_OVERALL))
 
 
 @pytest.mark.parametrize(("role", "may"), [("admin", True), ("auditor", False), ("user", False)])

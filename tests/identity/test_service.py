@@ -11,9 +11,11 @@ import pytest
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused, Unauthenticated
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.model import LINKS_PER_ADDRESS, User
+from ocmt.identity.limits import LINKS_TO
+from ocmt.identity.model import User
 from ocmt.identity.service import Identity
 from ocmt.platform.database import Database
+from ocmt.platform.rate import Rate
 from ocmt.testing.clock import VirtualClock
 
 from .conftest import PUBLIC_URL, Letters
@@ -149,20 +151,19 @@ class TestLinks:
     ) -> None:
         await identity.add_user("ada@example.org")
         await identity.add_user("bob@example.org")
-        await asyncio.gather(
-            *(identity.request_link("ada@example.org") for _ in range(LINKS_PER_ADDRESS + 3))
-        )
-        assert len(letters.sent) == LINKS_PER_ADDRESS
+        await asyncio.gather(*(identity.request_link("ada@example.org") for _ in range(LINKS_TO.burst + 3)))
+        assert len(letters.sent) == LINKS_TO.burst
         await identity.request_link("bob@example.org")
-        assert len(letters.sent) == LINKS_PER_ADDRESS + 1
+        assert len(letters.sent) == LINKS_TO.burst + 1
         await clock.advance(15 * 60)
         await identity.request_link("ada@example.org")
-        assert len(letters.sent) == LINKS_PER_ADDRESS + 2
+        assert len(letters.sent) == LINKS_TO.burst + 2
 
     async def test_made_up_addresses_do_not_fill_the_table(
         self, identity: Identity, database: Database, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ocmt.identity.model.LINKS_OVERALL", 3)
+        few = Rate("few", count=3, period=timedelta(minutes=15), burst=3)
+        monkeypatch.setattr("ocmt.identity.limits.LINKS_TO_STRANGERS", few)
         await identity.add_user("ada@example.org")
         for number in range(5):
             await identity.request_link(f"nobody{number}@example.org")

@@ -75,7 +75,7 @@ class Accounts:
             allowed=allowed,
             mfa_for_admins=mfa_for_admins,
         )
-        rates = Rates(database, clock)
+        rates = identity.rates
         url = identity.address.url
         return cls(
             identity=identity,

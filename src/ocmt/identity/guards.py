@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from ocmt.errors import Refused
+from ocmt.identity import limits
 from ocmt.identity.entrance.model import SignInAgain, is_recent
-from ocmt.identity.service import Actor
+from ocmt.identity.service import Actor, Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal
@@ -31,6 +33,26 @@ def auditor(me: Me, request: Request) -> Principal:
     if me.is_admin or (me.role == "auditor" and request.method in _READS):
         return me
     raise Refused("Only administrators may do this.")
+
+
+def not_too_often(identity: Identity) -> Callable[[Request], Awaitable[None]]:
+    """Of the entrance: counts who knocks, by their network address. Raises: LimitReached."""
+
+    async def count(request: Request) -> None:
+        if request.method not in _READS:
+            await identity.rates.take(limits.KNOCKS_FROM, getattr(request.state, "address", None) or "here")
+
+    return count
+
+
+def no_flood(identity: Identity) -> Callable[[Request, Principal], Awaitable[None]]:
+    """Of everything else: counts an account's changes. Raises: LimitReached."""
+
+    async def count(request: Request, me: Me) -> None:
+        if request.method not in _READS:
+            await identity.rates.take(limits.WRITES_OF, str(me.user_id))
+
+    return count
 
 
 def require_recent(me: Principal, clock: Clock) -> None:

@@ -22,6 +22,7 @@ from ocmt.platform.http.addresses import Network, client_address
 from ocmt.platform.principal import Principal
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
 
@@ -85,6 +86,8 @@ class Authentication:
             connection.headers.get("origin"), connection.headers.get("sec-fetch-site")
         ):
             raise Refused("This request came from another site's page.")
+        if is_write and _is_a_forms(connection):
+            raise Refused("Send JSON, or the header X-OCMT-Request: this looks like another site's form.")
         return await self._entrance.authenticate(token)
 
     async def _by_token(self, token: str, address: str | None) -> Principal:
@@ -94,6 +97,12 @@ class Authentication:
                 if principal is not None:
                     return principal
         raise Unauthenticated("This token is not valid, or not any more.")
+
+
+def _is_a_forms(connection: HTTPConnection) -> bool:
+    """Whether any page of the web could have sent this without being asked first (CORS): a plain form."""
+    kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind in _FORMS and "x-ocmt-request" not in connection.headers
 
 
 async def _turn_away(error: OcmtError, scope: Scope, receive: Receive, send: Send) -> None:

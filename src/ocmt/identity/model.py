@@ -24,12 +24,6 @@ DEFAULT_ADMIN = "admin@localhost"
 """The address that the start link gives the first administrator, until they set their own."""
 
 LINK_LIFETIME = timedelta(minutes=15)
-LINK_WINDOW = timedelta(minutes=15)
-LINKS_PER_ADDRESS = 5
-"""Links that one address may have asked for within LINK_WINDOW."""
-LINKS_OVERALL = 1000
-"""Links within LINK_WINDOW for all known addresses together, and as many for all unknown ones: two purses,
-so that a flood of made-up addresses fills no table and yet locks no user out."""
 LINK_KEPT = timedelta(hours=1)
 """How long the row of an expired link is kept."""
 
@@ -71,15 +65,6 @@ class Letter:
     text: str
 
 
-@dataclass(frozen=True)
-class LinkDemand:
-    """How many links were asked for within LINK_WINDOW, before the one that is asked for now."""
-
-    for_address: int
-    overall: int
-    """By all addresses of the same kind (known or unknown)."""
-
-
 def normalise_email(text: str) -> str:
     """The one spelling under which an address is kept and compared: trimmed and in lower case.
 
@@ -109,11 +94,6 @@ def shorten_user_agent(text: str | None) -> str | None:
     """What we keep of a browser's description of itself: printable, and not as long as it likes."""
     kept = "".join(character for character in text or "" if character.isprintable())
     return kept[:_LONGEST_USER_AGENT].strip() or None
-
-
-def may_ask_for_link(demand: LinkDemand) -> bool:
-    """Whether one more link may be made, for a known or an unknown address alike."""
-    return demand.for_address < LINKS_PER_ADDRESS and demand.overall < LINKS_OVERALL
 
 
 def may_change_address(user: User) -> bool:

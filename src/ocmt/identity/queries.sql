@@ -5,10 +5,6 @@
 -- administrator?" must still be true at the commit.
 select pg_advisory_xact_lock(hashtextextended('ocmt.identity.users', 0));
 
--- name: lock_address$
--- Counts the links of one address one request at a time.
-select pg_advisory_xact_lock(hashtextextended('ocmt.identity.link ' || :email, 0));
-
 -- name: any_user$
 select exists (select from users);
 
@@ -61,12 +57,6 @@ update users set role = :role, is_admin = (:role::text = 'admin'), tokens_valid_
 
 -- name: set_mfa_required!
 update users set mfa_required = :required where id = :user_id;
-
--- name: link_demand^
-select count(*) filter (where lower(link.email) = :email) as for_address,
-       count(*) filter (where (owner.id is not null) = :known) as overall
-from sign_in_links link left join users owner on lower(owner.email) = lower(link.email)
-where link.email is not null and link.created_at > :since;
 
 -- name: add_link!
 insert into sign_in_links (token_hash, email, browser_hash, created_at, expires_at)

@@ -24,7 +24,7 @@ from ocmt.identity.browsers import (
     set_outcome,
 )
 from ocmt.identity.entrance.service import Entered, Outcome
-from ocmt.identity.guards import Me, actor_of, administrator, auditor
+from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
 from ocmt.identity.model import Status, User, new_token
 from ocmt.identity.service import Identity
 from ocmt.platform.http import principal
@@ -154,7 +154,8 @@ def _entrance(identity: Identity) -> APIRouter:
         if not identity.address.admits_sign_in(headers.get("origin"), headers.get("sec-fetch-site")):
             raise Refused("This request came from another site's page.")
 
-    router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_by_another_site)])
+    entrance = [Depends(not_by_another_site), Depends(not_too_often(identity))]
+    router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=entrance)
 
     @router.post("/magic-link", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
     async def request_link(body: LinkRequest, request: Request, background: BackgroundTasks) -> Response:

@@ -16,19 +16,20 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from ocmt.errors import Conflict, NotFound, Refused, Unauthenticated
-from ocmt.identity import model
+from ocmt.errors import Conflict, LimitReached, NotFound, Refused, Unauthenticated
+from ocmt.identity import limits, model
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser, SignUpMode, SignUpPolicy
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
 from ocmt.identity.entrance.service import user_of as _user
-from ocmt.identity.model import Letter, LinkDemand, Status, User
+from ocmt.identity.model import Letter, Status, User
 from ocmt.identity.origin import PublicAddress
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.mail import Mail
 from ocmt.platform.principal import Role
 from ocmt.platform.queries import load_queries
+from ocmt.platform.rates import Rates
 
 _queries = load_queries("ocmt.identity")
 _log = structlog.get_logger(__name__)
@@ -62,6 +63,7 @@ class Identity:
         clock: Clock,
         *,
         audit: Audit,
+        rates: Rates,
         entrance: Entrance,
         address: PublicAddress,
     ) -> None:
@@ -69,6 +71,7 @@ class Identity:
         self._mail = mail
         self._clock = clock
         self.audit = audit
+        self.rates = rates
         self.entrance = entrance
         self.address = address
 
@@ -93,7 +96,8 @@ class Identity:
         audit = Audit(database, clock)
         policy = SignUpPolicy.parse(sign_up, allowed, first_by_mail=address.local)
         entrance = Entrance(database, audit, clock, policy, mfa_for_admins=mfa_for_admins)
-        return cls(database, mail, clock, audit=audit, entrance=entrance, address=address)
+        rates = Rates(database, clock)
+        return cls(database, mail, clock, audit=audit, rates=rates, entrance=entrance, address=address)
 
     # Sign-in links
 
@@ -115,20 +119,23 @@ class Identity:
         address = model.normalise_email(email)
         now = self._clock.now()
         token = model.new_token()
+        try:
+            await self.rates.take(limits.LINKS_TO, address)
+            known = await self._is_known(address)
+            await self.rates.take(limits.LINKS_TO_USERS if known else limits.LINKS_TO_STRANGERS, "")
+        except LimitReached:
+            _log.warning("sign_in_link_withheld")
+            return None
         async with self._database.transaction() as connection:
-            await _queries.lock_address(connection, email=address)
-            known = await _queries.find_user(connection, email=address) is not None
-            demand = await _queries.link_demand(
-                connection, email=address, known=known, since=now - model.LINK_WINDOW
-            )
-            if not model.may_ask_for_link(LinkDemand(**demand)):
-                _log.warning("sign_in_link_withheld", asked_for_overall=demand["overall"])
-                return None
             await _queries.forget_links(connection, before=now - model.LINK_KEPT)
             await self._add_link(connection, token, address, model.LINK_LIFETIME, asker or model.new_token())
             if not await self.entrance.would_admit(connection, address):
                 return None
         return model.sign_in_letter(address, self.address.sign_in_link(token))
+
+    async def _is_known(self, address: str) -> bool:
+        async with self._database.connection() as connection:
+            return await _queries.find_user(connection, email=address) is not None
 
     async def deliver(self, letter: Letter) -> None:
         """Send the mail. Called after the answer, whose delay would tell that there was one to send."""

@@ -12,6 +12,7 @@ from ocmt import __version__
 from ocmt.groups.routes import routes as group_routes
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.guards import no_flood
 from ocmt.identity.model import Letter
 from ocmt.identity.service import Actor
 from ocmt.platform.http import exception_handlers, principal
@@ -80,7 +81,7 @@ class Management:
         app.include_router(self.accounts.routes(), prefix="/api/v1")
         app.include_router(self.accounts.well_known())
         # Who is not signed in hears that first, whatever else is wrong with the request.
-        signed_in = [Depends(principal)]
+        signed_in = [Depends(principal), Depends(no_flood(self.accounts.identity))]
         vault = vault_routes(self.vault, self.trial, self.accounts.rates, self.accounts.clock)
         app.include_router(vault, prefix="/api/v1", dependencies=signed_in)
         app.include_router(self._group_routes(), prefix="/api/v1", dependencies=signed_in)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import Unauthenticated
 from ocmt.identity.browsers import browser_of, challenge_of
-from ocmt.identity.guards import Me, require_recent
+from ocmt.identity.guards import Me, not_too_often, require_recent
 from ocmt.identity.mfa import model
 from ocmt.identity.mfa.service import Mfa
 from ocmt.identity.routes import SignedIn, let_in
@@ -58,7 +58,7 @@ def routes(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
 
 
 def _door(mfa: Mfa, identity: Identity) -> APIRouter:
-    router = APIRouter(prefix="/auth", tags=["sign-in"])
+    router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_too_often(identity))])
 
     @router.post("/mfa")
     async def second_factor(body: CodeBody, request: Request, response: Response) -> SignedIn:
