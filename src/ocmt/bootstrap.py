@@ -25,6 +25,7 @@ from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import Transfers
+from ocmt.bootstrap_privacy import exports, quiet
 from ocmt.bootstrap_runtime import memory_for_agents, runtime_of
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
@@ -54,7 +55,8 @@ from ocmt.platform.objects import LocalObjects, Objects
 from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets, Secrets
-from ocmt.runtimes.base import AgentRuntime, AgentSpec, RunsImages
+from ocmt.privacy.service import Privacy
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, ForgetsFiles, RunsImages
 from ocmt.services.all_in_one import all_in_one_app, serve
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
@@ -303,11 +305,29 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=settings.turn_timeout
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
+
+    async def forget(user_id: UUID) -> None:
+        await groups.give_up(user_id)
+        if isinstance(runtime, ForgetsFiles):
+            await runtime.forget(user_id)
+
+    privacy = Privacy(
+        database,
+        platform.objects,
+        accounts.identity,
+        accounts.rates,
+        clock,
+        exports=exports(accounts, vault, groups, ledger, chat, snapshots, transfers),
+        quiet=quiet(agents, chat),
+        forget=forget,
+        folder=folder,
+    )
     management = Management(
         accounts=accounts,
         vault=vault,
         groups=groups,
         group_keys=group_keys,
+        privacy=privacy,
         imported_vaults=ImportedVaults(database, vault, audit, clock, gate),
         trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
         ledger=ledger,
@@ -325,6 +345,7 @@ def compose(platform: Platform, make_runtime: MakeRuntime | None = None) -> tupl
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
         snapshots=snapshots,
         transfers=transfers,
+        privacy=privacy,
     )
     return management, orchestrator
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from ocmt.errors import LimitReached
 from ocmt.platform.database import Database
-from ocmt.platform.rates import Rate, Rates
+from ocmt.platform.rate import Rate
+from ocmt.platform.rates import Rates
 from ocmt.testing.clock import VirtualClock
 
 pytestmark = pytest.mark.anyio

@@ -40,6 +40,21 @@ async def test_the_proxy_where_it_is_allowed(supervised: SupervisedRuntime, brok
     assert broker.open == 0
 
 
+async def test_one_that_is_forgotten_ends_and_leaves_no_file(supervised: SupervisedRuntime) -> None:
+    spec, other = a_spec(), a_spec()
+    await supervised.start(spec, {})
+    await inside(supervised, spec.user_id, "open('/home/agent/workspace/mine', 'w').write('x'); answer = 1")
+    await supervised.start(other, {})
+    folder = supervised._place(spec.user_id)
+    assert (folder / "workspace" / "mine").is_file()
+    await supervised.forget(spec.user_id)
+    await supervised.forget(spec.user_id)
+    assert not folder.exists()
+    assert (await supervised.observe(spec.user_id, {})).phase == "absent"
+    assert await inside(supervised, other.user_id, "answer = 2") == 2
+    await supervised.stop(other.user_id, {}, grace=5)
+
+
 async def test_a_gateway_that_gives_up_is_reported_with_its_code_and_last_words(
     supervised: SupervisedRuntime,
 ) -> None:

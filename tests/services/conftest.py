@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from ocmt.agents.holds import Holds
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import Transfers
+from ocmt.bootstrap_privacy import exports, quiet
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.service import Chat
@@ -27,6 +28,7 @@ from ocmt.identity.accounts import Accounts
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import client_session
+from ocmt.privacy.service import Privacy
 from ocmt.services.all_in_one import all_in_one_app
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
@@ -99,6 +101,7 @@ async def house(
     accounts = Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL)
     audit = accounts.identity.audit
     vault = Vault(database, secrets, audit, clock)
+    groups = Groups(database, audit, clock, url=URL)
     group_keys = GroupKeys(database, vault.master, audit, clock)
     session = client_session()
 
@@ -106,6 +109,9 @@ async def house(
         return []
 
     async def no_notice(_turn_id: UUID, _text: str) -> None:
+        return None
+
+    async def no_files(_user_id: UUID) -> None:
         return None
 
     async def no_usage(_user_id: UUID, _turn_id: UUID) -> None:
@@ -133,10 +139,25 @@ async def house(
         explain=no_usage,
         turn_timeout=timedelta(minutes=1),
     )
+    transfers = Transfers(
+        snapshots, database, objects, replica.agents, Holds(replica.agents, clock), pages / "transfers"
+    )
+    privacy = Privacy(
+        database,
+        objects,
+        accounts.identity,
+        accounts.rates,
+        clock,
+        exports=exports(accounts, vault, groups, ledger, chat, snapshots, transfers),
+        quiet=quiet(replica.agents, chat),
+        forget=no_files,
+        folder=pages / "exports",
+    )
     management = Management(
         accounts=accounts,
         vault=vault,
-        groups=Groups(database, audit, clock, url=URL),
+        groups=groups,
+        privacy=privacy,
         group_keys=group_keys,
         imported_vaults=ImportedVaults(database, vault, audit, clock, ArgonGate()),
         trial=Trial(session, "http://127.0.0.1:1", "http://127.0.0.1:1"),
@@ -154,9 +175,8 @@ async def house(
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
         transcripts=TranscriptWriter(database, objects, hints),
         snapshots=snapshots,
-        transfers=Transfers(
-            snapshots, database, objects, replica.agents, Holds(replica.agents, clock), pages / "transfers"
-        ),
+        transfers=transfers,
+        privacy=privacy,
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

@@ -160,7 +160,7 @@ async def test_nonsense_is_a_problem_in_words_and_never_a_crash(house: House) ->
                 assert_problem(answer, status=answer.status, where=f"{method} {path}")
     for path in ("/agent/nothing", "/api/v1/nothing", "/api/nothing", "/agent/conversations/x/turns"):
         assert_problem(await anna.call("GET", path), status=404, where=path)
-    assert_problem(await anna.call("DELETE", "/api/v1/me"), status=405, where="DELETE /api/v1/me")
+    assert_problem(await anna.call("DELETE", "/api/v1/usage"), status=405, where="DELETE /api/v1/usage")
 
 
 async def test_what_is_too_large_is_refused_in_plain_words(house: House) -> None:

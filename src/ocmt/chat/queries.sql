@@ -107,6 +107,9 @@ limit :limit;
 select id, conversation_id, text, started_at from turns
 where user_id = :user_id and status = 'running' order by started_at limit 50;
 
+-- name: find_open_turns
+select id from turns where user_id = :user_id and status in ('accepted', 'running') order by created_at limit 50;
+
 -- name: turn_started^
 update turns set status = 'running', run_id = coalesce(:run_id, run_id),
        started_at = coalesce(started_at, :now)

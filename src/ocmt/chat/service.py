@@ -215,6 +215,19 @@ class Chat:
             rows = await every(queries.find_running_turns(connection, user_id=user_id))
         return [RunningTurn(**row) for row in rows]
 
+    async def open_turns(self, user_id: UUID) -> list[UUID]:
+        """Those that have not ended, oldest first."""
+        async with self._database.connection() as connection:
+            return [row["id"] for row in await every(queries.find_open_turns(connection, user_id=user_id))]
+
+    async def all_turns(self, user_id: UUID, conversation_id: UUID) -> list[Turn]:
+        """A whole conversation, oldest first, up to 10,000 turns. Empty also for somebody else's."""
+        async with self._database.connection() as connection:
+            rows = await every(
+                queries.all_turns(connection, user_id=user_id, conversation_id=conversation_id)
+            )
+        return [turn_from_row(row) for row in rows]
+
     async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> Any:
         return _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
 

@@ -94,3 +94,21 @@ where group_id = :group_id order by name, id limit 500;
 select s.id, s.resource_id, r.name as resource_name, s.permissions, s.status, s.granted_at
 from resource_shares s join group_resources r on r.id = s.resource_id
 where s.user_id = :user_id order by s.granted_at desc limit 500;
+
+-- name: promote_heirs!
+-- Where somebody is the only admin, the oldest of the other members becomes one.
+update group_members heir set role = 'admin'
+where (heir.group_id, heir.user_id) in (
+  select distinct on (m.group_id) m.group_id, m.user_id
+  from group_members m
+  join group_members me on me.group_id = m.group_id and me.user_id = :user_id and me.role = 'admin'
+  where m.user_id <> :user_id
+    and not exists (select from group_members a
+                    where a.group_id = m.group_id and a.role = 'admin' and a.user_id <> :user_id)
+  order by m.group_id, m.joined_at, m.user_id);
+
+-- name: drop_lonely!
+-- Groups that have nobody else.
+delete from groups g
+where exists (select from group_members m where m.group_id = g.id and m.user_id = :user_id)
+  and not exists (select from group_members m where m.group_id = g.id and m.user_id <> :user_id);

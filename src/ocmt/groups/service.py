@@ -130,6 +130,12 @@ class Groups:
             left = "group.left" if member_id == actor.user_id else "group.member_removed"
             await self._record(connection, left, actor, group_id, subject=member_id)
 
+    async def give_up(self, user_id: UUID) -> None:
+        """An account is deleted: groups of theirs alone go, others get another admin if they need one."""
+        async with self._database.transaction() as connection:
+            await _queries.promote_heirs(connection, user_id=user_id)
+            await _queries.drop_lonely(connection, user_id=user_id)
+
     # Invitations
 
     async def invitations(self, actor: Actor, group_id: UUID) -> Sequence[Invitation]:

@@ -6,32 +6,17 @@ so a flood that is refused costs a read. Source: ITU-T I.371; https://brandur.or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ocmt.errors import LimitReached
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import load_queries
+from ocmt.platform.rate import Rate
 
 _queries = load_queries("ocmt.platform")
 _LONGEST_KEY = 300
 _SWEEP = timedelta(minutes=10)
-
-
-@dataclass(frozen=True)
-class Rate:
-    """`count` in every `period` in the long run, `burst` of them at once."""
-
-    name: str
-    count: int
-    period: timedelta
-    burst: int
-
-    @property
-    def interval(self) -> timedelta:
-        """Between two that come as fast as they may for ever."""
-        return self.period / self.count
 
 
 class Rates:

@@ -155,6 +155,14 @@ class EndsWithLease(Protocol):
 
 
 @runtime_checkable
+class ForgetsFiles(Protocol):
+    """Runtimes that keep agents' files on this machine, and can remove one's for good."""
+
+    async def forget(self, user_id: UUID) -> None:
+        """End that agent, if it runs here, and remove all of its files. Forgetting what is gone succeeds."""
+
+
+@runtime_checkable
 class CanPageOut(Protocol):
     """Runtimes that can free the memory of a paused agent and have it back within a second."""
 

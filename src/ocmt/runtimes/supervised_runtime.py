@@ -25,6 +25,7 @@ from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_com
 from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
+from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.supervised import Door, Order, Supervised
 
 
@@ -215,6 +216,18 @@ class SupervisedRuntime(ABC):
         agent = self._agents.get(user_id)
         if agent is not None:
             agent.renew(until)
+
+    # ForgetsFiles
+
+    async def forget(self, user_id: UUID) -> None:
+        """See ForgetsFiles."""
+        async with self._lock(user_id):
+            agent = self._agents.get(user_id)
+            if agent is not None:
+                await self._end(agent, 0)
+                self._agents.pop(user_id, None)
+            await asyncio.to_thread(remove_tree, self._place(user_id))
+        self._locks.pop(user_id, None)
 
     # CanPause
 

@@ -15,6 +15,8 @@ from ocmt.identity.accounts import Accounts
 from ocmt.identity.model import Letter
 from ocmt.identity.service import Actor
 from ocmt.platform.http import exception_handlers, principal
+from ocmt.privacy.routes import routes as privacy_routes
+from ocmt.privacy.service import Privacy
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
@@ -57,6 +59,7 @@ class Management:
     vault: Vault
     groups: Groups
     group_keys: GroupKeys
+    privacy: Privacy
     imported_vaults: ImportedVaults
     trial: Trial
     ledger: Ledger
@@ -81,6 +84,8 @@ class Management:
         vault = vault_routes(self.vault, self.trial, self.accounts.rates, self.accounts.clock)
         app.include_router(vault, prefix="/api/v1", dependencies=signed_in)
         app.include_router(self._group_routes(), prefix="/api/v1", dependencies=signed_in)
+        privacy = privacy_routes(self.privacy, self.accounts.identity, self.accounts.clock)
+        app.include_router(privacy, prefix="/api/v1", dependencies=signed_in)
         imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
         app.include_router(imported, prefix="/api/v1", dependencies=signed_in)
         app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=signed_in)

@@ -26,6 +26,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.platform.http import exception_handlers
+from ocmt.privacy.service import Privacy
 from ocmt.runtimes.base import AgentRuntime
 
 log = structlog.get_logger(__name__)
@@ -46,6 +47,7 @@ class Orchestrator:
     transcripts: TranscriptWriter
     snapshots: Snapshots
     transfers: Transfers
+    privacy: Privacy
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -75,6 +77,7 @@ class Orchestrator:
             asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.worker.run(), name="turns"),
             asyncio.create_task(self.transcripts.run(), name="transcripts"),
+            asyncio.create_task(self.privacy.run(), name="deletions"),
         ]
 
         def ended(task: asyncio.Task[None]) -> None:

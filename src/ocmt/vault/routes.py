@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from ocmt.errors import InvalidInput
 from ocmt.identity.guards import Me, actor_of, require_recent
 from ocmt.platform.clock import Clock
-from ocmt.platform.rates import Rate, Rates
+from ocmt.platform.rate import Rate
+from ocmt.platform.rates import Rates
 from ocmt.vault.model import Kind
 from ocmt.vault.service import Vault
 from ocmt.vault.trial import WORDS, Trial, Verdict, can_be_tried

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from ocmt.platform.rates import Rate
+from ocmt.platform.rate import Rate
 
 STEP = 30
 """Seconds (RFC 6238)."""

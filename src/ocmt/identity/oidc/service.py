@@ -26,7 +26,8 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.principal import Principal
 from ocmt.platform.queries import load_queries
-from ocmt.platform.rates import Rate, Rates
+from ocmt.platform.rate import Rate
+from ocmt.platform.rates import Rates
 
 _queries = load_queries("ocmt.identity.oidc")
 _log = structlog.get_logger(__name__)
