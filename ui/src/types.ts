@@ -11,6 +11,26 @@ export interface User {
   impersonated_by: string | null;
 }
 
+export interface SignInProvider {
+  id: string;
+  label: string;
+}
+
+export interface SignInWays {
+  oidc: SignInProvider[];
+  magic_link: boolean;
+  passkeys: boolean;
+}
+
+export interface ProviderAccount {
+  id: string;
+  provider: string;
+  label: string;
+  email: string;
+  created_at: string;
+  last_used_at: string | null;
+}
+
 export interface LoginSession {
   id: string;
   user_agent: string | null;

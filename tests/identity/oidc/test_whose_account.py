@@ -204,7 +204,10 @@ class TestConnecting:
         assert principal is not None
         async with world.database.transaction() as connection:
             entered = await entrance.impersonate(connection, principal, ada, reason="help", browser=Browser())
-        boss.cookies["ocmt"] = entered.token
+        ada_herself = await world.by_link(ADA)
+        back = await world.set_out(ada_herself, link=True)
+        ada_herself.cookies["ocmt"] = boss.cookies["ocmt"] = entered.token
+        assert where(await ada_herself.call("GET", back)) == "/settings#error=attempt_expired"
         assert await world.who(boss) == ADA
         assert await world.start(boss, link=True) == "/settings#error=recent_sign_in_needed"
         answer = await boss.call("GET", OWN)

@@ -3,6 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { agent } from "../agent";
 import { api, wordsFor } from "../api";
 import { ApiKeys } from "../components/account/ApiKeys";
+import { Providers } from "../components/account/Providers";
 import { SecondFactor } from "../components/account/SecondFactor";
 import { Sessions } from "../components/account/Sessions";
 import { Trail } from "../components/account/Trail";
@@ -52,6 +53,7 @@ export function Settings() {
           <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
         </section>
         <UsageCard />
+        <Providers />
         <SecondFactor />
         <Sessions />
         <ApiKeys />

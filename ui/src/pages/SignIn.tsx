@@ -4,8 +4,10 @@
  */
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, wordsFor } from "../api";
+import { ProviderButtons } from "../components/account/Providers";
 import { useTitle } from "../components/hooks";
 import { Spinner } from "../components/Icons";
+import { takeFragment, wordsForCode } from "../providers";
 import { navigate, route } from "../router";
 import { findSession, session } from "../session";
 import type { SignInStep } from "../types";
@@ -17,13 +19,6 @@ const TITLES: Partial<Record<Stage, string>> = {
   confirming: "Was that you?",
   proving: "One more step",
 };
-
-/** The token of a sign-in link, taken out of the address bar before anything else can read it there. */
-function takeToken(): string | null {
-  const token = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (token !== null) history.replaceState(null, "", location.pathname);
-  return token;
-}
 
 export function SignIn() {
   const [stage, setStage] = useState<Stage>("asking");
@@ -61,8 +56,12 @@ export function SignIn() {
   // biome-ignore lint/correctness/useExhaustiveDependencies: once, and at every further link
   useEffect(() => {
     const use = async () => {
-      const token = takeToken();
+      // Taken out of the address bar before anything else can read it there.
+      const token = takeFragment("token");
+      const code = takeFragment("error");
       if (token !== null) await redeem(token, false);
+      else if (code !== null) setProblem(wordsForCode(code));
+      else if (takeFragment("mfa") !== null) setStage("proving");
       else if (session.value.state === "unknown") await findSession();
     };
     void use();
@@ -155,6 +154,7 @@ export function SignIn() {
               {stage === "sending" ? "Sending…" : "Send me a link"}
             </button>
             <p class="muted">No password: we send you a link that signs you in.</p>
+            <ProviderButtons />
           </form>
         )}
       </div>

@@ -147,7 +147,10 @@ class Oidc:
         profile = await client.profile(attempt.ask, answer.code, issuer=answer.issuer)
         if attempt.user_id is None:
             return await self._sign_in(provider, profile, browser)
+        # The very user who began, and not an administrator who has come to look through their eyes since.
         if principal is None or principal.user_id != attempt.user_id or principal.session_id is None:
+            raise _expired()
+        if principal.impersonator_id is not None:
             raise _expired()
         await self._link(provider, profile, principal, browser)
         return Linked(provider.id)
