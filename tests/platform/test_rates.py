@@ -76,9 +76,9 @@ async def test_the_forgiven_begin_anew_and_the_idle_are_forgotten(
     await clock.advance(601)
     await rates.take(RATE, "bob")
     async with database.connection() as connection:
-        assert [row["key"] for row in await connection.fetch("select key from rate_limits")] == [
-            "tests by bob"
-        ]
+        kept = [row["key"] for row in await connection.fetch("select key from rate_limits")]
+    assert len(kept) == 1
+    assert "bob" not in kept[0]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
