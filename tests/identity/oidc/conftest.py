@@ -26,7 +26,6 @@ from ..conftest import PUBLIC_URL, Letters, behind_the_door
 ADA = "ada@example.org"
 BOSS = "boss@example.org"
 FAILED = "/sign-in#error="
-TIMEOUT = 0.5
 
 
 @dataclass
@@ -144,7 +143,7 @@ def build(
 ) -> Build:
     """Makes the world by a sign-up policy."""
 
-    def make(*more: Provider, **policy: Any) -> World:
+    def make(*more: Provider, timeout: float = 30, **policy: Any) -> World:
         providers = [
             provider("plain", issuer.url),
             provider("corp", issuer.url, trusted_domains=("corp.example",), label="Corp login"),
@@ -157,7 +156,7 @@ def build(
             letters,
             clock,
             public_url=PUBLIC_URL,
-            oidc=clients_of(providers, session, clock, timeout=TIMEOUT),
+            oidc=clients_of(providers, session, clock, timeout=timeout),
             **policy,
         )
         return World(accounts, behind_the_door(accounts), issuer, github, session, database, clock)
