@@ -42,6 +42,10 @@ ABOUT_EVERYBODY = {
         "by the secret of an attempt, or the provider's name for a person",
         ["use_attempt", "forget_attempts", "find_account"],
     ),
+    "identity/passkeys": (
+        "by the name of a key that only its owner's device has, or what was asked",
+        ["use_challenge", "forget_challenges", "find_passkey"],
+    ),
     "privacy": (
         "deletions that are open, and their proofs for administrators",
         ["open_deletions", "list_deletions", "note_report", "finish"],

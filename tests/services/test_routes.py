@@ -22,6 +22,8 @@ ENTRANCE = {
     "/api/v1/auth/magic-link",
     "/api/v1/auth/magic-link/verify",
     "/api/v1/auth/mfa",
+    "/api/v1/auth/passkey/options",
+    "/api/v1/auth/passkey/verify",
     "/api/v1/auth/providers",
     "/api/v1/auth/oidc/{provider}/start",
     "/api/v1/auth/oidc/{provider}/callback",

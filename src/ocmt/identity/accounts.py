@@ -21,6 +21,8 @@ from ocmt.identity.middleware import Bearer
 from ocmt.identity.oidc.clients import Clients
 from ocmt.identity.oidc.routes import routes as oidc_routes
 from ocmt.identity.oidc.service import Oidc
+from ocmt.identity.passkeys.routes import routes as passkey_routes
+from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import routes as identity_routes
 from ocmt.identity.service import Identity
 from ocmt.identity.tokens.keys import PublicKeys, SigningKeys
@@ -46,6 +48,7 @@ class Accounts:
     api_keys: ApiKeys
     issuer: Issuer
     verifier: Verifier
+    passkeys: Passkeys
     administration: Administration
     rates: Rates
     clock: Clock
@@ -93,6 +96,7 @@ class Accounts:
             api_keys=ApiKeys(database, identity.audit, clock),
             issuer=Issuer(SigningKeys(secrets, database, clock), clock, issuer=url),
             verifier=Verifier(PublicKeys(secrets, clock), Revocations(database, clock), clock, issuer=url),
+            passkeys=Passkeys(database, identity.audit, identity.entrance, clock, identity.address),
             administration=Administration(database, identity, clock),
             rates=rates,
             clock=clock,
@@ -111,6 +115,7 @@ class Accounts:
         whole.include_router(identity_routes(self.identity))
         whole.include_router(mfa_routes(self.mfa, self.identity, self.clock))
         whole.include_router(oidc_routes(self.oidc, self.identity, self.clock))
+        whole.include_router(passkey_routes(self.passkeys, self.identity, self.clock))
         whole.include_router(token_routes(self.issuer))
         whole.include_router(api_key_routes(self.api_keys, self.clock), dependencies=signed_in)
         whole.include_router(audit_routes(self.identity, self.clock), dependencies=signed_in)

@@ -65,6 +65,11 @@ class PublicAddress:
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
 
     @property
+    def host(self) -> str:
+        """The host alone, without port: what passkeys are bound to."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
     def cookie(self) -> str:
         """The session cookie's name. `__Host-` binds it to https, this host and / (RFC 6265bis 4.1.3.2)."""
         return "__Host-ocmt" if self.secure else "ocmt"

@@ -1,0 +1,1 @@
+"""Passkeys (WebAuthn): both factors at once, in something that one has and that asks for its owner."""

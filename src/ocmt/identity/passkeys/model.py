@@ -1,0 +1,44 @@
+"""Types and rules of passkeys. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from ocmt.errors import InvalidInput, Refused
+
+CHALLENGE_LIFETIME = timedelta(minutes=5)
+MOST_PASSKEYS = 20
+"""Of one user."""
+
+
+class NotAccepted(Refused):
+    """The passkey is not known here, or its answer does not fit what was asked."""
+
+    code = "passkey_not_accepted"
+
+
+@dataclass(frozen=True)
+class Passkey:
+    """One as it may be shown."""
+
+    id: UUID
+    name: str
+    backed_up: bool
+    """Whether it is synchronised, so that it outlives its device."""
+    created_at: datetime
+    last_used_at: datetime | None
+
+
+def checked_name(name: str) -> str:
+    """On one line. Raises InvalidInput."""
+    name = " ".join(name.split())
+    if not name or len(name) > 100 or not name.isprintable():
+        raise InvalidInput("Give the passkey a name of one line, at most 100 characters.")
+    return name
+
+
+def counter_went_back(stored: int, shown: int) -> bool:
+    """Whether an authenticator that counts shows a count that it has shown already: there are two of it."""
+    return (stored > 0 or shown > 0) and shown <= stored
