@@ -139,3 +139,30 @@ async def test_the_account_tells_what_happened_and_signs_another_browser_out(
     await other.page.reload()
     await expect(other.page.get_by_role("heading", name="Sign in to OCMT")).to_be_visible()
     await context.close()
+
+
+async def test_a_passkey_of_this_device_signs_in_by_itself(anna: Visitor) -> None:
+    session = await anna.page.context.new_cdp_session(anna.page)
+    await session.send("WebAuthn.enable")
+    await session.send(
+        "WebAuthn.addVirtualAuthenticator",
+        {
+            "options": {
+                "protocol": "ctap2",
+                "transport": "internal",
+                "hasResidentKey": True,
+                "hasUserVerification": True,
+                "isUserVerified": True,
+                "automaticPresenceSimulation": True,
+            }
+        },
+    )
+    await anna.open("/settings")
+    passkeys = anna.page.get_by_role("region", name="Passkeys")
+    await passkeys.get_by_role("button", name="Add a passkey of this device").click()
+    await expect(passkeys.get_by_role("listitem")).to_contain_text("never used")
+    await anna.page.get_by_role("button", name="Sign out", exact=True).first.click()
+    await anna.button("Use a passkey").click()
+    await expect(anna.message).to_be_visible()
+    await anna.open("/settings")
+    await expect(passkeys.get_by_role("listitem")).to_contain_text("last used")

@@ -11,6 +11,7 @@ import type {
   LoginSession,
   MfaState,
   Page,
+  Passkey,
   ProviderAccount,
   Schedule,
   SignInStep,
@@ -131,10 +132,23 @@ export const api = {
     request<{ codes: string[] }>("POST", "/api/v1/mfa/totp/confirm", { body: { code } }),
   removeTotp: () => request<void>("DELETE", "/api/v1/mfa/totp"),
   newBackupCodes: () => request<{ codes: string[] }>("POST", "/api/v1/mfa/backup-codes"),
+  passkeys: () => request<{ items: Passkey[] }>("GET", "/api/v1/passkeys"),
+  passkeyRegistration: () =>
+    request<{ options: Record<string, unknown> }>("POST", "/api/v1/passkeys/options"),
+  addPasskey: (name: string, credential: unknown) =>
+    request<{ id: string }>("POST", "/api/v1/passkeys", { body: { name, credential } }),
+  removePasskey: (id: string) => request<void>("DELETE", `/api/v1/passkeys/${id}`),
+  passkeyQuestion: () =>
+    request<{ options: Record<string, unknown> }>("POST", "/api/v1/auth/passkey/options"),
+  signInByPasskey: (credential: unknown) =>
+    request<SignInStep>("POST", "/api/v1/auth/passkey/verify", { body: { credential } }),
+  stepUpByPasskey: (credential: unknown) =>
+    request<void>("POST", "/api/v1/auth/step-up/passkey", { body: { credential } }),
   apiKeys: () => request<{ items: ApiKey[]; scopes: Record<string, string> }>("GET", "/api/v1/api-keys"),
   makeApiKey: (key: { name: string; scopes: string[]; expires_at: string | null }) =>
     request<ApiKey & { key: string }>("POST", "/api/v1/api-keys", { body: key }),
   revokeApiKey: (id: string) => request<void>("DELETE", `/api/v1/api-keys/${id}`),
+  deleteMe: (confirm: string) => request<void>("DELETE", "/api/v1/me", { body: { confirm } }),
   audit: (before: number | null) =>
     request<{ items: AuditRow[]; next: number | null }>(
       "GET",

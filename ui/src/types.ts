@@ -57,6 +57,14 @@ export interface TotpBegun {
   qr_svg: string;
 }
 
+export interface Passkey {
+  id: string;
+  name: string;
+  backed_up: boolean;
+  created_at: string;
+  last_used_at: string | null;
+}
+
 export interface ApiKey {
   id: string;
   name: string;

@@ -32,7 +32,7 @@ class TestThePageToSignIn:
                 {"id": "github", "label": "GitHub"},
             ],
             "magic_link": True,
-            "passkeys": False,
+            "passkeys": True,
         }
 
     async def test_a_provider_that_is_none_is_not_found(self, world: World) -> None:

@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { ApiError, api, wordsFor } from "../api";
 import { question } from "../stepup";
+import { askPasskey, passkeysWork } from "../webauthn";
 import { Dialog } from "./Dialog";
 
 const NO_FACTOR =
@@ -17,10 +18,15 @@ export function StepUp() {
     setCode("");
     setProblem(null);
   };
-  const prove = async () => {
+  const proveByPasskey = () =>
+    prove(async () => {
+      const { options } = await api.passkeyQuestion();
+      await api.stepUpByPasskey(await askPasskey(options));
+    });
+  const prove = async (work: () => Promise<unknown>) => {
     setProblem(null);
     try {
-      await api.stepUp(code);
+      await work();
       leave();
       asked.proved();
     } catch (error) {
@@ -40,7 +46,7 @@ export function StepUp() {
         class="form"
         onSubmit={(event) => {
           event.preventDefault();
-          void prove();
+          void prove(() => api.stepUp(code));
         }}
       >
         <label>
@@ -61,6 +67,11 @@ export function StepUp() {
         <button type="submit" class="button primary">
           Go on
         </button>
+        {passkeysWork() && (
+          <button type="button" class="button" onClick={() => void proveByPasskey()}>
+            Use a passkey
+          </button>
+        )}
         <p class="muted">{NO_FACTOR}</p>
       </form>
     </Dialog>

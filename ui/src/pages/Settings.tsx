@@ -3,6 +3,8 @@ import { useEffect, useState } from "preact/hooks";
 import { agent } from "../agent";
 import { api, wordsFor } from "../api";
 import { ApiKeys } from "../components/account/ApiKeys";
+import { Leaving } from "../components/account/Leaving";
+import { Passkeys } from "../components/account/Passkeys";
 import { Providers } from "../components/account/Providers";
 import { SecondFactor } from "../components/account/SecondFactor";
 import { Sessions } from "../components/account/Sessions";
@@ -55,9 +57,11 @@ export function Settings() {
         <UsageCard />
         <Providers />
         <SecondFactor />
+        <Passkeys />
         <Sessions />
         <ApiKeys />
         <Trail />
+        <Leaving />
         <section class="card" aria-labelledby="settings-look">
           <h2 id="settings-look">Look</h2>
           <fieldset class="choices">

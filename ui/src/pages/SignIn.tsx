@@ -11,6 +11,7 @@ import { takeFragment, wordsForCode } from "../providers";
 import { navigate, route } from "../router";
 import { findSession, session } from "../session";
 import type { SignInStep } from "../types";
+import { askPasskey, passkeysWork } from "../webauthn";
 
 type Stage = "asking" | "sending" | "sent" | "using" | "confirming" | "proving";
 
@@ -154,11 +155,36 @@ export function SignIn() {
               {stage === "sending" ? "Sending…" : "Send me a link"}
             </button>
             <p class="muted">No password: we send you a link that signs you in.</p>
+            <PasskeyButton onDone={(step) => void arrive(step)} onProblem={setProblem} />
             <ProviderButtons />
           </form>
         )}
       </div>
     </main>
+  );
+}
+
+interface PasskeyProps {
+  onDone: (step: SignInStep) => void;
+  onProblem: (words: string | null) => void;
+}
+
+function PasskeyButton({ onDone, onProblem }: PasskeyProps) {
+  if (!passkeysWork()) return null;
+  const use = async () => {
+    onProblem(null);
+    try {
+      const { options } = await api.passkeyQuestion();
+      onDone(await api.signInByPasskey(await askPasskey(options)));
+    } catch (error) {
+      const words = "No passkey was used. Try again, or sign in by a link.";
+      onProblem(error instanceof ApiError ? wordsFor(error) : words);
+    }
+  };
+  return (
+    <button type="button" class="button wide" onClick={() => void use()}>
+      Use a passkey
+    </button>
   );
 }
 
@@ -202,6 +228,7 @@ function SecondProof({ onDone }: { onDone: (step: SignInStep) => void }) {
       <button type="submit" class="button primary wide">
         Go on
       </button>
+      <PasskeyButton onDone={onDone} onProblem={setProblem} />
     </form>
   );
 }

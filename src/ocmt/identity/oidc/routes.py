@@ -70,15 +70,15 @@ class AccountPage(BaseModel):
     next: None = None
 
 
-def routes(oidc: Oidc, identity: Identity, clock: Clock, *, passkeys: bool = False) -> APIRouter:
-    """All routes of this room, without the /api/v1. `passkeys`: whether one can sign in by them."""
+def routes(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
+    """All routes of this room, without the /api/v1."""
     whole = APIRouter()
-    whole.include_router(_entrance(oidc, identity, clock, passkeys=passkeys))
+    whole.include_router(_entrance(oidc, identity, clock))
     whole.include_router(_own(oidc))
     return whole
 
 
-def _entrance(oidc: Oidc, identity: Identity, clock: Clock, *, passkeys: bool) -> APIRouter:
+def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/auth", tags=["sign-in"])
 
     @router.get("/providers")
@@ -87,7 +87,7 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock, *, passkeys: bool) -
         return ProvidersView(
             oidc=[ProviderView(id=each.id, label=each.label) for each in oidc.providers],
             magic_link=True,
-            passkeys=passkeys,
+            passkeys=True,
         )
 
     @router.get("/oidc/{provider}/start", status_code=status.HTTP_302_FOUND, response_class=RedirectResponse)

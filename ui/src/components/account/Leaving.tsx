@@ -1,0 +1,54 @@
+/** A copy of all that is one's own, and the end of the account. Both take a recent sign-in. */
+import { useState } from "preact/hooks";
+import { api, wordsFor } from "../../api";
+import { session } from "../../session";
+import { withProof } from "../../stepup";
+
+export function Leaving() {
+  const [confirm, setConfirm] = useState("");
+  const [problem, setProblem] = useState<string | null>(null);
+  const who = session.value.state === "signed-in" ? session.value.user.email : "";
+  const remove = async () => {
+    setProblem(null);
+    try {
+      await withProof(() => api.deleteMe(confirm));
+      session.value = { state: "signed-out" };
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
+  return (
+    <section class="card" aria-labelledby="settings-leaving">
+      <h2 id="settings-leaving">Export and delete</h2>
+      <p>
+        <a class="button" href="/api/v1/me/export" download>
+          Download all that is yours
+        </a>
+      </p>
+      <form
+        class="form"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void remove();
+        }}
+      >
+        <label>
+          To delete your account with your agent, its files and all conversations, write {who}
+          <input
+            autoComplete="off"
+            value={confirm}
+            onInput={(event) => setConfirm(event.currentTarget.value)}
+          />
+        </label>
+        {problem && (
+          <p class="problem" role="alert">
+            {problem}
+          </p>
+        )}
+        <button type="submit" class="button danger" disabled={confirm.trim() === ""}>
+          Delete everything
+        </button>
+      </form>
+    </section>
+  );
+}
