@@ -33,6 +33,8 @@ class Browser:
     app: ASGIApp
     origin: str | None = "http://localhost:8080"
     cookies: dict[str, str] = field(default_factory=dict)
+    bearer: str | None = None
+    """A token, sent with every request."""
 
     async def call(
         self, method: str, url: str, body: object = None, *, headers: Mapping[str, str] | None = None
@@ -43,6 +45,8 @@ class Browser:
             sent["origin"] = self.origin
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        if self.bearer is not None:
+            sent["authorization"] = f"Bearer {self.bearer}"
         payload = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         if payload:
             sent["content-type"] = "application/json"
