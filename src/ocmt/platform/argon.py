@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ocmt.errors import LimitReached
@@ -19,7 +20,8 @@ class ArgonGate:
     again."""
 
     def __init__(self, *, at_once: int = 2, waiting: int = 256) -> None:
-        self._free = asyncio.Semaphore(at_once)
+        # Threads of its own: who gives up waiting leaves a computation behind that still takes its place.
+        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="argon")
         self._most = waiting
         self._waiting = 0
 
@@ -29,8 +31,7 @@ class ArgonGate:
             raise LimitReached("Too many people sign in just now. Try again in a few seconds.", retry_after=5)
         self._waiting += 1
         try:
-            async with self._free:
-                return await asyncio.to_thread(work)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
             self._waiting -= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -223,23 +224,52 @@ class TestAtTheDoor:
         assert (await browser.call("GET", "/api/v1/admin/users")).status == 403
 
 
+class Work:
+    """In threads, until it is told to go on; counts how many run at once."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.most = self._running = 0
+        self._lock, self._begun = threading.Lock(), threading.Semaphore(0)
+
+    def __call__(self) -> int:
+        with self._lock:
+            self._running += 1
+            self.most = max(self.most, self._running)
+        self._begun.release()
+        assert self.go_on.wait(10)
+        with self._lock:
+            self._running -= 1
+        return 1
+
+    async def two_run(self) -> None:
+        for _ in range(2):
+            assert await asyncio.to_thread(self._begun.acquire, timeout=10)
+
+
 class TestTheGate:
     async def test_a_storm_waits_in_line_and_is_bounded(self) -> None:
-        gate, running, most = ArgonGate(at_once=2, waiting=10), 0, 0
-        ended = asyncio.Event()
-
-        def work() -> int:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            running -= 1
-            return 1
-
-        results = await asyncio.gather(*(gate.run(work) for _ in range(30)), return_exceptions=True)
-        ended.set()
+        gate, work = ArgonGate(at_once=2, waiting=10), Work()
+        storm = [asyncio.create_task(gate.run(work)) for _ in range(30)]
+        await work.two_run()
+        work.go_on.set()
+        results = await asyncio.gather(*storm, return_exceptions=True)
         assert results.count(1) == 10
         assert sum(isinstance(result, LimitReached) for result in results) == 20
-        assert most <= 2
+        assert work.most == 2
+
+    async def test_who_gives_up_makes_no_room_for_another_computation(self) -> None:
+        gate, work = ArgonGate(at_once=2, waiting=10), Work()
+        impatient = [asyncio.create_task(gate.run(work)) for _ in range(2)]
+        await work.two_run()
+        for task in impatient:
+            task.cancel()
+        await asyncio.wait(impatient)
+        patient = [asyncio.create_task(gate.run(work)) for _ in range(4)]
+        assert not (await asyncio.wait(patient, timeout=0.05))[0]
+        work.go_on.set()
+        assert await asyncio.gather(*patient) == [1] * 4
+        assert work.most == 2
 
 
 @given(st.integers(0, 2**31), st.integers(-40, 40))

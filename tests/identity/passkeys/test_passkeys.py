@@ -57,6 +57,20 @@ class TestRegistering:
         assert (await ada.call("DELETE", path)).status == 204
         assert (await ada.call("DELETE", path)).status == 404
 
+    async def test_what_becomes_of_it_is_in_the_log(
+        self, ada: Browser, phone: SoftPasskey, database: Database
+    ) -> None:
+        (listed,) = (await ada.call("GET", OWN)).json()["items"]
+        await ada.call("PATCH", f"{OWN}/{listed['id']}", {"name": "Old phone"})
+        await ada.call("DELETE", f"{OWN}/{listed['id']}")
+        async with database.connection() as connection:
+            rows = await connection.fetch("select action from audit_log order by id")
+        assert [row["action"] for row in rows][-3:] == [
+            "passkey.added",
+            "passkey.renamed",
+            "passkey.removed",
+        ]
+
     async def test_the_same_one_is_registered_once(self, ada: Browser, phone: SoftPasskey) -> None:
         assert (await registered(ada, phone)).status == 409
 

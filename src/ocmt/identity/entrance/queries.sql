@@ -36,6 +36,9 @@ select exists (select from totp_secrets where user_id = :user_id and confirmed_a
        (select count(*) from passkeys where user_id = :user_id)::int as passkeys,
        (select count(*) from backup_codes where user_id = :user_id and used_at is null)::int as backup_codes;
 
+-- name: forget_backup_codes!
+delete from backup_codes where user_id = :user_id;
+
 -- name: add_challenge!
 insert into sign_in_challenges (token_hash, user_id, methods, created_at, expires_at)
 values (:token_hash, :user_id, :methods, :now, :expires_at);

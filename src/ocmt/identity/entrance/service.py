@@ -174,6 +174,11 @@ class Entrance:
             if not factors.methods:
                 raise Refused("Your administrator asks for a second factor: set up another one first.")
 
+    async def forget_lonely_codes(self, connection: Connection, user_id: UUID) -> None:
+        """Called after a second factor was removed: backup codes go with the last one they stood in for."""
+        if not (await self.factors(connection, user_id)).methods:
+            await queries.forget_backup_codes(connection, user_id=user_id)
+
     def _demands(self, required: bool, role: str) -> bool:
         return required or (self._mfa_for_admins and role == "admin")
 

@@ -128,8 +128,7 @@ class Mfa:
             if removed is None:
                 raise NotFound("You have no authenticator app here.")
             await self._entrance.keep_demanded(connection, me.user_id)
-            if not (await self._entrance.factors(connection, me.user_id)).passkeys:
-                await _queries.forget_backup_codes(connection, user_id=me.user_id)
+            await self._entrance.forget_lonely_codes(connection, me.user_id)
             if removed["confirmed_at"] is not None:
                 await self._record(connection, "mfa.totp_removed", me, address)
 

@@ -11,6 +11,8 @@ from ocmt.errors import InvalidInput, Refused
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 MOST_PASSKEYS = 20
 """Of one user."""
+LONGEST_ID = 1023
+"""Bytes (https://www.w3.org/TR/webauthn-3/#credential-id); longer ones do not fit into the index either."""
 
 
 class NotAccepted(Refused):
@@ -37,8 +39,3 @@ def checked_name(name: str) -> str:
     if not name or len(name) > 100 or not name.isprintable():
         raise InvalidInput("Give the passkey a name of one line, at most 100 characters.")
     return name
-
-
-def counter_went_back(stored: int, shown: int) -> bool:
-    """Whether an authenticator that counts shows a count that it has shown already: there are two of it."""
-    return (stored > 0 or shown > 0) and shown <= stored

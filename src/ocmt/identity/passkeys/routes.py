@@ -125,9 +125,9 @@ def _own(passkeys: Passkeys, clock: Clock) -> APIRouter:
         return MadePasskey(id=await passkeys.register(me, body.name, body.credential, address=address))
 
     @router.patch("/{passkey_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
-    async def rename(passkey_id: UUID, body: NameBody, me: Me) -> Response:
+    async def rename(passkey_id: UUID, body: NameBody, me: Me, request: Request) -> Response:
         """Call it something else."""
-        await passkeys.rename(me.user_id, passkey_id, body.name)
+        await passkeys.rename(me.user_id, passkey_id, body.name, address=browser_of(request).address)
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     @router.delete("/{passkey_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)

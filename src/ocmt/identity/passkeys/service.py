@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from ocmt.errors import Conflict, LimitReached, NotFound
+from ocmt.errors import Conflict, LimitReached, NotFound, Unauthenticated
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal, user_of
@@ -32,6 +32,9 @@ _queries = load_queries("ocmt.identity.passkeys")
 _log = structlog.get_logger(__name__)
 
 Purpose = Literal["register", "sign_in"]
+
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading an answer by its fields can raise; RecursionError: JSON that is nested too deep."""
 
 
 class Passkeys:
@@ -91,7 +94,6 @@ class Passkeys:
     ) -> UUID:
         """Keep a new one. Raises: NotAccepted, InvalidInput, Conflict."""
         from webauthn import verify_registration_response
-        from webauthn.helpers.exceptions import WebAuthnException
 
         name = model.checked_name(name)
         challenge = await self._asked(credential, "register", me.user_id)
@@ -103,8 +105,10 @@ class Passkeys:
                 expected_origin=self._origins,
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # a stranger's bytes, read by four libraries: each has errors of its own
             raise _not_accepted(error) from error
+        if len(made.credential_id) > model.LONGEST_ID:
+            raise _not_accepted(None)
         number = uuid7()
         async with self._database.transaction() as connection:
             added = await _queries.add_passkey(
@@ -125,14 +129,14 @@ class Passkeys:
             await self._record(connection, "passkey.added", me.user_id, address, name=name)
         return number
 
-    async def rename(self, user_id: UUID, number: UUID, name: str) -> None:
+    async def rename(self, user_id: UUID, number: UUID, name: str, *, address: str | None = None) -> None:
         """Raises: NotFound, InvalidInput."""
-        async with self._database.connection() as connection:
-            renamed = await _queries.rename_passkey(
-                connection, id=number, user_id=user_id, name=model.checked_name(name)
-            )
-        if renamed is None:
-            raise NotFound("There is no such passkey.")
+        name = model.checked_name(name)
+        async with self._database.transaction() as connection:
+            renamed = await _queries.rename_passkey(connection, id=number, user_id=user_id, name=name)
+            if renamed is None:
+                raise NotFound("There is no such passkey.")
+            await self._record(connection, "passkey.renamed", user_id, address, name=name)
 
     async def remove(self, user_id: UUID, number: UUID, *, address: str | None = None) -> None:
         """Raises: NotFound, Refused where a second factor is demanded and this is the only one."""
@@ -141,6 +145,7 @@ class Passkeys:
             if gone is None:
                 raise NotFound("There is no such passkey.")
             await self._entrance.keep_demanded(connection, user_id)
+            await self._entrance.forget_lonely_codes(connection, user_id)
             await self._record(connection, "passkey.removed", user_id, address, name=gone["name"])
 
     # At the door
@@ -163,12 +168,15 @@ class Passkeys:
         self, credential: Mapping[str, Any], browser: Browser, *, challenge: str | None
     ) -> Outcome:
         """Open a session by a passkey alone; with `challenge` as the second step of a sign-in that waits for
-        it.
+        it. Where that one has ended, or is somebody else's, the passkey still is enough by itself.
 
-        Raises: NotAccepted, Refused for who is not let in, Unauthenticated where the challenge is gone.
+        Raises: NotAccepted, Refused for who is not let in.
         """
         user_id = await self._proved(credential, browser.address)
-        waiting = await self._entrance.challenged(challenge) if challenge is not None else None
+        try:
+            waiting = await self._entrance.challenged(challenge) if challenge is not None else None
+        except Unauthenticated:
+            waiting = None
         async with self._database.transaction() as connection:
             if challenge is not None and waiting is not None and waiting.id == user_id:
                 return await self._entrance.complete(connection, challenge, method="passkey", browser=browser)
@@ -193,15 +201,17 @@ class Passkeys:
         """Whose passkey has answered what was asked, just now. Raises: NotAccepted."""
         from webauthn import verify_authentication_response
         from webauthn.helpers import base64url_to_bytes
-        from webauthn.helpers.exceptions import WebAuthnException
 
         challenge = await self._asked(credential, "sign_in", None)
         try:
             credential_id = base64url_to_bytes(credential["id"])
-            async with self._database.connection() as connection:
-                known = await _queries.find_passkey(connection, credential_id=credential_id)
-            if known is None:
-                raise _not_accepted(None)
+        except _MALFORMED as error:
+            raise _not_accepted(error) from error
+        async with self._database.connection() as connection:
+            known = await _queries.find_passkey(connection, credential_id=credential_id)
+        if known is None:
+            raise _not_accepted(None)
+        try:
             shown = verify_authentication_response(
                 credential=dict(credential),
                 expected_challenge=challenge,
@@ -211,7 +221,7 @@ class Passkeys:
                 credential_current_sign_count=0,  # compared below, to be written down
                 require_user_verification=True,
             )
-        except (WebAuthnException, ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # as above
             raise _not_accepted(error) from error
         user_id: UUID = known["user_id"]
         async with self._database.transaction() as connection:
@@ -252,7 +262,7 @@ class Passkeys:
         try:
             said = json.loads(base64url_to_bytes(credential["response"]["clientDataJSON"]))
             challenge = base64url_to_bytes(said["challenge"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except _MALFORMED as error:
             raise _not_accepted(error) from error
         async with self._database.connection() as connection:
             asked = await _queries.use_challenge(connection, challenge=challenge, now=self._clock.now())
