@@ -6,7 +6,7 @@ export PYTHON
 SETUP = scripts/bootstrap
 BIN = .venv/bin
 
-.PHONY: help setup run test check bench chaos docs clean
+.PHONY: help setup run test check bench chaos fuzz docs clean
 
 help:
 	@echo "make run     set up, then start everything on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make check   the quick ones of them"
 	@echo "make bench   measure, beside peers, into benchmarks/results.json"
 	@echo "make chaos   kill and hold up replicas, agents and the database, seed after seed, for ten minutes at most"
+	@echo "make fuzz    ask the Management API 20,000 things, good and bad: nothing but what it describes may come back"
 	@echo "make docs    the documentation, into docs/_build/html"
 	@echo "make clean   remove what was made in this clone"
 
@@ -49,6 +50,11 @@ chaos:
 	@for seed in $(SEEDS); do \
 	  OCMT_CHAOS_SECONDS=30 OCMT_CHAOS_SEED=$$seed $(BIN)/pytest tests/chaos -q -s --no-header || exit 1; \
 	done
+
+CASES ?= 20000
+fuzz:
+	@$(SETUP) --group dev
+	OCMT_FUZZ_CASES=$(CASES) $(BIN)/pytest tests/services/test_openapi.py -q -n0 --no-header
 
 docs:
 	@$(SETUP) --group dev --group docs

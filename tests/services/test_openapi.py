@@ -1,5 +1,6 @@
 """The Management API keeps to its own description, whatever is sent to it."""
 
+import os
 from dataclasses import fields
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,9 @@ from tests.identity.browser import Browser
 from tests.services.conftest import House
 
 pytestmark = pytest.mark.anyio
+
+CASES = int(os.environ.get("OCMT_FUZZ_CASES", "80"))
+"""`make fuzz` has 20,000."""
 
 
 def cases() -> st.SearchStrategy[Any]:
@@ -41,9 +45,11 @@ def test_no_route_promises_an_answer_that_it_never_gives(house: House) -> None:
             assert "application/problem+json" in operation["responses"]["4XX"]["content"], f"{method} {path}"
 
 
+@pytest.mark.timeout(3600)
 @settings(
-    max_examples=80,
+    max_examples=CASES,
     derandomize=True,
+    database=None,
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
