@@ -83,7 +83,8 @@ def test_who_must_enrol_may_only_do_that() -> None:
     session = Principal(UUID(int=1), UUID(int=2), "ada@example.org", must_enrol=True)
     assert may(session, "POST", "/api/v1/mfa/totp")
     assert may(session, "GET", "/api/v1/me")
-    for path in ("/agent", "/api/v1/vault/items", "/api/v1/admin/users", "/api/v1/api-keys"):
+    assert not may(session, "DELETE", "/api/v1/me")
+    for path in ("/agent", "/api/v1/vault/items", "/api/v1/admin/users", "/api/v1/me/export"):
         assert not may(session, "GET", path), path
 
 

@@ -53,7 +53,9 @@ async def test_who_must_enrol_can_do_nothing_else(house: House) -> None:
     refused = 0
     for method, template in walk(house):
         answer = await knock(browser, method, template, {})
-        if template.startswith(("/api/v1/me", "/api/v1/mfa", "/api/v1/passkeys", "/api/v1/sessions")):
+        if template.startswith(("/api/v1/mfa", "/api/v1/passkeys", "/api/v1/sessions")):
+            continue
+        if (method, template) == ("GET", "/api/v1/me"):
             continue
         assert (answer.status, answer.json()["code"]) == (403, "second_factor_missing"), (
             f"{method} {template}"

@@ -50,14 +50,14 @@ _RULES: tuple[tuple[str, str, str], ...] = tuple(
             ("/api/v1/usage", "account:read", SESSION_ONLY),
             ("/api/v1/audit", "account:read", SESSION_ONLY),
             ("/api/v1/admin", "admin:read", "admin:write"),
-            ("/api/v1/users", "admin:read", "admin:write"),
             ("/agent", "agent:read", "agent:write"),
         ),
         key=lambda rule: -len(rule[0]),
     )
 )
 
-_WHILE_ENROLLING = ("/api/v1/auth/", "/api/v1/me", "/api/v1/mfa", "/api/v1/passkeys", "/api/v1/sessions")
+_WHILE_ENROLLING = ("/api/v1/auth/", "/api/v1/mfa", "/api/v1/passkeys", "/api/v1/sessions")
+"""And to read who one is; not the export or the end of the account: those are what the second factor is for."""
 _NOT_THROUGH_OTHER_EYES = (
     "/api/v1/api-keys",
     "/api/v1/mfa",
@@ -91,7 +91,8 @@ def check(principal: Principal, method: str, path: str) -> None:
     need = need_of(method, path)
     if need.scope == _OPEN:
         return
-    if principal.must_enrol and not path.startswith(_WHILE_ENROLLING):
+    enrolling = path.startswith(_WHILE_ENROLLING) or (path == "/api/v1/me" and method in _READS)
+    if principal.must_enrol and not enrolling:
         raise SecondFactorMissing(
             "Your administrator asks for a second factor: set one up under Settings first."
         )
