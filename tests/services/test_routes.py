@@ -246,3 +246,14 @@ async def test_probes_answer_and_metrics_stay_inside(
     monkeypatch.setattr(database, "connection", gone)
     assert (await machine.call("GET", "/readyz")).status == 503
     assert (await machine.call("GET", "/healthz")).status == 200
+
+
+async def test_a_vault_that_was_locked_shows_nothing_until_one_has_signed_in_again(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    item = "/api/v1/vault/items/token"
+    assert (await anna.call("PUT", item, {"value": "of anna's"})).status == 200
+    assert (await anna.call("POST", f"{item}/reveal")).json() == {"value": "of anna's"}
+    assert (await anna.call("POST", "/api/v1/vault/lock")).status == 204
+    assert (await anna.call("GET", "/api/v1/me")).status == 200
+    refused = await anna.call("POST", f"{item}/reveal")
+    assert (refused.status, refused.json()["code"]) == (403, "recent_sign_in_needed")

@@ -57,7 +57,8 @@ _RULES: tuple[tuple[str, str, str], ...] = tuple(
 )
 
 _WHILE_ENROLLING = ("/api/v1/auth/", "/api/v1/mfa", "/api/v1/passkeys", "/api/v1/sessions")
-"""And to read who one is; not the export or the end of the account: those are what the second factor is for."""
+"""And to read who one is; not the export or the end of the account: those are what the second factor is
+for."""
 _NOT_THROUGH_OTHER_EYES = (
     "/api/v1/api-keys",
     "/api/v1/mfa",

@@ -88,7 +88,7 @@ set authenticated_at = :now,
 where id = :session_id and user_id = :user_id and revoked_at is null;
 
 -- name: forget_proof!
-update login_sessions set authenticated_at = '-infinity' where id = :session_id and user_id = :user_id;
+update login_sessions set authenticated_at = to_timestamp(0) where id = :session_id and user_id = :user_id;
 
 -- name: list_sessions
 select id, user_agent, address, methods, created_at, last_seen_at, expires_at, impersonator_id is not null as impersonated
