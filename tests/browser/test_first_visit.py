@@ -384,7 +384,7 @@ async def test_put_to_sleep_it_wakes_with_the_next_message_and_remembers(anna: V
     await expect(panel.get_by_role("button", name="Wake")).to_be_visible()
     await panel.get_by_role("button", name="Close").click()
 
-    await anna.message.press_sequentially("read")
+    await anna.message.press_sequentially("read hello", delay=200)  # as a person types: each key tries
     await anna.expect_agent("Waking")  # who begins to write is expected
     await anna.write("read hello.txt")
     await expect(anna.answers).to_have_count(before + 1)
