@@ -83,14 +83,6 @@ class Share:
     granted_at: datetime
 
 
-def checked_name(name: str) -> str:
-    """On one line. Raises InvalidInput."""
-    name = " ".join(name.split())
-    if not name or len(name) > 100 or not name.isprintable():
-        raise InvalidInput("Give the group a name of one line, at most 100 characters.")
-    return name
-
-
 def checked_description(text: str | None) -> str | None:
     """Raises InvalidInput."""
     text = (text or "").strip()

@@ -16,7 +16,7 @@ from ocmt.errors import Conflict, LimitReached, NotFound, Refused
 from ocmt.groups import model
 from ocmt.groups.model import Group, Invitation, Member, MemberRole, Resource, Share
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.model import Letter, normalise_email
+from ocmt.identity.model import Letter, normalise_email, one_line
 from ocmt.identity.service import Actor
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
@@ -50,7 +50,7 @@ class Groups:
 
     async def make(self, actor: Actor, name: str, description: str | None) -> Group:
         """A new group, whose maker is its admin. Raises: InvalidInput, LimitReached."""
-        group_id, name = uuid7(), model.checked_name(name)
+        group_id, name = uuid7(), one_line(name, "the group")
         async with self._database.transaction() as connection:
             await self._admit_one_more(connection, actor.user_id)
             await _queries.add_group(
@@ -71,7 +71,7 @@ class Groups:
         """By an admin of it. Raises: NotFound, Refused, InvalidInput."""
         async with self._database.transaction() as connection:
             await self._as_admin(connection, actor, group_id)
-            name = model.checked_name(name)
+            name = one_line(name, "the group")
             await _queries.update_group(
                 connection, group_id=group_id, name=name, description=model.checked_description(description)
             )

@@ -90,6 +90,14 @@ def normalise_name(text: str | None) -> str | None:
     return name or None
 
 
+def one_line(name: str, of: str) -> str:
+    """What a user calls something of theirs, `of` as in "the passkey". Raises InvalidInput."""
+    name = " ".join(name.split())
+    if not name or len(name) > 100 or not name.isprintable():
+        raise InvalidInput(f"Give {of} a name of one line, at most 100 characters.")
+    return name
+
+
 def shorten_user_agent(text: str | None) -> str | None:
     """What we keep of a browser's description of itself: printable, and not as long as it likes."""
     kept = "".join(character for character in text or "" if character.isprintable())

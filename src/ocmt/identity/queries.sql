@@ -33,8 +33,8 @@ limit :limit;
 
 -- name: add_user^
 -- No row: another user has this address. is_admin is for the program before this one.
-insert into users (id, email, name, role, is_admin, created_at)
-values (:user_id, :email, :name, :role, :role::text = 'admin', :now)
+insert into users (id, email, name, role, is_admin, status, created_at)
+values (:user_id, :email, :name, :role, :role::text = 'admin', :status, :now)
 on conflict do nothing
 returning id, email, name, role, status, mfa_required, created_at;
 

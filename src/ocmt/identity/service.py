@@ -261,7 +261,13 @@ class Identity:
     ) -> User:
         added = _user(
             await _queries.add_user(
-                connection, user_id=uuid7(), email=email, name=name, role=role, now=self._clock.now()
+                connection,
+                user_id=uuid7(),
+                email=email,
+                name=name,
+                role=role,
+                status="active",
+                now=self._clock.now(),
             )
         )
         if added is None:
@@ -378,7 +384,7 @@ class Identity:
             raise Conflict(f"{user.email} is the last administrator: add another one first.")
 
     async def _get(self, connection: Connection, user_id: UUID) -> User:
-        user = _user(await _queries.get_user(connection, user_id=user_id))
+        user = await self.entrance.user(connection, user_id)
         if user is None:
             raise NotFound("There is no such user.")
         return user

@@ -1,18 +1,5 @@
 -- The time is always the caller's :now. Tokens appear only as hashes.
 
--- name: lock_users$
--- Held while somebody is admitted: "is there nobody yet?" must still be true at the commit.
-select pg_advisory_xact_lock(hashtextextended('ocmt.identity.users', 0));
-
--- name: find_user^
-select id, email, name, role, status, mfa_required, created_at from users where lower(email) = :email;
-
--- name: get_user^
-select id, email, name, role, status, mfa_required, created_at from users where id = :user_id;
-
--- name: any_user$
-select exists (select from users);
-
 -- name: is_listed$
 select exists (select from sign_up_rules where (kind, value) in (('address', :email), ('domain', :domain)));
 
@@ -23,13 +10,6 @@ order by created_at desc limit 1 for update;
 
 -- name: accept_invitations!
 update invitations set accepted_at = :now where lower(email) = :email and accepted_at is null and revoked_at is null;
-
--- name: add_user^
--- No row: another user has this address. is_admin is for the program before this one.
-insert into users (id, email, name, role, is_admin, status, created_at)
-values (:user_id, :email, :name, :role, :role::text = 'admin', :status, :now)
-on conflict do nothing
-returning id, email, name, role, status, mfa_required, created_at;
 
 -- name: second_factors^
 select exists (select from totp_secrets where user_id = :user_id and confirmed_at is not null) as totp,
@@ -103,9 +83,8 @@ where id = :session_id and user_id = :user_id and revoked_at is null and expires
 returning id;
 
 -- name: end_sessions!
--- All but :kept (null: all).
 update login_sessions set revoked_at = :now
-where user_id = :user_id and revoked_at is null and (:kept::uuid is null or id <> :kept);
+where user_id = :user_id and revoked_at is null;
 
 -- name: forget_sessions!
 -- At every sign-in of a user: what ended long ago goes.

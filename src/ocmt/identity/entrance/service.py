@@ -17,18 +17,20 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import NotFound, Refused, Unauthenticated
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance import model
-from ocmt.identity.entrance.model import Browser, Newcomer, SecondFactors, Session, SignUpPolicy
+from ocmt.identity.entrance.model import Admission, Browser, Newcomer, SecondFactors, Session, SignUpPolicy
 from ocmt.identity.model import User, new_token, shorten_user_agent, token_hash
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.principal import Principal
 from ocmt.platform.queries import load_queries
 
-queries = load_queries("ocmt.identity.entrance")
+_queries = load_queries("ocmt.identity.entrance")
+_users = load_queries("ocmt.identity")
 _log = structlog.get_logger(__name__)
 _LONGEST_TOKEN = 200
 
 NOT_ADMITTED = "This account may not sign in: ask your administrator."
+_CHALLENGE_OVER = "This sign-in took too long or was tried too often: begin it again."
 PENDING = "Your account waits for an administrator's approval: you will be able to sign in after that."
 
 
@@ -79,23 +81,16 @@ class Entrance:
 
         The user may be of any status: `refusal` says what that means. `email` is normalised.
         """
-        await queries.lock_users(connection)
-        found = user_of(await queries.find_user(connection, email=email))
+        await _users.lock_users(connection)
+        found = user_of(await _users.find_user(connection, email=email))
         if found is not None:
             return found
-        invitation = await queries.find_invitation(connection, email=email, now=self._clock.now())
-        newcomer = Newcomer(
-            email,
-            invited_as=invitation["role"] if invitation else None,
-            listed=await queries.is_listed(connection, email=email, domain=model.domain_of(email)),
-            nobody_yet=not await queries.any_user(connection),
-        )
-        admission = model.admission(self.policy, newcomer)
+        admission = await self._admission(connection, email)
         if admission is None:
             return None
-        await queries.accept_invitations(connection, email=email, now=self._clock.now())
+        await _queries.accept_invitations(connection, email=email, now=self._clock.now())
         user = user_of(
-            await queries.add_user(
+            await _users.add_user(
                 connection,
                 user_id=uuid7(),
                 email=email,
@@ -119,17 +114,24 @@ class Entrance:
 
     async def would_admit(self, connection: Connection, email: str) -> bool:
         """Whether an address would be let in if it were proved: for mails that are not worth sending else."""
-        found = user_of(await queries.find_user(connection, email=email))
+        found = user_of(await _users.find_user(connection, email=email))
         if found is not None:
             return found.status == "active"
-        invitation = await queries.find_invitation(connection, email=email, now=self._clock.now())
+        return await self._admission(connection, email) is not None
+
+    async def _admission(self, connection: Connection, email: str) -> Admission | None:
+        invitation = await _queries.find_invitation(connection, email=email, now=self._clock.now())
         newcomer = Newcomer(
             email,
             invited_as=invitation["role"] if invitation else None,
-            listed=await queries.is_listed(connection, email=email, domain=model.domain_of(email)),
-            nobody_yet=not await queries.any_user(connection),
+            listed=await _queries.is_listed(connection, email=email, domain=model.domain_of(email)),
+            nobody_yet=not await _users.any_user(connection),
         )
-        return model.admission(self.policy, newcomer) is not None
+        return model.admission(self.policy, newcomer)
+
+    async def user(self, connection: Connection, user_id: UUID) -> User | None:
+        """Of any status."""
+        return user_of(await _users.get_user(connection, user_id=user_id))
 
     async def enter(
         self, connection: Connection, user: User, *, method: str, browser: Browser
@@ -145,8 +147,8 @@ class Entrance:
         if not model.second_factor_due([method], factors):
             return await self._open(connection, user, [method], browser)
         token, now = new_token(), self._clock.now()
-        await queries.forget_challenges(connection, now=now)
-        await queries.add_challenge(
+        await _queries.forget_challenges(connection, now=now)
+        await _queries.add_challenge(
             connection,
             token_hash=token_hash(token),
             user_id=user.id,
@@ -160,11 +162,11 @@ class Entrance:
 
     async def factors(self, connection: Connection, user_id: UUID) -> SecondFactors:
         """What a user can show beside their first proof."""
-        return SecondFactors(**await queries.second_factors(connection, user_id=user_id))
+        return SecondFactors(**await _queries.second_factors(connection, user_id=user_id))
 
     async def demands_second_factor(self, connection: Connection, user_id: UUID) -> bool:
         """Whether that user must have one."""
-        user = user_of(await queries.get_user(connection, user_id=user_id))
+        user = await self.user(connection, user_id)
         return user is not None and self._demands(user.mfa_required, user.role)
 
     async def keep_demanded(self, connection: Connection, user_id: UUID) -> None:
@@ -177,7 +179,7 @@ class Entrance:
     async def forget_lonely_codes(self, connection: Connection, user_id: UUID) -> None:
         """Called after a second factor was removed: backup codes go with the last one they stood in for."""
         if not (await self.factors(connection, user_id)).methods:
-            await queries.forget_backup_codes(connection, user_id=user_id)
+            await _queries.forget_backup_codes(connection, user_id=user_id)
 
     def _demands(self, required: bool, role: str) -> bool:
         return required or (self._mfa_for_admins and role == "admin")
@@ -188,15 +190,15 @@ class Entrance:
         Raises: Unauthenticated where it is none, or has expired, or was tried too often.
         """
         async with self._database.connection() as connection:
-            found = await queries.find_challenge(
+            found = await _queries.find_challenge(
                 connection,
                 token_hash=token_hash(token[:_LONGEST_TOKEN]),
                 now=self._clock.now(),
                 most=model.CHALLENGE_ATTEMPTS,
             )
-            user = user_of(await queries.get_user(connection, user_id=found["user_id"])) if found else None
+            user = await self.user(connection, found["user_id"]) if found else None
         if user is None or user.status != "active":
-            raise Unauthenticated("This sign-in took too long or was tried too often: begin it again.")
+            raise Unauthenticated(_CHALLENGE_OVER)
         return user
 
     async def complete(self, connection: Connection, token: str, *, method: str, browser: Browser) -> Entered:
@@ -204,15 +206,15 @@ class Entrance:
 
         Raises: Unauthenticated where the challenge is gone.
         """
-        found = await queries.end_challenge(connection, token_hash=token_hash(token), now=self._clock.now())
-        user = user_of(await queries.get_user(connection, user_id=found["user_id"])) if found else None
+        found = await _queries.end_challenge(connection, token_hash=token_hash(token), now=self._clock.now())
+        user = await self.user(connection, found["user_id"]) if found else None
         if found is None or user is None or user.status != "active":
-            raise Unauthenticated("This sign-in took too long or was tried too often: begin it again.")
+            raise Unauthenticated(_CHALLENGE_OVER)
         return await self._open(connection, user, [*found["methods"], method], browser)
 
     async def prove_again(self, connection: Connection, principal: Principal, *, method: str) -> None:
         """A signed-in user has proved once more who they are: their session is recent from now on."""
-        await queries.prove_again(
+        await _queries.prove_again(
             connection,
             session_id=principal.session_id,
             user_id=principal.user_id,
@@ -223,7 +225,9 @@ class Entrance:
     async def forget_proof(self, principal: Principal) -> None:
         """Their session is not recent any more: what takes a recent sign-in takes a new proof."""
         async with self._database.connection() as connection:
-            await queries.forget_proof(connection, session_id=principal.session_id, user_id=principal.user_id)
+            await _queries.forget_proof(
+                connection, session_id=principal.session_id, user_id=principal.user_id
+            )
 
     # Sessions
 
@@ -231,11 +235,11 @@ class Entrance:
         self, connection: Connection, user: User, methods: list[str], browser: Browser
     ) -> Entered:
         now = self._clock.now()
-        await queries.forget_sessions(connection, user_id=user.id, before=now - model.SESSION_ABSOLUTE)
+        await _queries.forget_sessions(connection, user_id=user.id, before=now - model.SESSION_ABSOLUTE)
         session_id, token = await self._add(
             connection, user, methods, browser, expires_at=model.session_expiry(now, now)
         )
-        await queries.crowd_out(connection, user_id=user.id, now=now, most=model.MOST_SESSIONS)
+        await _queries.crowd_out(connection, user_id=user.id, now=now, most=model.MOST_SESSIONS)
         await self._audit.record(
             connection,
             "session.opened",
@@ -284,7 +288,7 @@ class Entrance:
         reason: str | None = None,
     ) -> tuple[UUID, str]:
         session_id, token = uuid7(), new_token()
-        await queries.add_session(
+        await _queries.add_session(
             connection,
             session_id=session_id,
             user_id=user.id,
@@ -309,11 +313,11 @@ class Entrance:
             return None
         now = self._clock.now()
         async with self._database.connection() as connection:
-            found = await queries.find_session(connection, token_hash=token_hash(session_token), now=now)
+            found = await _queries.find_session(connection, token_hash=token_hash(session_token), now=now)
             if found is None:
                 return None
             if model.touch_is_due(found["last_seen_at"], now):
-                await queries.touch_session(
+                await _queries.touch_session(
                     connection,
                     session_id=found["id"],
                     user_id=found["user_id"],
@@ -335,7 +339,7 @@ class Entrance:
     async def sessions(self, user_id: UUID) -> Sequence[Session]:
         """A user's live sessions, most recently used first, at most 100."""
         async with self._database.connection() as connection:
-            rows = queries.list_sessions(connection, user_id=user_id, now=self._clock.now())
+            rows = _queries.list_sessions(connection, user_id=user_id, now=self._clock.now())
             return [Session(**row) async for row in rows]
 
     async def end_session(
@@ -343,7 +347,7 @@ class Entrance:
     ) -> None:
         """End one of a user's own sessions. Raises: NotFound where that user has none by this id."""
         async with self._database.transaction() as connection:
-            ended = await queries.end_session(
+            ended = await _queries.end_session(
                 connection, user_id=principal.user_id, session_id=session_id, now=self._clock.now()
             )
             if ended is None:
@@ -357,9 +361,9 @@ class Entrance:
                 session=str(session_id),
             )
 
-    async def end_all(self, connection: Connection, user_id: UUID, *, but: UUID | None = None) -> None:
-        """End a user's sessions, all or all but one. The caller's transaction says why in the audit log."""
-        await queries.end_sessions(connection, user_id=user_id, kept=but, now=self._clock.now())
+    async def end_all(self, connection: Connection, user_id: UUID) -> None:
+        """End a user's sessions. The caller's transaction says why in the audit log."""
+        await _queries.end_sessions(connection, user_id=user_id, now=self._clock.now())
 
     async def sign_out(self, principal: Principal, *, address: str | None = None) -> None:
         """End the session that a principal came with. Signing out twice succeeds."""

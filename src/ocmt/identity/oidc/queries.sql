@@ -18,9 +18,6 @@ select owner.id, owner.email, owner.name, owner.role, owner.status, owner.mfa_re
 from oidc_accounts account join users owner on owner.id = account.user_id
 where account.provider = :provider and account.subject = :subject;
 
--- name: get_user^
-select id, email, name, role, status, mfa_required, created_at from users where id = :user_id;
-
 -- name: is_untouched$
 -- Whether nobody has used a user's account and nothing is in it: neither a session nor another way to sign in,
 -- neither keys nor an agent, nothing imported.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from ocmt.errors import InvalidInput, Refused
+from ocmt.errors import Refused
 
 CHALLENGE_LIFETIME = timedelta(minutes=5)
 MOST_PASSKEYS = 20
@@ -31,11 +31,3 @@ class Passkey:
     """Whether it is synchronised, so that it outlives its device."""
     created_at: datetime
     last_used_at: datetime | None
-
-
-def checked_name(name: str) -> str:
-    """On one line. Raises InvalidInput."""
-    name = " ".join(name.split())
-    if not name or len(name) > 100 or not name.isprintable():
-        raise InvalidInput("Give the passkey a name of one line, at most 100 characters.")
-    return name

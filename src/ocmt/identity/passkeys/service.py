@@ -18,8 +18,8 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, LimitReached, NotFound, Unauthenticated
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser
-from ocmt.identity.entrance.service import Entrance, Outcome, refusal, user_of
-from ocmt.identity.entrance.service import queries as entrance_queries
+from ocmt.identity.entrance.service import Entrance, Outcome, refusal
+from ocmt.identity.model import one_line
 from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys import model
 from ocmt.identity.passkeys.model import NotAccepted, Passkey
@@ -95,7 +95,7 @@ class Passkeys:
         """Keep a new one. Raises: NotAccepted, InvalidInput, Conflict."""
         from webauthn import verify_registration_response
 
-        name = model.checked_name(name)
+        name = one_line(name, "the passkey")
         challenge = await self._asked(credential, "register", me.user_id)
         try:
             made = verify_registration_response(
@@ -131,7 +131,7 @@ class Passkeys:
 
     async def rename(self, user_id: UUID, number: UUID, name: str, *, address: str | None = None) -> None:
         """Raises: NotFound, InvalidInput."""
-        name = model.checked_name(name)
+        name = one_line(name, "the passkey")
         async with self._database.transaction() as connection:
             renamed = await _queries.rename_passkey(connection, id=number, user_id=user_id, name=name)
             if renamed is None:
@@ -180,7 +180,7 @@ class Passkeys:
         async with self._database.transaction() as connection:
             if challenge is not None and waiting is not None and waiting.id == user_id:
                 return await self._entrance.complete(connection, challenge, method="passkey", browser=browser)
-            user = user_of(await entrance_queries.get_user(connection, user_id=user_id))
+            user = await self._entrance.user(connection, user_id)
             outcome = (
                 await self._entrance.enter(connection, user, method="passkey", browser=browser)
                 if user is not None
