@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from fastapi import Request, Response
 
-from ocmt.identity import model
 from ocmt.identity.entrance.model import CHALLENGE_LIFETIME, IMPERSONATION, SESSION_ABSOLUTE, Browser
 from ocmt.identity.entrance.service import Entered, Outcome
+from ocmt.identity.model import LINK_LIFETIME
 from ocmt.identity.origin import PublicAddress
-
-ASKER_LIFETIME = model.LINK_LIFETIME
 
 
 def browser_of(request: Request) -> Browser:
@@ -28,7 +26,7 @@ def asker_of(request: Request, address: PublicAddress) -> str | None:
 
 def set_asker(response: Response, address: PublicAddress, secret: str) -> None:
     """Have the browser keep it."""
-    _set(response, address, f"{address.cookie}-asker", secret, int(ASKER_LIFETIME.total_seconds()))
+    _set(response, address, f"{address.cookie}-asker", secret, int(LINK_LIFETIME.total_seconds()))
 
 
 def challenge_of(request: Request, address: PublicAddress) -> str | None:

@@ -16,5 +16,7 @@ LINKS_TO_STRANGERS = Rate("links to all strangers", count=1000, period=_QUARTER,
 """Two purses, so that a flood of made-up addresses fills no table and yet locks no user out."""
 KNOCKS_FROM = Rate("knocks from", count=120, period=_QUARTER, burst=60)
 """Requests to sign in (links, codes, tokens) from one network address: an office behind one has room."""
+OIDC_STARTS_FROM = Rate("oidc.start", count=60, period=timedelta(minutes=1), burst=60)
+"""Sign-ins begun at a provider from one network address: many people may share it."""
 WRITES_OF = Rate("writes of", count=600, period=timedelta(minutes=1), burst=300)
 """Changes of one account through /api/v1."""

@@ -43,7 +43,7 @@ class PublicAddress:
             raise SetupProblem(_HOW_TO_WRITE_IT)
         if parts.path or parts.query or parts.fragment:
             raise SetupProblem(_HOW_TO_WRITE_IT)
-        loopback = _is_loopback(host)
+        loopback = is_loopback(host)
         if parts.scheme == "http" and not loopback:
             raise SetupProblem(
                 "Sign-in over plain http is safe only on this machine: put TLS in front, and OCMT_PUBLIC_URL "
@@ -95,7 +95,8 @@ class PublicAddress:
         return (origin is None and fetch_site is None) or self.admits_write(origin, fetch_site)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine itself."""
     if host == "localhost":
         return True
     try:

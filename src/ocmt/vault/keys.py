@@ -58,12 +58,10 @@ class MasterKeys:
     async def _rewrap(self, version: int) -> int:
         async with self._database.transaction() as connection:
             count = 0
-            for table in ("users", "groups"):
-                find, put = (
-                    (_queries.wrapped_before, _queries.rewrap)
-                    if table == "users"
-                    else (_queries.group_wrapped_before, _queries.group_rewrap)
-                )
+            for find, put in (
+                (_queries.wrapped_before, _queries.rewrap),
+                (_queries.group_wrapped_before, _queries.group_rewrap),
+            ):
                 rows = [row async for row in find(connection, version=version, limit=_BATCH)]
                 for row in rows:
                     plain = await self.unwrap(row["owner_id"], row["wrapped"], row["master_version"])

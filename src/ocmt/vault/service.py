@@ -99,6 +99,11 @@ class Vault:
         async with self._database.connection() as connection:
             return [VaultItem(**row) async for row in queries.list_items(connection, user_id=user_id)]
 
+    async def has(self, user_id: UUID, name: str) -> bool:
+        """Whether the user has stored something by that name."""
+        async with self._database.connection() as connection:
+            return await queries.find_version(connection, user_id=user_id, name=name) is not None
+
     async def versions(self, user_id: UUID, name: str) -> Sequence[KeptVersion]:
         """The values before the present one, newest first, by number and time."""
         async with self._database.connection() as connection:
@@ -258,7 +263,7 @@ class ModelKeys:
 
     async def source(self, user_id: UUID, name: str) -> Literal["user", "group"] | None:
         """Whose key would be used; None: there is none."""
-        if any(item.name == name for item in await self._vault.list(user_id)):
+        if await self._vault.has(user_id, name):
             return "user"
         return "group" if await self._groups.has(user_id, name) else None
 

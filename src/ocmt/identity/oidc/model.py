@@ -6,7 +6,6 @@ bar of the browser gets to see; the reason is for the log.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from uuid import UUID
 from ocmt.errors import Conflict, InvalidInput, Refused, SetupProblem, Unauthenticated, Unavailable
 from ocmt.identity.entrance.model import domain_of
 from ocmt.identity.model import normalise_email
+from ocmt.identity.origin import is_loopback
 
 ATTEMPT_LIFETIME = timedelta(minutes=10)
 LEEWAY = timedelta(seconds=60)
@@ -202,21 +202,12 @@ def is_safe(url: str, *, local: bool) -> bool:
         return False
     if not host or parts.username is not None or not url.isascii() or not url.isprintable() or " " in url:
         return False
-    return parts.scheme == "https" or (local and parts.scheme == "http" and _is_loopback(host))
+    return parts.scheme == "https" or (local and parts.scheme == "http" and is_loopback(host))
 
 
 def is_local(provider: Provider) -> bool:
     """Whether it runs on this machine: only then is plain http safe."""
     return provider.issuer.startswith("http://")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def profile(provider: Provider, claims: Mapping[str, Any]) -> Profile:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from uuid import UUID
 
 import structlog
@@ -17,6 +16,7 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import LimitReached, NotFound, Unauthenticated
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Outcome, user_of
+from ocmt.identity.limits import OIDC_STARTS_FROM
 from ocmt.identity.model import User, new_token, token_hash
 from ocmt.identity.oidc import model
 from ocmt.identity.oidc.clients import Ask, Clients, printable
@@ -26,15 +26,11 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.principal import Principal
 from ocmt.platform.queries import load_queries
-from ocmt.platform.rate import Rate
 from ocmt.platform.rates import Rates
 
 _queries = load_queries("ocmt.identity.oidc")
 _log = structlog.get_logger(__name__)
 _LONGEST_TOKEN = 200
-
-STARTS = Rate("oidc.start", count=60, period=timedelta(minutes=1), burst=60)
-"""Of one network address: many people may share it."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Oidc:
 
         Raises: LimitReached, ProviderUnavailable.
         """
-        await self._rates.take(STARTS, browser.address or "unknown")
+        await self._rates.take(OIDC_STARTS_FROM, browser.address or "unknown")
         state, nonce, verifier = new_token(), new_token(), new_token()
         ask = Ask(state, nonce, verifier, self.redirect_uri(provider))
         url = await self._clients[provider.id][1].authorization_url(ask)
