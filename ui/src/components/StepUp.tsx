@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ApiError, api, wordsFor } from "../api";
 import { question } from "../stepup";
 import { askPasskey, passkeysWork } from "../webauthn";
+import { CodeForm } from "./CodeForm";
 import { Dialog } from "./Dialog";
 
 const NO_FACTOR =
@@ -42,38 +43,19 @@ export function StepUp() {
         asked.given_up(new ApiError(403, "recent_sign_in_needed", "That takes a recent sign-in.", false));
       }}
     >
-      <form
-        class="form"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void prove(() => api.stepUp(code));
-        }}
+      <CodeForm
+        code={code}
+        onCode={setCode}
+        problem={problem}
+        onSend={() => void prove(() => api.stepUp(code))}
       >
-        <label>
-          Code of your authenticator app, or a backup code
-          <input
-            name="code"
-            autoComplete="one-time-code"
-            required
-            value={code}
-            onInput={(event) => setCode(event.currentTarget.value)}
-          />
-        </label>
-        {problem && (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        )}
-        <button type="submit" class="button primary">
-          Go on
-        </button>
         {passkeysWork() && (
           <button type="button" class="button" onClick={() => void proveByPasskey()}>
             Use a passkey
           </button>
         )}
         <p class="muted">{NO_FACTOR}</p>
-      </form>
+      </CodeForm>
     </Dialog>
   );
 }

@@ -5,6 +5,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { ApiError, api, wordsFor } from "../api";
 import { ProviderButtons } from "../components/account/Providers";
+import { CodeForm } from "../components/CodeForm";
 import { useTitle } from "../components/hooks";
 import { Spinner } from "../components/Icons";
 import { takeFragment, wordsForCode } from "../providers";
@@ -201,34 +202,8 @@ function SecondProof({ onDone }: { onDone: (step: SignInStep) => void }) {
     }
   };
   return (
-    <form
-      class="form"
-      onSubmit={(event) => {
-        event.preventDefault();
-        void send();
-      }}
-    >
-      <label>
-        Code of your authenticator app, or a backup code
-        <input
-          name="code"
-          autoComplete="one-time-code"
-          inputMode="text"
-          required
-          placeholder="123456"
-          value={code}
-          onInput={(event) => setCode(event.currentTarget.value)}
-        />
-      </label>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
-      <button type="submit" class="button primary wide">
-        Go on
-      </button>
+    <CodeForm code={code} onCode={setCode} problem={problem} onSend={() => void send()} wide>
       <PasskeyButton onDone={onDone} onProblem={setProblem} />
-    </form>
+    </CodeForm>
   );
 }
