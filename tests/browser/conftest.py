@@ -1,13 +1,19 @@
-"""A real Chromium, without a display; skipped, with what to install, where there is none."""
+"""A real Chromium, without a display, and a whole installation for each file; skipped, with what to install,
+where something is missing."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
+
+from ocmt.settings import load_settings
+from ocmt.testing.installation import Installation
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -41,3 +47,27 @@ async def browser(anyio_backend: str, chromium: str) -> AsyncIterator[Browser]:
         )
         yield started
         await started.close()
+
+
+@pytest.fixture(scope="module")
+def data(chromium: str) -> Iterator[Path]:
+    if not (load_settings().cache_dir / "tools.json").is_file():
+        pytest.skip("needs what `make setup` fetches: OpenClaw")
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-browser-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """Settings of the installation; a file may have its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+async def installation(
+    anyio_backend: str, data: Path, environment: dict[str, str]
+) -> AsyncIterator[Installation]:
+    async with Installation(data, environment) as running:
+        yield running
+        print("\n".join(running.output))  # shown where a test failed

@@ -5,17 +5,13 @@ No agent is started in here, so that all of it takes some seconds.
 """
 
 import re
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser, expect
 from pyotp import TOTP
 
-from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation
 from tests.browser.visitor import Visitor
 
@@ -26,22 +22,6 @@ pytestmark = [
 ]
 
 STEP = 30
-
-
-@pytest.fixture(scope="module")
-def data(chromium: str) -> Iterator[Path]:
-    if not (load_settings().cache_dir / "tools.json").is_file():
-        pytest.skip("needs what `make setup` fetches")
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-account-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-async def installation(anyio_backend: str, data: Path) -> AsyncIterator[Installation]:
-    async with Installation(data, {}) as running:
-        yield running
-        print("\n".join(running.output))  # shown where a test failed
 
 
 @pytest.fixture(scope="module")

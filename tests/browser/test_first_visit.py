@@ -5,16 +5,12 @@ processor time for every start. OCMT_SCREENSHOTS=1 renews the pictures in docs/i
 """
 
 import re
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import anyio
 import pytest
 from playwright.async_api import Browser, BrowserContext, expect
 
-from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation
 from tests.browser.visitor import Visitor
 
@@ -24,7 +20,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-ENVIRONMENT = {"OCMT_TURN_CALL_LIMIT": "3"}
 DESK = {"width": 1200, "height": 900}
 PHONE = {"width": 390, "height": 844}
 HOSTILE = (
@@ -42,19 +37,8 @@ HOSTILE = (
 
 
 @pytest.fixture(scope="module")
-def data(chromium: str) -> Iterator[Path]:
-    if not (load_settings().cache_dir / "tools.json").is_file():
-        pytest.skip("needs what `make setup` fetches: OpenClaw")
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-browser-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-async def installation(anyio_backend: str, data: Path) -> AsyncIterator[Installation]:
-    async with Installation(data, ENVIRONMENT) as running:
-        yield running
-        print("\n".join(running.output))  # shown where a test failed
+def environment() -> dict[str, str]:
+    return {"OCMT_TURN_CALL_LIMIT": "3"}
 
 
 @pytest.fixture(scope="module")
