@@ -70,7 +70,7 @@ class Groups:
     async def change(self, actor: Actor, group_id: UUID, name: str, description: str | None) -> Group:
         """By an admin of it. Raises: NotFound, Refused, InvalidInput."""
         async with self._database.transaction() as connection:
-            await self._as_admin(connection, actor, group_id)
+            await self.require_admin(connection, actor, group_id)
             name = one_line(name, "the group")
             await _queries.update_group(
                 connection, group_id=group_id, name=name, description=model.checked_description(description)
@@ -82,7 +82,7 @@ class Groups:
         """By an admin of it: members, invitations and the shared key go with it. Raises: NotFound,
         Refused."""
         async with self._database.transaction() as connection:
-            await self._as_admin(connection, actor, group_id)
+            await self.require_admin(connection, actor, group_id)
             await _queries.drop_group(connection, group_id=group_id)
             await self._record(connection, "group.deleted", actor, group_id)
 
@@ -100,7 +100,7 @@ class Groups:
     async def set_role(self, actor: Actor, group_id: UUID, member_id: UUID, role: MemberRole) -> None:
         """By an admin. Raises: NotFound, Refused, Conflict for the last admin."""
         async with self._database.transaction() as connection:
-            await self._as_admin(connection, actor, group_id)
+            await self.require_admin(connection, actor, group_id)
             before = await self._role_of(connection, group_id, member_id)
             if before == "admin" and role != "admin":
                 await self._refuse_the_last(connection, group_id)
@@ -153,7 +153,7 @@ class Groups:
         """
         address, now, number = normalise_email(email), self._clock.now(), uuid7()
         async with self._database.transaction() as connection:
-            await self._as_admin(connection, actor, group_id)
+            await self.require_admin(connection, actor, group_id)
             if await _queries.is_member(connection, group_id=group_id, email=address):
                 raise Conflict(f"{address} is in this group already.")
             await _queries.drop_open_invitation(connection, group_id=group_id, email=address)
@@ -179,7 +179,7 @@ class Groups:
     async def withdraw(self, actor: Actor, group_id: UUID, invitation_id: UUID) -> None:
         """By an admin. Raises: NotFound, Refused."""
         async with self._database.transaction() as connection:
-            await self._as_admin(connection, actor, group_id)
+            await self.require_admin(connection, actor, group_id)
             gone = await _queries.withdraw_invitation(
                 connection, id=invitation_id, group_id=group_id, now=self._clock.now()
             )
@@ -237,8 +237,9 @@ class Groups:
     # Who may
 
     async def require_admin(self, connection: Connection, actor: Actor, group_id: UUID) -> None:
-        """For what hangs on a group and is kept elsewhere: its shared key. Raises: NotFound, Refused."""
-        await self._as_admin(connection, actor, group_id)
+        """Also for what hangs on a group and is kept elsewhere: its shared key. Raises: NotFound, Refused."""
+        if await self._as_member(connection, actor, group_id) != "admin":
+            raise _not_an_admin()
 
     async def _as_member(self, connection: Connection, actor: Actor, group_id: UUID) -> MemberRole:
         locked = await _queries.lock_group(connection, group_id=group_id, user_id=actor.user_id)
@@ -246,10 +247,6 @@ class Groups:
             raise _unknown()
         role: MemberRole = locked["role"]
         return role
-
-    async def _as_admin(self, connection: Connection, actor: Actor, group_id: UUID) -> None:
-        if await self._as_member(connection, actor, group_id) != "admin":
-            raise _not_an_admin()
 
     async def _role_of(self, connection: Connection, group_id: UUID, member_id: UUID) -> MemberRole:
         found = await _queries.find_member(connection, group_id=group_id, member_id=member_id)

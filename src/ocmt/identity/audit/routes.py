@@ -98,10 +98,14 @@ def _lines(lines: AsyncIterator[str]) -> StreamingResponse:
     return StreamingResponse(lines, media_type="application/jsonl", headers={"cache-control": "no-store"})
 
 
+def _line(row: Row) -> str:
+    return json.dumps(_view(row).model_dump(mode="json"), ensure_ascii=False) + "\n"
+
+
 async def _rows(audit: Audit, after: int) -> AsyncIterator[str]:
     while rows := await audit.read(after=after):
         for row in rows:
-            yield json.dumps(_view(row).model_dump(mode="json"), ensure_ascii=False) + "\n"
+            yield _line(row)
         after = rows[-1].id
 
 
@@ -110,7 +114,7 @@ async def _following(audit: Audit, clock: Clock, request: Request, after: int) -
     while clock.monotonic() < ends and not await request.is_disconnected():
         rows = await audit.read(after=after)
         for row in rows:
-            yield json.dumps(_view(row).model_dump(mode="json"), ensure_ascii=False) + "\n"
+            yield _line(row)
         if rows:
             after = rows[-1].id
         else:

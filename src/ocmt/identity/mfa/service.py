@@ -7,6 +7,7 @@ Wrong codes count per account, whoever tries them and from wherever; a right one
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -107,7 +108,7 @@ class Mfa:
                 raise NotFound("Begin setting up your authenticator app first.")
             if row["confirmed_at"] is not None:
                 raise Conflict("Your authenticator app is set up already.")
-            if not await self._is_totp(connection, me.user_id, model.plain(code)):
+            if not await self._is_totp(connection, me.user_id, row, model.plain(code)):
                 raise _wrong()
             await _queries.confirm_totp(connection, user_id=me.user_id, now=self._clock.now())
             fresh = not await _queries.count_backup_codes(connection, user_id=me.user_id)
@@ -173,15 +174,15 @@ class Mfa:
             async with self._database.transaction() as connection:
                 row = await _queries.find_totp(connection, user_id=user_id)
                 in_use = row is not None and row["confirmed_at"] is not None
-                if in_use and await self._is_totp(connection, user_id, code):
+                if in_use and await self._is_totp(connection, user_id, row, code):
                     return "totp"
         elif model.is_backup(code) and await self._use_backup(user_id, code):
             return "backup_code"
         raise _wrong()
 
-    async def _is_totp(self, connection: Connection, user_id: UUID, code: str) -> bool:
-        row = await _queries.find_totp(connection, user_id=user_id)
-        if row is None or not model.is_totp(code):
+    async def _is_totp(self, connection: Connection, user_id: UUID, row: Any, code: str) -> bool:
+        """Whether it is a code of the app that `row` (find_totp) keeps; it is used up by that."""
+        if not model.is_totp(code):
             return False
         secret = unseal(await self._key(), row["sealed"], model.secret_binding(user_id)).decode()
         step = model.matching_step(secret, code, self._clock.now(), after=row["last_step"])
