@@ -9,9 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from ocmt.agents.model import Agent, Policy, State
+from ocmt.agents.model import Agent, Event, Policy, State
 from ocmt.agents.schedule import Projection
-from ocmt.agents.service import Agents
+from ocmt.agents.service import Agents, Change
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat.service import Chat
 from ocmt.errors import Conflict, Unavailable
@@ -416,6 +416,29 @@ async def test_asked_to_sleep_it_stops_at_once(replica: Replica, anna: UUID) -> 
     await replica.agents.ask_stopped(anna)
     await driver.tick()
     assert (await replica.agents.find(anna)).state is State.STOPPED
+
+
+async def test_called_before_it_has_begun_to_stop_it_stays_awake(replica: Replica, anna: UUID) -> None:
+    driver = await replica.driver(anna)
+    gateway = await driver.awake()
+    await replica.agents.ask_stopped(anna)
+    told_to_stop = await replica.agents.find(anna)
+    await replica.agents.ask_awake(anna)
+    await driver.tick(told_to_stop)
+    agent = await replica.agents.find(anna)
+    assert (agent.state, agent.desired) == (State.AWAKE, State.AWAKE)
+    assert await driver.awake() is gateway
+
+
+async def test_called_while_what_is_left_of_it_is_cleared_away_it_wakes(replica: Replica, anna: UUID) -> None:
+    driver = await replica.driver(anna)
+    await driver.awake()
+    await replica.agents.ask_stopped(anna)
+    read_before = await replica.agents.find(anna)
+    await replica.agents.ask_awake(anna)
+    lease = driver.lease
+    await replica.agents.apply(read_before, lease, Change(Event.STOP, desired=State.STOPPED))
+    assert (await replica.agents.find(anna)).desired is State.AWAKE
 
 
 async def test_one_that_takes_no_work_after_its_pause_is_started_anew(

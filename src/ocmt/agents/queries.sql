@@ -42,11 +42,12 @@ where user_id = :user_id and lease_token = :lease_token
 returning user_id;
 
 -- name: apply_state$
--- Guarded by the fencing token: a replica that lost its lease changes nothing.
+-- Guarded by the fencing token: a replica that lost its lease changes nothing. Who was told to wake meanwhile is not
+-- told to stay asleep by one who read the row before.
 update agents
 set state = :state, since = :now, progress = null, error = :error, failures = :failures, retry_at = :retry_at,
     runtime_state = :runtime_state, image = coalesce(:image, image),
-    desired = coalesce(:desired, desired), restart_asked = restart_asked and :state <> 'starting',
+    desired = case when desired = 'awake' then desired else coalesce(:desired, desired) end, restart_asked = restart_asked and :state <> 'starting',
     schedule_unread = schedule_unread or :state = 'awake'
 where user_id = :user_id and lease_token = :lease_token
 returning user_id;
@@ -69,15 +70,15 @@ where a.user_id = :user_id and a.lease_token = :lease_token and a.state = 'awake
 returning a.user_id;
 
 -- name: apply_stopping$
--- As apply_pause; a stop that somebody asked for (idle_since null) looks only at what is under way, one that is
--- `forced` only at turns. An agent that is paused already, or has failed, can not be asked what it has planned:
--- then what is known stays.
+-- As apply_pause; a stop that somebody asked for (idle_since null) looks at what is under way and whether it is
+-- still asked for, one that is `forced` only at turns. An agent that is paused already, or has failed, can not be
+-- asked what it has planned: then what is known stays.
 update agents a
 set state = 'stopping', desired = 'stopped', since = :now, progress = null, schedule_unread = false,
     schedule = case when :planned then :schedule::jsonb else schedule end,
     next_wake_at = case when :planned then :next_wake_at::timestamptz else next_wake_at end
 where a.user_id = :user_id and a.lease_token = :lease_token
-  and (:idle_since::timestamptz is null or a.last_active_at <= :idle_since::timestamptz)
+  and (:forced or a.desired = 'stopped' or a.last_active_at <= :idle_since::timestamptz)
   and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
   and (:forced or not exists (select from holds h where h.user_id = a.user_id and h.expires_at > :now))
 returning a.user_id;

@@ -253,7 +253,8 @@ class Agents:
         idle_for: timedelta | None,
         forced: bool = False,
     ) -> bool:
-        """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for.
+        """Commit that it is being stopped, if nothing is under way; `idle_for` None: it was asked for,
+        and still is.
 
         `forced`: only a turn keeps it awake.
 
