@@ -26,7 +26,7 @@ from uuid import UUID, uuid4
 import uvloop
 
 from benchmarks.person import MESSAGE
-from ocmt.bootstrap import run_all_in_one
+from ocmt.bootstrap.all_in_one import run_all_in_one
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform import telemetry
 from ocmt.platform.clock import SystemClock

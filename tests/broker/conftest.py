@@ -21,6 +21,7 @@ from ocmt.platform.http import serve_on
 from ocmt.testing.anthropic import FakeAnthropic
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.secrets import MemorySecrets
+from ocmt.usage.model import Limits
 from ocmt.usage.service import Ledger
 from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.service import ModelKeys, Vault
@@ -69,11 +70,13 @@ class World:
         async def notice(turn_id: UUID, text: str) -> None:
             self.notices.append((turn_id, text))
 
+        limits = Limits(
+            turn_calls=settings.pop("turn_call_limit", 50),
+            daily_tokens=settings.pop("daily_token_limit", 5_000_000),
+        )
         defaults: dict[str, Any] = {
             "platform_key": None,
             "anthropic_url": self.anthropic.url,
-            "turn_call_limit": 50,
-            "daily_token_limit": 5_000_000,
             "demo_model": False,
             "timeouts": QUICK,
         }
@@ -84,6 +87,7 @@ class World:
             authenticate=authenticate,
             running_turns=running_turns,
             notice=notice,
+            limits=limits,
             session=self.http,
             **{**defaults, **settings},
         )

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from ocmt.cli import up
+from ocmt.cli import process, up
 from ocmt.errors import SetupProblem
 from ocmt.settings import Settings
 
@@ -22,7 +22,7 @@ needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1"
 
 
 def listening() -> tuple[socket.socket, Settings]:
-    listener = up._listen(Settings(port=0))
+    listener = process.listen(Settings(port=0))
     return listener, Settings(port=listener.getsockname()[1])
 
 
@@ -54,7 +54,7 @@ def test_files_are_allowed_for_many_agents() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-        up._allow_many_files()
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(up.MOST_FILES, before[1])
+        process.allow_many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(process.MOST_FILES, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

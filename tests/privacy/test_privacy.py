@@ -5,33 +5,31 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+from aiohttp import ClientSession
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from ocmt.agents.holds import Holds
-from ocmt.agents.service import Agents
-from ocmt.agents.snapshots.service import Snapshots
-from ocmt.agents.snapshots.transfers import Transfers
-from ocmt.bootstrap_privacy import exports, quiet
-from ocmt.chat.service import Chat
-from ocmt.groups.service import Groups
-from ocmt.identity.accounts import Accounts
+from ocmt.bootstrap.features import Features
+from ocmt.bootstrap.management import compose_management
+from ocmt.bootstrap.platform import Platform
+from ocmt.bootstrap.privacy import quiet
 from ocmt.identity.middleware import Authentication
 from ocmt.identity.service import Actor
-from ocmt.platform.database import Database
-from ocmt.platform.http import exception_handlers
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.http import client_session, exception_handlers
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.privacy.eraser import Eraser
 from ocmt.privacy.routes import routes
-from ocmt.privacy.service import Privacy
+from ocmt.settings import load_settings
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.mail import MemoryMail
 from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.secrets import MemorySecrets
-from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
 from tests.identity.browser import Browser
 from tests.identity.conftest import let_in
 
@@ -45,45 +43,38 @@ class Crash(BaseException):
 class House:
     """All rooms that have something of a user, over doubles of what is outside."""
 
-    def __init__(self, database: Database, clock: VirtualClock, folder: Path) -> None:
+    def __init__(self, database: Database, clock: VirtualClock, folder: Path, session: ClientSession) -> None:
         self.database, self.clock = database, clock
-        secrets, self.objects = MemorySecrets(), MemoryObjects()
-        self.accounts = Accounts.over(
-            database, secrets, MemoryMail(), clock, public_url="http://localhost:8080", sign_up="allowlist"
+        self.objects = MemoryObjects()
+        platform = Platform(
+            settings=load_settings(data_dir=folder, public_url="http://localhost:8080", sign_up="allowlist"),
+            clock=clock,
+            database=database,
+            hints=Hints("", clock),
+            objects=self.objects,
+            secrets=MemorySecrets(),
+            mail=MemoryMail(),
+            session=session,
+            paths=ReachablePaths(),
+            alone=False,
         )
-        audit = self.accounts.identity.audit
-        self.vault = Vault(database, secrets, audit, clock)
-        self.groups = Groups(database, audit, clock, url="http://localhost:8080")
-        self.agents = Agents(database, clock, runtime="fake")
-        self.chat = Chat(database, clock, self.objects)
-        snapshots = Snapshots(database, self.objects, clock)
-        transfers = Transfers(
-            snapshots, database, self.objects, self.agents, Holds(self.agents, clock), folder / "transfers"
-        )
+        features = Features.over(platform)
+        self.accounts, self.vault, self.groups = features.accounts, features.vault, features.groups
+        self.agents, self.chat = features.agents, features.chat
         self.forgotten: list[UUID] = []
         self.crash_at = ""
-        self.privacy = Privacy(
+        privacy = compose_management(platform, features).privacy
+        self.eraser = Eraser(
             database,
             self.objects,
-            self.accounts.identity,
-            self.accounts.rates,
+            self.accounts.identity.audit,
             clock,
-            exports=exports(
-                self.accounts,
-                self.vault,
-                self.groups,
-                Ledger(database, clock),
-                self.chat,
-                snapshots,
-                transfers,
-            ),
             quiet=quiet(self.agents, self.chat),
             forget=self._forget,
-            folder=folder / "exports",
         )
         api = FastAPI(exception_handlers=exception_handlers())
         # As in the process: the more particular path first.
-        api.include_router(routes(self.privacy, self.accounts.identity, clock), prefix="/api/v1")
+        api.include_router(routes(privacy, self.accounts.identity, clock), prefix="/api/v1")
         api.include_router(self.accounts.routes(), prefix="/api/v1")
         identity = self.accounts.identity
         self.front: ASGIApp = Authentication(api, identity.entrance, identity.address)
@@ -128,10 +119,11 @@ class House:
 
 
 @pytest.fixture
-async def house(database: Database, clock: VirtualClock, tmp_path: Path) -> House:
-    house = House(database, clock, tmp_path)
-    await let_in(house.front, house.accounts, "root@example.org")
-    return house
+async def house(database: Database, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[House]:
+    async with client_session() as session:
+        house = House(database, clock, tmp_path, session)
+        await let_in(house.front, house.accounts, "root@example.org")
+        yield house
 
 
 class TestExport:
@@ -173,7 +165,7 @@ class TestDeletion:
         assert wrong.status == 400
         assert (await browser.call("DELETE", "/api/v1/me", {"confirm": "Anselm@example.org"})).status == 202
         assert (await browser.call("GET", "/api/v1/me")).status == 401, "at once"
-        assert await house.privacy.carry_out() == 1
+        assert await house.eraser.carry_out() == 1
         assert await house.left_of(gone, "anselm") == []
         assert await house.objects.list(f"users/{gone}/") == []
         assert house.forgotten == [gone]
@@ -185,7 +177,7 @@ class TestDeletion:
     async def test_its_report_proves_it_and_names_nobody(self, house: House) -> None:
         _, browser = await house.move_in("anselm")
         await browser.call("DELETE", "/api/v1/me", {"confirm": "anselm@example.org"})
-        await house.privacy.carry_out()
+        await house.eraser.carry_out()
         root = await let_in(house.front, house.accounts, "root@example.org")
         answer = await root.call("GET", "/api/v1/admin/deletions")
         (proof,) = answer.json()["items"]
@@ -209,26 +201,26 @@ class TestDeletion:
             with monkeypatch.context() as patched:
                 house.crash_at = place
                 if place == "_count":
-                    patched.setattr(house.privacy, place, killed)
+                    patched.setattr(house.eraser, place, killed)
                 elif place != "forget":
                     patched.setattr(house.objects, place, killed)
                 with pytest.raises(Crash):
-                    await house.privacy.carry_out()
+                    await house.eraser.carry_out()
             house.crash_at = ""
-        assert await house.privacy.carry_out() == 1
+        assert await house.eraser.carry_out() == 1
         assert await house.left_of(gone, "anselm") == []
-        assert await house.privacy.carry_out() == 0
+        assert await house.eraser.carry_out() == 0
 
     async def test_the_agent_is_stopped_first(self, house: House) -> None:
         gone, browser = await house.move_in("anselm")
         async with house.database.connection() as connection:
             await connection.execute("update agents set state = 'awake' where user_id = $1", gone)
         await browser.call("DELETE", "/api/v1/me", {"confirm": "anselm@example.org"})
-        assert await house.privacy.carry_out() == 0
+        assert await house.eraser.carry_out() == 0
         assert house.forgotten == []
         async with house.database.connection() as connection:
             await connection.execute("update agents set state = 'stopped' where user_id = $1", gone)
-        assert await house.privacy.carry_out() == 1
+        assert await house.eraser.carry_out() == 1
 
     async def test_an_administrator_deletes_others_and_never_the_last_of_them(self, house: House) -> None:
         root = await let_in(house.front, house.accounts, "root@example.org")
@@ -237,7 +229,7 @@ class TestDeletion:
         assert (await browser.call("DELETE", f"/api/v1/admin/users/{own.id}")).status == 403
         assert (await root.call("DELETE", f"/api/v1/admin/users/{own.id}")).status == 409
         assert (await root.call("DELETE", f"/api/v1/admin/users/{gone}")).status == 202
-        assert await house.privacy.carry_out() == 1
+        assert await house.eraser.carry_out() == 1
         assert await house.left_of(gone, "anselm") == []
 
     async def test_a_group_that_loses_its_only_admin_gets_another(self, house: House) -> None:
@@ -248,5 +240,5 @@ class TestDeletion:
         number, _ = await house.groups.invite(actor, group.id, "berta@example.org", "member")
         await house.groups.decide(Actor(heir), "berta@example.org", number, accept=True)
         await browser.call("DELETE", "/api/v1/me", {"confirm": "anselm@example.org"})
-        assert await house.privacy.carry_out() == 1
+        assert await house.eraser.carry_out() == 1
         assert (await house.groups.find(heir, group.id)).role == "admin"

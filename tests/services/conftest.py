@@ -13,36 +13,31 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from ocmt.agents.holds import Holds
-from ocmt.agents.snapshots.service import Snapshots
-from ocmt.agents.snapshots.transfers import Transfers
-from ocmt.bootstrap_privacy import exports, quiet
+from ocmt.agents.revisions.service import Revisions
+from ocmt.bootstrap.features import Features
+from ocmt.bootstrap.management import compose_management
+from ocmt.bootstrap.platform import Platform
+from ocmt.bootstrap.privacy import quiet
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
-from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
-from ocmt.groups.service import Groups
-from ocmt.identity.accounts import Accounts
 from ocmt.identity.limits import KNOCKS_FROM
-from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import client_session
-from ocmt.privacy.service import Privacy
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.privacy.eraser import Eraser
 from ocmt.services.all_in_one import all_in_one_app
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
+from ocmt.settings import load_settings
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.mail import MemoryMail
 from ocmt.testing.objects import MemoryObjects
 from ocmt.testing.runtimes import FakeRuntime
 from ocmt.testing.secrets import MemorySecrets
-from ocmt.usage.service import Ledger
-from ocmt.vault.group_keys import GroupKeys
-from ocmt.vault.imported.service import ImportedVaults
-from ocmt.vault.service import ModelKeys, Vault
-from ocmt.vault.trial import Trial
+from ocmt.vault.service import ModelKeys
 from tests.agents.conftest import gateways, hints, runtime
 from tests.agents.replica import Gateways, Replica
 from tests.identity.browser import Browser
@@ -50,6 +45,8 @@ from tests.identity.browser import Browser
 __all__ = ["gateways", "hints", "runtime"]
 
 URL = "http://localhost:8080"
+NOBODY = "http://127.0.0.1:1"
+"""Where no model provider answers."""
 
 
 @dataclass
@@ -96,17 +93,29 @@ async def house(
     pages: Path,
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
-    objects = MemoryObjects()
-    snapshots = Snapshots(database, objects, clock)
-    chat = Chat(database, clock, objects)
-    ledger = Ledger(database, clock)
-    secrets = MemorySecrets()
-    accounts = Accounts.over(database, secrets, MemoryMail(), clock, public_url=URL)
-    audit = accounts.identity.audit
-    vault = Vault(database, secrets, audit, clock)
-    groups = Groups(database, audit, clock, url=URL)
-    group_keys = GroupKeys(database, vault.master, audit, clock)
+    settings = load_settings(
+        data_dir=pages / "data",
+        public_url=URL,
+        anthropic_url=NOBODY,
+        openai_url=NOBODY,
+        turn_call_limit=50,
+        daily_token_limit=1000,
+    )
     session = client_session()
+    platform = Platform(
+        settings=settings,
+        clock=clock,
+        database=database,
+        hints=hints,
+        objects=MemoryObjects(),
+        secrets=MemorySecrets(),
+        mail=MemoryMail(),
+        session=session,
+        paths=ReachablePaths(),
+        alone=False,
+    )
+    features = Features.over(platform)
+    agents, chat = features.agents, features.chat
 
     async def nothing_runs(_user_id: UUID) -> list[object]:
         return []
@@ -121,65 +130,43 @@ async def house(
         return None
 
     broker = Broker(
-        keys=ModelKeys(vault, group_keys, database, clock),
-        ledger=ledger,
+        keys=ModelKeys(features.vault, features.group_keys, database, clock),
+        ledger=features.ledger,
         clock=clock,
-        authenticate=replica.agents.owner_of_token,
+        authenticate=agents.owner_of_token,
         running_turns=nothing_runs,  # type: ignore[arg-type]
         notice=no_notice,
         platform_key=None,
-        anthropic_url="http://127.0.0.1:1",
-        turn_call_limit=50,
-        daily_token_limit=1000,
+        anthropic_url=NOBODY,
+        limits=features.limits,
         demo_model=False,
         session=session,
     )
     answerer = Answerer(
-        database,
-        clock,
-        replica.agents,
-        usage_of=no_usage,
-        explain=no_usage,
-        turn_timeout=timedelta(minutes=1),
+        database, clock, agents, usage_of=no_usage, explain=no_usage, turn_timeout=timedelta(minutes=1)
     )
-    transfers = Transfers(
-        snapshots, database, objects, replica.agents, Holds(replica.agents, clock), pages / "transfers"
-    )
-    privacy = Privacy(
-        database,
-        objects,
-        accounts.identity,
-        accounts.rates,
-        clock,
-        exports=exports(accounts, vault, groups, ledger, chat, snapshots, transfers),
-        quiet=quiet(replica.agents, chat),
-        forget=no_files,
-        folder=pages / "exports",
-    )
-    management = Management(
-        accounts=accounts,
-        vault=vault,
-        groups=groups,
-        privacy=privacy,
-        group_keys=group_keys,
-        imported_vaults=ImportedVaults(database, vault, audit, clock, ArgonGate()),
-        trial=Trial(session, "http://127.0.0.1:1", "http://127.0.0.1:1"),
-        ledger=ledger,
-        limits=broker.limits,
-    )
+    management = compose_management(platform, features)
     orchestrator = Orchestrator(
-        agents=replica.agents,
+        agents=agents,
         policy=replica.policy,
         runtime=runtime,
+        revisions=Revisions(database, agents, clock),
         reconciler=replica.reconciler,
         broker=broker,
         chat=chat,
         stream=EventStream(chat, database, hints, clock),
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
-        transcripts=TranscriptWriter(database, objects, hints),
-        snapshots=snapshots,
-        transfers=transfers,
-        privacy=privacy,
+        transcripts=TranscriptWriter(database, platform.objects, hints),
+        snapshots=features.snapshots,
+        transfers=features.transfers,
+        eraser=Eraser(
+            database,
+            platform.objects,
+            features.accounts.identity.audit,
+            clock,
+            quiet=quiet(agents, chat),
+            forget=no_files,
+        ),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocmt.bootstrap_runtime import memory_for_agents
+from ocmt.bootstrap.runtime import memory_for_agents
 from ocmt.runtimes.spares import SPARE_BYTES
 from ocmt.settings import load_settings
 

@@ -77,8 +77,7 @@ class Broker:
         notice: Callable[[UUID, str], Awaitable[None]],
         platform_key: str | None,
         anthropic_url: str,
-        turn_call_limit: int,
-        daily_token_limit: int,
+        limits: Limits,
         demo_model: bool,
         session: aiohttp.ClientSession,
         timeouts: Timeouts | None = None,
@@ -88,7 +87,7 @@ class Broker:
         self._authenticate = authenticate
         self._running_turns = running_turns
         self._platform_key = platform_key
-        self.limits = Limits(turn_calls=turn_call_limit, daily_tokens=daily_token_limit)
+        self._limits = limits
         self._demo_model = demo_model
         self._timeouts = timeouts or Timeouts()
         self._upstream = Upstream(session, anthropic_url, self._timeouts)
@@ -161,7 +160,7 @@ class Broker:
                     estimated_tokens=request.estimated_tokens,
                     counted_from=turn.started_at if turn else None,
                 ),
-                self.limits,
+                self._limits,
             )
         except CallRefused as refused:
             MODEL_FAULTS.labels(refused.fault.code).inc()

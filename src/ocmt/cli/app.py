@@ -32,6 +32,7 @@ app = App(
     result_action="return_value",
 )
 app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, on one port.")
+app.command("ocmt.cli.serve:app", name="serve", help="Run one service by itself, as in a container.")
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
 app.command("ocmt.cli.audit:app", name="audit", help="Verify and export the audit log.")

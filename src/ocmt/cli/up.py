@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
-import resource
 import socket
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +12,11 @@ from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
+from ocmt.cli.process import allow_many_files, listen, say
 from ocmt.errors import SetupProblem
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.settings import Settings, load_settings
 
-BACKLOG = 1024
-MOST_FILES = 65536
 LINK_LIFETIME = timedelta(hours=12)
 """Of the link that is printed at the start: whoever reads this terminal administers the machine anyway."""
 
@@ -39,10 +35,10 @@ def up(
 ) -> None:
     """Run everything on this machine, on one port; Ctrl-C ends it."""
     settings = load_settings(data_dir=data, port=port, host=host, runtime=runtime, demo_model=demo_model)
-    listener = _listen(settings)
+    listener = listen(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     namesake = _keep_namesake(settings)
-    _allow_many_files()
+    allow_many_files()
 
     # Before any thread exists: as root this moves the process into a mount namespace of its own.
     paths = ReachablePaths()
@@ -55,7 +51,7 @@ def up(
 
 
 async def _run(settings: Settings, listener: socket.socket, paths: ReachablePaths) -> None:
-    from ocmt.bootstrap import run_all_in_one
+    from ocmt.bootstrap.all_in_one import run_all_in_one
     from ocmt.platform import telemetry
     from ocmt.services.management import Management
     from ocmt.services.orchestrator import Orchestrator
@@ -72,32 +68,6 @@ async def _run(settings: Settings, listener: socket.socket, paths: ReachablePath
 
     await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
     say("stopped")
-
-
-def say(line: str) -> None:
-    """Show a line to the person at the terminal, at once, also through a pipe."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-def _listen(settings: Settings) -> socket.socket:
-    """The listening socket, taken before anything else is started. Raises SetupProblem."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        where = f"{settings.host}:{settings.port}"
-        if error.errno == errno.EADDRINUSE:
-            raise SetupProblem(
-                f"Port {settings.port} is in use. Stop what listens there, or choose another with --port."
-            ) from error
-        raise SetupProblem(f"Can not listen on {where}: {os.strerror(error.errno or 0)}.") from error
-    listener.setblocking(False)
-    return listener
 
 
 def _keep_namesake(settings: Settings) -> AbstractContextManager[object]:
@@ -124,11 +94,3 @@ def _keep_namesake(settings: Settings) -> AbstractContextManager[object]:
             f"http://127.0.0.1:{settings.port}."
         ) from error
     return held
-
-
-def _allow_many_files() -> None:
-    """An agent may hold some hundred connections: the usual 1024 files would be used up by a few agents."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from fastapi import APIRouter, Depends
+from starlette.types import ASGIApp
 
 from ocmt.identity.administration.routes import routes as administration_routes
 from ocmt.identity.administration.service import Administration
@@ -17,7 +18,7 @@ from ocmt.identity.audit.routes import routes as audit_routes
 from ocmt.identity.entrance.model import SignUpMode
 from ocmt.identity.mfa.routes import routes as mfa_routes
 from ocmt.identity.mfa.service import Mfa
-from ocmt.identity.middleware import Bearer
+from ocmt.identity.middleware import Authentication, Bearer
 from ocmt.identity.oidc.clients import Clients
 from ocmt.identity.oidc.routes import routes as oidc_routes
 from ocmt.identity.oidc.service import Oidc
@@ -33,6 +34,7 @@ from ocmt.platform.argon import ArgonGate
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.http import principal
+from ocmt.platform.http.addresses import Network
 from ocmt.platform.mail import Mail
 from ocmt.platform.rates import Rates
 from ocmt.platform.secrets import Secrets
@@ -106,6 +108,11 @@ class Accounts:
     def bearers(self) -> Sequence[Bearer]:
         """The kinds of token by which programs show who they are."""
         return (self.api_keys, self.verifier)
+
+    def authentication(self, app: ASGIApp, proxies: Sequence[Network] = ()) -> ASGIApp:
+        """`app` behind the middleware that finds out who asks; `proxies`: see `Authentication`."""
+        identity = self.identity
+        return Authentication(app, identity.entrance, identity.address, bearers=self.bearers, proxies=proxies)
 
     def routes(self) -> APIRouter:
         """All routes below `/api/v1`."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt import __version__
 from ocmt.groups.routes import routes as group_routes
@@ -15,9 +17,12 @@ from ocmt.identity.accounts import Accounts
 from ocmt.identity.guards import no_flood
 from ocmt.identity.model import Letter
 from ocmt.identity.service import Actor
-from ocmt.platform.http import exception_handlers, principal
+from ocmt.platform.database import Database
+from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, exception_handlers, principal
+from ocmt.platform.http.addresses import Network
 from ocmt.privacy.routes import routes as privacy_routes
 from ocmt.privacy.service import Privacy
+from ocmt.services.probes import Probes
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
@@ -50,6 +55,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     }
 }
 """How every route of this service refuses."""
+PATHS = ("/api/", "/.well-known/")
+"""Where it is."""
+MAX_API_BODY = 64 * 1024
+"""Bytes. The entrance is open to everybody: what is read before anybody is known must be cheap."""
 
 
 @dataclass(frozen=True)
@@ -107,3 +116,20 @@ class Management:
             await self.accounts.identity.deliver(letter)
 
         return group_routes(self.groups, deliver, put_key, drop_key)
+
+
+def management_app(
+    management: Management, database: Database, *, url: str, proxies: Sequence[Network] = ()
+) -> ASGIApp:
+    """The service by itself, behind a balancer that sends it its paths; `url` is the public address."""
+    accounts = management.accounts
+    probes = Probes(database, hosts=accounts.identity.address.hosts)
+    api = RequestLimits(accounts.authentication(management.app(), proxies), max_body=MAX_API_BODY)
+
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        await (probes if scope["path"] in probes.paths else api)(scope, receive, send)
+
+    # There are no pages: the browser is to load nothing on behalf of an answer.
+    policy = "default-src 'none'; frame-ancestors 'none'"
+    https = url.startswith("https://")
+    return RequestLog(SecurityHeaders(front, content_security_policy=policy, https=https))

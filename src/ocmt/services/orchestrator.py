@@ -14,6 +14,7 @@ from starlette.routing import Mount
 
 from ocmt.agents.model import Policy
 from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.routes import routes as agent_routes
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.routes import routes as snapshot_routes
@@ -26,7 +27,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.platform.http import exception_handlers
-from ocmt.privacy.service import Privacy
+from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime
 
 log = structlog.get_logger(__name__)
@@ -47,7 +48,8 @@ class Orchestrator:
     transcripts: TranscriptWriter
     snapshots: Snapshots
     transfers: Transfers
-    privacy: Privacy
+    revisions: Revisions
+    eraser: Eraser
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -77,7 +79,7 @@ class Orchestrator:
             asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.worker.run(), name="turns"),
             asyncio.create_task(self.transcripts.run(), name="transcripts"),
-            asyncio.create_task(self.privacy.run(), name="deletions"),
+            asyncio.create_task(self.eraser.run(), name="deletions"),
         ]
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -12,40 +12,28 @@ from uuid import UUID
 
 from ocmt.agents.model import State
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots.service import Snapshots
-from ocmt.agents.snapshots.transfers import Transfers
+from ocmt.bootstrap.features import Features
 from ocmt.chat.service import Chat
 from ocmt.chat.transcript import render
 from ocmt.errors import OcmtError
-from ocmt.groups.service import Groups
-from ocmt.identity.accounts import Accounts
 from ocmt.privacy.model import Export, Part, Quiet
-from ocmt.usage.service import Ledger
-from ocmt.vault.service import Vault
 
 _PAGE = 200
 
 
-def exports(
-    accounts: Accounts,
-    vault: Vault,
-    groups: Groups,
-    ledger: Ledger,
-    chat: Chat,
-    snapshots: Snapshots,
-    transfers: Transfers,
-) -> list[Export]:
+def exports(features: Features) -> list[Export]:
     """What of each room is a user's."""
+    accounts, chat, transfers = features.accounts, features.chat, features.transfers
 
     async def account(user_id: UUID) -> AsyncIterator[Part]:
         identity = accounts.identity
         yield "account.json", _json(asdict(await identity.user(user_id)))
         yield "sessions.json", _json([asdict(one) for one in await identity.entrance.sessions(user_id)])
         yield "api-keys.json", _json([asdict(one) for one in await accounts.api_keys.list(user_id)])
-        yield "vault-items.json", _json([asdict(one) for one in await vault.list(user_id)])
-        yield "groups.json", _json([asdict(one) for one in await groups.list(user_id)])
-        yield "shares.json", _json([asdict(one) for one in await groups.shares(user_id)])
-        yield "usage-this-month.json", _json(asdict(await ledger.used_this_month(user_id)))
+        yield "vault-items.json", _json([asdict(one) for one in await features.vault.list(user_id)])
+        yield "groups.json", _json([asdict(one) for one in await features.groups.list(user_id)])
+        yield "shares.json", _json([asdict(one) for one in await features.groups.shares(user_id)])
+        yield "usage-this-month.json", _json(asdict(await features.ledger.used_this_month(user_id)))
 
     async def trail(user_id: UUID) -> AsyncIterator[Part]:
         lines, before = [], None
@@ -65,7 +53,7 @@ def exports(
             cursor = (page[-1].updated_at, page[-1].id)
 
     async def files(user_id: UUID) -> AsyncIterator[Part]:
-        newest = await snapshots.list(user_id, limit=1)
+        newest = await features.snapshots.list(user_id, limit=1)
         if newest:
             async with transfers.archive(user_id, newest[0].generation) as (file, _):
                 yield "files.zip", file

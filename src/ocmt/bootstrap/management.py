@@ -1,0 +1,63 @@
+"""Wires the Management API, and runs it by itself, as in a container. Imports nothing that runs agents."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+from ocmt.bootstrap.features import Features
+from ocmt.bootstrap.platform import Announce, Platform, open_shared_platform
+from ocmt.bootstrap.privacy import exports
+from ocmt.platform.http.addresses import parse_networks
+from ocmt.privacy.service import Privacy
+from ocmt.services.management import Management, management_app
+from ocmt.services.server import serve
+from ocmt.settings import Settings
+from ocmt.vault.imported.service import ImportedVaults
+from ocmt.vault.trial import Trial
+
+
+def compose_management(platform: Platform, features: Features) -> Management:
+    """The rooms that it opens, wired."""
+    settings, clock, database = platform.settings, platform.clock, platform.database
+    accounts, vault = features.accounts, features.vault
+    return Management(
+        accounts=accounts,
+        vault=vault,
+        groups=features.groups,
+        group_keys=features.group_keys,
+        privacy=Privacy(
+            database,
+            accounts.identity,
+            accounts.rates,
+            clock,
+            exports=exports(features),
+            folder=features.folder,
+        ),
+        imported_vaults=ImportedVaults(database, vault, accounts.identity.audit, clock, features.gate),
+        trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
+        ledger=features.ledger,
+        limits=features.limits,
+    )
+
+
+async def run_management(
+    settings: Settings, listener: socket.socket, *, announce: Announce, ready: Callable[[], Awaitable[None]]
+) -> None:
+    """The Management API in this process, until SIGINT or SIGTERM. `ready` is awaited once it answers.
+
+    Raises: SetupProblem where something is missing, Unavailable where the database does not answer.
+    """
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    async with open_shared_platform(settings, announce) as platform:
+        app = management_app(
+            compose_management(platform, Features.over(platform)),
+            platform.database,
+            url=settings.url,
+            proxies=parse_networks(settings.trusted_proxies),
+        )
+        await serve(app, listener, stop=stop, ready=ready)

@@ -1,0 +1,179 @@
+"""Wires the Agent Orchestrator: what drives agents, answers turns and brokers model calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import asdict
+from uuid import UUID
+
+from ocmt.agents.admission import Admission
+from ocmt.agents.files import FileKeeper
+from ocmt.agents.lifecycle import Driver
+from ocmt.agents.model import Agent, Policy
+from ocmt.agents.reconciler import Reconciler
+from ocmt.agents.revisions.service import Revisions
+from ocmt.bootstrap.features import Features
+from ocmt.bootstrap.platform import Platform
+from ocmt.bootstrap.privacy import quiet
+from ocmt.bootstrap.runtime import memory_for_agents, runtime_of
+from ocmt.broker.model import RunningTurn
+from ocmt.broker.service import Broker
+from ocmt.chat.answer import Answerer
+from ocmt.chat.model import Fault
+from ocmt.chat.stream import EventStream
+from ocmt.chat.transcript import TranscriptWriter
+from ocmt.chat.worker import TurnWorker
+from ocmt.openclaw.config import gateway_environment, render_config
+from ocmt.platform.leases import Lease, Leases
+from ocmt.privacy.eraser import Eraser
+from ocmt.runtimes.base import AgentRuntime, AgentSpec, ForgetsFiles
+from ocmt.services.orchestrator import Orchestrator
+from ocmt.vault.service import ModelKeys
+
+MakeRuntime = Callable[[Platform, Broker], AgentRuntime]
+"""What runs the agents, over a platform that is open and the broker that they call."""
+
+
+def compose_orchestrator(
+    platform: Platform, features: Features, make_runtime: MakeRuntime | None = None
+) -> Orchestrator:
+    """The rooms that it opens, wired. Nothing runs yet. `make_runtime`: another than the settings name."""
+    settings, clock, database = platform.settings, platform.clock, platform.database
+    policy = Policy(
+        pause_after=settings.agent_pause_after,
+        stop_after=settings.agent_stop_after,
+        max_awake=settings.agent_max_awake,
+        page_out_after=settings.agent_page_out_after,
+        memory_bytes=settings.agent_memory,
+        wake_timeout=settings.wake_timeout,
+        wake_ahead=settings.agent_wake_ahead,
+        snapshot_every=settings.snapshot_every,
+    )
+    admission = Admission(memory_for_agents(settings), clock)
+    agents, chat, snapshots = features.agents, features.chat, features.snapshots
+    ledger, transfers = features.ledger, features.transfers
+    revisions = Revisions(database, agents, clock)
+
+    async def running_turns(user_id: UUID) -> list[RunningTurn]:
+        return [
+            RunningTurn(turn.id, turn.text, turn.conversation_id, turn.started_at)
+            for turn in await chat.running(user_id)
+        ]
+
+    async def notice(turn_id: UUID, text: str) -> None:
+        await worker.note(turn_id, text)
+
+    key = settings.anthropic_api_key
+    broker = Broker(
+        keys=ModelKeys(features.vault, features.group_keys, database, clock),
+        ledger=ledger,
+        clock=clock,
+        authenticate=agents.owner_of_token,
+        running_turns=running_turns,
+        notice=notice,
+        platform_key=key.get_secret_value() if key else None,
+        anthropic_url=settings.anthropic_url,
+        limits=features.limits,
+        demo_model=settings.demo_model,
+        session=platform.session,
+    )
+    if make_runtime is None:
+        runtime = runtime_of(settings, clock, platform.paths.view, broker)
+    else:
+        runtime = make_runtime(platform, broker)
+
+    def driver_for(lease: Lease) -> Driver:
+        return Driver(
+            lease,
+            agents=agents,
+            runtime=runtime,
+            spec_of=spec_of,
+            clock=clock,
+            policy=policy,
+            admission=admission,
+            files=FileKeeper(snapshots, runtime, lease, transfers),
+            revisions=revisions,
+            starts=starts,
+        )
+
+    def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
+        return AgentSpec(
+            user_id=agent.user_id,
+            slot=agent.slot,
+            config=render_config(
+                model=settings.model,
+                egress=agent.egress,
+                turn_timeout=int(settings.turn_timeout.total_seconds()),
+            ),
+            environment=gateway_environment(
+                gateway_token=gateway_token, broker_token=broker_token, egress=agent.egress
+            ),
+            egress=agent.egress,
+            memory_bytes=agent.plan.memory_bytes or settings.agent_memory,
+            disk_bytes=agent.plan.disk_bytes or settings.agent_disk,
+            **{name: value for name in ("cpus", "pids") if (value := getattr(agent.plan, name)) is not None},
+        )
+
+    # A start is bound by the processor: more at once than there are cores only makes all of them late.
+    starts = asyncio.Semaphore(max(1, len(os.sched_getaffinity(0))))
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    leases = Leases(
+        database,
+        table="agents",
+        key="user_id",
+        owner=owner,
+    )
+    reconciler = Reconciler(
+        agents,
+        leases,
+        driver_for,
+        platform.hints,
+        clock,
+        admission,
+        alone=platform.alone,
+        wake_ahead=policy.wake_ahead,
+    )
+
+    async def usage_of(user_id: UUID, turn_id: UUID) -> dict[str, int] | None:
+        return asdict(await ledger.turn_usage(user_id, turn_id))
+
+    async def explain(user_id: UUID, turn_id: UUID) -> Fault | None:
+        fault = await ledger.last_fault(user_id, turn_id)
+        return Fault(fault.code, fault.message, fault.retryable) if fault else None
+
+    answerer = Answerer(
+        database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=settings.turn_timeout
+    )
+    worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
+
+    async def forget(user_id: UUID) -> None:
+        await features.groups.give_up(user_id)
+        if isinstance(runtime, ForgetsFiles):
+            await runtime.forget(user_id)
+
+    return Orchestrator(
+        agents=agents,
+        policy=policy,
+        runtime=runtime,
+        revisions=revisions,
+        reconciler=reconciler,
+        broker=broker,
+        chat=chat,
+        stream=EventStream(chat, database, platform.hints, clock),
+        worker=worker,
+        transcripts=TranscriptWriter(database, platform.objects, platform.hints),
+        snapshots=snapshots,
+        transfers=transfers,
+        eraser=Eraser(
+            database,
+            platform.objects,
+            features.accounts.identity.audit,
+            clock,
+            quiet=quiet(agents, chat),
+            forget=forget,
+        ),
+    )

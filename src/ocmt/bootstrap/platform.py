@@ -1,0 +1,150 @@
+"""Opens what every feature stands on: the database, the stores, mail, and the HTTP client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+
+from ocmt.errors import SetupProblem
+from ocmt.platform import migrations
+from ocmt.platform.clock import Clock, SystemClock
+from ocmt.platform.database import Database, Hints
+from ocmt.platform.embedded_postgres import EmbeddedPostgres
+from ocmt.platform.folder_lock import FolderLock
+from ocmt.platform.http import client_session
+from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
+from ocmt.platform.objects import LocalObjects, Objects
+from ocmt.platform.postgres_binaries import find_binaries
+from ocmt.platform.reachable import ReachablePaths
+from ocmt.platform.secrets import LocalSecrets, Secrets
+from ocmt.settings import Settings
+
+Announce = Callable[[str], None]
+"""Shows one line to the person who started the program."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What every feature stands on."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    hints: Hints
+    objects: Objects
+    secrets: Secrets
+    mail: Mail
+    session: aiohttp.ClientSession
+    paths: ReachablePaths
+    alone: bool
+    """Whether no other process can use this database: the embedded one, in a data folder that we locked."""
+
+
+@asynccontextmanager
+async def open_platform(
+    settings: Settings, paths: ReachablePaths, announce: Announce
+) -> AsyncIterator[Platform]:
+    """Database (started and migrated if need be), stores, mail, and the HTTP client, of the only process
+    with this data folder.
+
+    Raises: SetupProblem with one line that says what to do.
+    """
+    async with AsyncExitStack() as stack:
+        data = prepare_folder(settings.data_dir)
+        # Also where the database is elsewhere: of two processes with the same agents' folders one would end
+        # the other's agents as leftovers, and one that is thawed late would put old files under a running
+        # agent.
+        lock = FolderLock(data / ".in-use")
+        lock.acquire(f"The data folder {data} is another `ocmt up`'s: give this one its own by --data")
+        stack.callback(lock.release)
+        if settings.database_url is not None:
+            dsn = settings.database_url.get_secret_value()
+        else:
+            dsn = await _embedded_database(settings, data, paths, stack)
+        if not await migrations.schema_is_current(dsn):
+            await migrations.migrate(dsn)
+        platform = await _platform(settings, dsn, data, paths, announce, stack)
+        await platform.hints.start()
+        yield platform
+
+
+@asynccontextmanager
+async def open_shared_platform(settings: Settings, announce: Announce) -> AsyncIterator[Platform]:
+    """The same for one service of several, as in a container: over a database that others migrate and share.
+
+    It listens for no hints. Raises: SetupProblem, Unavailable, as `open_platform` does.
+    """
+    if settings.database_url is None:
+        raise SetupProblem("Set DATABASE_URL: a service by itself shares its database with the others.")
+    async with AsyncExitStack() as stack:
+        data = prepare_folder(settings.data_dir)
+        dsn = settings.database_url.get_secret_value()
+        platform = await _platform(settings, dsn, data, ReachablePaths(), announce, stack)
+        async with platform.database.connection() as connection:
+            applied = await migrations.applied_revision(connection)
+        if (applied or "") < migrations.target_revision("pre"):
+            raise SetupProblem("The database's schema is behind this program: run `ocmt db migrate`.")
+        yield platform
+
+
+async def _platform(
+    settings: Settings, dsn: str, data: Path, paths: ReachablePaths, announce: Announce, stack: AsyncExitStack
+) -> Platform:
+    clock = SystemClock()
+    database = await Database.open(dsn, pool_size=settings.database_pool)
+    stack.push_async_callback(database.close)
+    hints = Hints(dsn, clock)
+    stack.push_async_callback(hints.close)
+    session = client_session()
+    stack.push_async_callback(session.close)
+    return Platform(
+        settings=settings,
+        clock=clock,
+        database=database,
+        hints=hints,
+        objects=LocalObjects(data / "objects"),
+        secrets=LocalSecrets(data / "secrets"),
+        mail=_mail(settings, data, announce),
+        session=session,
+        paths=paths,
+        alone=settings.database_url is None,
+    )
+
+
+def prepare_folder(folder: Path) -> Path:
+    """The data folder, made if need be. Raises SetupProblem where it can not be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise SetupProblem(
+            f"The data folder {folder} can not be written ({error.strerror}). "
+            "Choose another with --data or OCMT_DATA_DIR, or correct its owner."
+        ) from error
+    return folder.resolve()
+
+
+async def _embedded_database(
+    settings: Settings, data: Path, paths: ReachablePaths, stack: AsyncExitStack
+) -> str:
+    binaries = find_binaries(settings.cache_dir)
+    if binaries is None:
+        raise SetupProblem("No PostgreSQL was found. Run `make setup`, or set DATABASE_URL.")
+    server = EmbeddedPostgres(
+        data / "postgres", binaries=binaries, view=paths.view, cache_dir=settings.cache_dir
+    )
+    dsn = await server.start()
+    stack.push_async_callback(server.stop)
+    return dsn
+
+
+def _mail(settings: Settings, data: Path, announce: Announce) -> Mail:
+    if settings.smtp_url is not None:
+        return SmtpMail(settings.smtp_url.get_secret_value(), settings.mail_from)
+    return LocalOutbox(data / "outbox", settings.mail_from, announce)
