@@ -10,18 +10,18 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from aiohttp import ClientSession
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from ocmt.bootstrap.agent_features import AgentFeatures
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
+from ocmt.bootstrap.orchestrator import quiet
 from ocmt.bootstrap.platform import Platform
-from ocmt.bootstrap.privacy import quiet
 from ocmt.identity.middleware import Authentication
 from ocmt.identity.service import Actor
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.http import client_session, exception_handlers
+from ocmt.platform.http import HttpClient, exception_handlers
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.privacy.eraser import Eraser
 from ocmt.privacy.routes import routes
@@ -43,7 +43,7 @@ class Crash(BaseException):
 class House:
     """All rooms that have something of a user, over doubles of what is outside."""
 
-    def __init__(self, database: Database, clock: VirtualClock, folder: Path, session: ClientSession) -> None:
+    def __init__(self, database: Database, clock: VirtualClock, folder: Path, http: HttpClient) -> None:
         self.database, self.clock = database, clock
         self.objects = MemoryObjects()
         platform = Platform(
@@ -54,16 +54,17 @@ class House:
             objects=self.objects,
             secrets=MemorySecrets(),
             mail=MemoryMail(),
-            session=session,
+            http=http,
             paths=ReachablePaths(),
+            scratch=folder / "transfers",
             alone=False,
         )
-        features = Features.over(platform)
+        features, agent_features = Features.over(platform), AgentFeatures.over(platform)
         self.accounts, self.vault, self.groups = features.accounts, features.vault, features.groups
-        self.agents, self.chat = features.agents, features.chat
+        self.agents, self.chat = agent_features.agents, agent_features.chat
         self.forgotten: list[UUID] = []
         self.crash_at = ""
-        privacy = compose_management(platform, features).privacy
+        privacy = compose_management(platform, features, lambda: agent_features).privacy
         self.eraser = Eraser(
             database,
             self.objects,
@@ -120,8 +121,8 @@ class House:
 
 @pytest.fixture
 async def house(database: Database, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[House]:
-    async with client_session() as session:
-        house = House(database, clock, tmp_path, session)
+    async with HttpClient() as http:
+        house = House(database, clock, tmp_path, http)
         await let_in(house.front, house.accounts, "root@example.org")
         yield house
 

@@ -14,10 +14,11 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from ocmt.agents.revisions.service import Revisions
+from ocmt.bootstrap.agent_features import AgentFeatures
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
+from ocmt.bootstrap.orchestrator import quiet
 from ocmt.bootstrap.platform import Platform
-from ocmt.bootstrap.privacy import quiet
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.stream import EventStream
@@ -25,7 +26,7 @@ from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.identity.limits import KNOCKS_FROM
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.http import client_session
+from ocmt.platform.http import HttpClient
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.privacy.eraser import Eraser
 from ocmt.services.all_in_one import all_in_one_app
@@ -101,7 +102,7 @@ async def house(
         turn_call_limit=50,
         daily_token_limit=1000,
     )
-    session = client_session()
+    http = HttpClient()
     platform = Platform(
         settings=settings,
         clock=clock,
@@ -110,12 +111,13 @@ async def house(
         objects=MemoryObjects(),
         secrets=MemorySecrets(),
         mail=MemoryMail(),
-        session=session,
+        http=http,
         paths=ReachablePaths(),
+        scratch=pages / "transfers",
         alone=False,
     )
-    features = Features.over(platform)
-    agents, chat = features.agents, features.chat
+    features, agent_features = Features.over(platform), AgentFeatures.over(platform)
+    agents, chat = agent_features.agents, agent_features.chat
 
     async def nothing_runs(_user_id: UUID) -> list[object]:
         return []
@@ -140,12 +142,12 @@ async def house(
         anthropic_url=NOBODY,
         limits=features.limits,
         demo_model=False,
-        session=session,
+        session=http.session(),
     )
     answerer = Answerer(
         database, clock, agents, usage_of=no_usage, explain=no_usage, turn_timeout=timedelta(minutes=1)
     )
-    management = compose_management(platform, features)
+    management = compose_management(platform, features, lambda: agent_features)
     orchestrator = Orchestrator(
         agents=agents,
         policy=replica.policy,
@@ -157,8 +159,8 @@ async def house(
         stream=EventStream(chat, database, hints, clock),
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
         transcripts=TranscriptWriter(database, platform.objects, hints),
-        snapshots=features.snapshots,
-        transfers=features.transfers,
+        snapshots=agent_features.snapshots,
+        transfers=agent_features.transfers,
         eraser=Eraser(
             database,
             platform.objects,
@@ -170,4 +172,4 @@ async def house(
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)
-    await session.close()
+    await http.__aexit__()

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -16,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from ocmt.identity.accounts import Accounts
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Database
-from ocmt.platform.http import exception_handlers
+from ocmt.platform.http import HttpClient, exception_handlers
 from ocmt.platform.principal import Principal
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.mail import MemoryMail
@@ -96,9 +95,9 @@ async def open_browser(
     vault: Vault, imported: ImportedVaults, accounts: Accounts, provider: Provider, clock: VirtualClock
 ) -> AsyncIterator[Open]:
     """A browser of a user who signed in just now."""
-    async with aiohttp.ClientSession() as session:
+    async with HttpClient() as http:
         api = FastAPI(exception_handlers=exception_handlers())
-        trial = Trial(session, provider.url, provider.url)
+        trial = Trial(http, provider.url, provider.url)
         api.include_router(routes(vault, trial, accounts.rates, clock), prefix="/api/v1")
         api.include_router(imported_routes(imported, accounts.identity), prefix="/api/v1")
 

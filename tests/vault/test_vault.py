@@ -251,4 +251,4 @@ class TestWhoMayDecrypt:
             if not path.is_relative_to(root / "vault")
             and re.search(r"ModelKeys|\bvault\.(reveal|tried|_open)\b", path.read_text())
         }
-        assert asking == {"bootstrap.py", "broker/service.py"}
+        assert asking == {"bootstrap/orchestrator.py", "broker/service.py"}

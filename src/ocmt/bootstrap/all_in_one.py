@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
+from ocmt.bootstrap.agent_features import AgentFeatures
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
 from ocmt.bootstrap.orchestrator import MakeRuntime, compose_orchestrator
@@ -40,8 +41,9 @@ async def run_all_in_one(
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with open_platform(settings, paths, announce) as platform:
         features = Features.over(platform)
-        management = compose_management(platform, features)
-        orchestrator = compose_orchestrator(platform, features, make_runtime)
+        agent_features = AgentFeatures.over(platform)
+        management = compose_management(platform, features, lambda: agent_features)
+        orchestrator = compose_orchestrator(platform, features, agent_features, make_runtime)
         if platform.alone:
             await orchestrator.agents.expire_leases()
         if isinstance(orchestrator.runtime, RunsImages):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import signal
 import socket
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
 
+from ocmt.bootstrap.exports import exports
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.platform import Announce, Platform, open_shared_platform
-from ocmt.bootstrap.privacy import exports
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.privacy.service import Privacy
 from ocmt.services.management import Management, management_app
@@ -18,9 +20,14 @@ from ocmt.settings import Settings
 from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.trial import Trial
 
+if TYPE_CHECKING:
+    from ocmt.bootstrap.agent_features import AgentFeatures
 
-def compose_management(platform: Platform, features: Features) -> Management:
-    """The rooms that it opens, wired."""
+
+def compose_management(
+    platform: Platform, features: Features, agent_features: Callable[[], AgentFeatures]
+) -> Management:
+    """The rooms that it opens, wired. `agent_features` is called when somebody asks for an export."""
     settings, clock, database = platform.settings, platform.clock, platform.database
     accounts, vault = features.accounts, features.vault
     return Management(
@@ -33,11 +40,11 @@ def compose_management(platform: Platform, features: Features) -> Management:
             accounts.identity,
             accounts.rates,
             clock,
-            exports=exports(features),
-            folder=features.folder,
+            exports=exports(features, agent_features),
+            folder=platform.scratch,
         ),
         imported_vaults=ImportedVaults(database, vault, accounts.identity.audit, clock, features.gate),
-        trial=Trial(platform.session, settings.anthropic_url, settings.openai_url),
+        trial=Trial(platform.http, settings.anthropic_url, settings.openai_url),
         ledger=features.ledger,
         limits=features.limits,
     )
@@ -54,8 +61,15 @@ async def run_management(
     for name in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(name, stop.set)
     async with open_shared_platform(settings, announce) as platform:
+
+        @functools.cache
+        def agent_features() -> AgentFeatures:
+            from ocmt.bootstrap.agent_features import AgentFeatures  # late, for it is a tenth of the start
+
+            return AgentFeatures.over(platform)
+
         app = management_app(
-            compose_management(platform, Features.over(platform)),
+            compose_management(platform, Features.over(platform), agent_features),
             platform.database,
             url=settings.url,
             proxies=parse_networks(settings.trusted_proxies),

@@ -7,29 +7,34 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from uuid import UUID
 
 from ocmt.agents.admission import Admission
 from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
-from ocmt.agents.model import Agent, Policy
+from ocmt.agents.model import Agent, Policy, State
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.revisions.service import Revisions
+from ocmt.agents.service import Agents
+from ocmt.bootstrap.agent_features import AgentFeatures
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.platform import Platform
-from ocmt.bootstrap.privacy import quiet
 from ocmt.bootstrap.runtime import memory_for_agents, runtime_of
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
 from ocmt.chat.answer import Answerer
 from ocmt.chat.model import Fault
+from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.errors import OcmtError
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform.leases import Lease, Leases
 from ocmt.privacy.eraser import Eraser
+from ocmt.privacy.model import Quiet
 from ocmt.runtimes.base import AgentRuntime, AgentSpec, ForgetsFiles
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.vault.service import ModelKeys
@@ -39,7 +44,10 @@ MakeRuntime = Callable[[Platform, Broker], AgentRuntime]
 
 
 def compose_orchestrator(
-    platform: Platform, features: Features, make_runtime: MakeRuntime | None = None
+    platform: Platform,
+    features: Features,
+    agent_features: AgentFeatures,
+    make_runtime: MakeRuntime | None = None,
 ) -> Orchestrator:
     """The rooms that it opens, wired. Nothing runs yet. `make_runtime`: another than the settings name."""
     settings, clock, database = platform.settings, platform.clock, platform.database
@@ -54,8 +62,8 @@ def compose_orchestrator(
         snapshot_every=settings.snapshot_every,
     )
     admission = Admission(memory_for_agents(settings), clock)
-    agents, chat, snapshots = features.agents, features.chat, features.snapshots
-    ledger, transfers = features.ledger, features.transfers
+    agents, chat, ledger = agent_features.agents, agent_features.chat, features.ledger
+    snapshots, transfers = agent_features.snapshots, agent_features.transfers
     revisions = Revisions(database, agents, clock)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
@@ -79,7 +87,7 @@ def compose_orchestrator(
         anthropic_url=settings.anthropic_url,
         limits=features.limits,
         demo_model=settings.demo_model,
-        session=platform.session,
+        session=platform.http.session(),
     )
     if make_runtime is None:
         runtime = runtime_of(settings, clock, platform.paths.view, broker)
@@ -177,3 +185,21 @@ def compose_orchestrator(
             forget=forget,
         ),
     )
+
+
+def quiet(agents: Agents, chat: Chat) -> Quiet:
+    """Stops a user's turns and then their agent; whether it has come to rest."""
+
+    async def is_quiet(user_id: UUID) -> bool:
+        for turn in await chat.open_turns(user_id):
+            with suppress(OcmtError):  # it has ended meanwhile
+                await chat.stop(user_id, turn)
+        found = await agents.find_all([user_id])
+        if not found:
+            return True
+        with suppress(OcmtError):  # it still works: the next look will find it stopped
+            await agents.ask_stopped(user_id)
+        (agent,) = await agents.find_all([user_id])
+        return agent.state in (State.STOPPED, State.FAILED)
+
+    return is_quiet

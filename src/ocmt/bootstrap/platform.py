@@ -7,15 +7,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from ocmt.errors import SetupProblem
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
-from ocmt.platform.http import client_session
+from ocmt.platform.http import HttpClient
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
 from ocmt.platform.objects import LocalObjects, Objects
 from ocmt.platform.postgres_binaries import find_binaries
@@ -38,8 +36,10 @@ class Platform:
     objects: Objects
     secrets: Secrets
     mail: Mail
-    session: aiohttp.ClientSession
+    http: HttpClient
     paths: ReachablePaths
+    scratch: Path
+    """A folder on a disk, for archives that are gone when they are closed."""
     alone: bool
     """Whether no other process can use this database: the embedded one, in a data folder that we locked."""
 
@@ -99,8 +99,7 @@ async def _platform(
     stack.push_async_callback(database.close)
     hints = Hints(dsn, clock)
     stack.push_async_callback(hints.close)
-    session = client_session()
-    stack.push_async_callback(session.close)
+    http = await stack.enter_async_context(HttpClient())
     return Platform(
         settings=settings,
         clock=clock,
@@ -109,8 +108,9 @@ async def _platform(
         objects=LocalObjects(data / "objects"),
         secrets=LocalSecrets(data / "secrets"),
         mail=_mail(settings, data, announce),
-        session=session,
+        http=http,
         paths=paths,
+        scratch=data / "transfers",
         alone=settings.database_url is None,
     )
 

@@ -259,11 +259,11 @@ async def _ask_providers(providers: Sequence[Provider], url: str) -> list[str]:
     from ocmt.identity.oidc.clients import Ask, clients_of
     from ocmt.identity.oidc.service import redirect_uri
     from ocmt.platform.clock import SystemClock
-    from ocmt.platform.http import client_session
+    from ocmt.platform.http import HttpClient
 
     faults = []
-    async with client_session() as session:
-        for provider, client in clients_of(providers, session, SystemClock()).values():
+    async with HttpClient() as http:
+        for provider, client in clients_of(providers, http, SystemClock()).values():
             ask = Ask("state", "nonce", "v" * 43, redirect_uri(url, provider.id))
             try:
                 await client.authorization_url(ask)

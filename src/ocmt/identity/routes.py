@@ -27,8 +27,7 @@ from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
 from ocmt.identity.model import Status, User, new_token
 from ocmt.identity.service import Identity
-from ocmt.platform.http import principal
-from ocmt.platform.principal import Role
+from ocmt.platform.principal import Principal, Role
 
 
 class _Body(BaseModel):
@@ -142,14 +141,14 @@ class SessionPage(BaseModel):
 def routes(identity: Identity) -> APIRouter:
     """All routes of this room, without the /api/v1."""
     whole = APIRouter()
-    whole.include_router(_entrance(identity))
-    whole.include_router(_own(identity))
-    whole.include_router(_administration(identity))
+    whole.routes += _entrance(identity).routes
+    whole.routes += _own(identity).routes
+    whole.routes += _administration(identity).routes
     return whole
 
 
 def _entrance(identity: Identity) -> APIRouter:
-    def not_by_another_site(request: Request) -> None:
+    async def not_by_another_site(request: Request) -> None:
         headers = request.headers
         if not identity.address.admits_sign_in(headers.get("origin"), headers.get("sec-fetch-site")):
             raise Refused("This request came from another site's page.")
@@ -183,7 +182,7 @@ def _entrance(identity: Identity) -> APIRouter:
 
 
 def _own(identity: Identity) -> APIRouter:
-    router = APIRouter(tags=["me"], dependencies=[Depends(principal)])
+    router = APIRouter(tags=["me"])
 
     @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def sign_out(me: Me, request: Request) -> Response:
@@ -199,8 +198,9 @@ def _own(identity: Identity) -> APIRouter:
     @router.get("/me")
     async def get_me(me: Me) -> OwnView:
         """Who is signed in."""
-        user = await identity.user(me.user_id)
-        return OwnView(**_me(user).model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
+        # A session and a key were found together with their user: that is not asked for twice.
+        view = _seen(me) or _me(await identity.user(me.user_id))
+        return OwnView(**view.model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
 
     @router.patch("/me")
     async def change_me(body: MeChange, me: Me, request: Request) -> MeView:
@@ -288,6 +288,19 @@ def _me(user: User) -> MeView:
         is_admin=user.is_admin,
         role=user.role,
         created_at=user.created_at,
+    )
+
+
+def _seen(me: Principal) -> MeView | None:
+    if me.user_since is None:
+        return None
+    return MeView(
+        id=me.user_id,
+        email=me.email,
+        name=me.name,
+        is_admin=me.is_admin,
+        role=me.role,
+        created_at=me.user_since,
     )
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import smtplib
-import ssl
 from collections.abc import Callable
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
 import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import InvalidInput, SetupProblem, Unavailable
+
+if TYPE_CHECKING:
+    import smtplib
+    import ssl
+    from email.message import EmailMessage
 
 _TIMEOUT_SECONDS = 20
 _AT_ONCE = 4
@@ -57,6 +58,8 @@ class SmtpMail:
 
     async def send(self, to: str, subject: str, text: str) -> None:
         """See Mail. At most four at once; each within 20 s a step."""
+        import smtplib  # late, with `email`: a tenth of a start that many a process does without
+
         message = _compose(self._sender, to, subject, text)
         async with self._slots:
             try:
@@ -72,6 +75,8 @@ class SmtpMail:
                 ) from error
 
     def _deliver(self, message: EmailMessage) -> None:
+        import ssl
+
         tls = ssl.create_default_context()
         with self._connect(tls) as server:
             if not self._direct_tls and self._host not in _LOOPBACK:
@@ -82,6 +87,8 @@ class SmtpMail:
             server.send_message(message)
 
     def _connect(self, tls: ssl.SSLContext) -> smtplib.SMTP:
+        import smtplib
+
         if self._direct_tls:
             server: smtplib.SMTP = smtplib.SMTP_SSL(
                 self._host, self._port, timeout=_TIMEOUT_SECONDS, context=tls
@@ -111,6 +118,9 @@ class LocalOutbox:
 
 
 def _compose(sender: str, to: str, subject: str, text: str) -> EmailMessage:
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
     if not re.fullmatch(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+", to):
         raise InvalidInput("This is not an e-mail address.")
     message = EmailMessage()

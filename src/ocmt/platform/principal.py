@@ -19,6 +19,9 @@ class Principal:
     """None: they came with a token (`Authorization: Bearer`)."""
     email: str
     role: Role = "user"
+    name: str | None = None
+    user_since: datetime | None = None
+    """When the account was made; None, as the name, where their row was not looked at: with access tokens."""
     scopes: frozenset[str] | None = None
     """What the token may be used for; None: everything that the user may do."""
     authenticated_at: datetime | None = None

@@ -14,11 +14,11 @@ from ocmt import __version__
 from ocmt.groups.routes import routes as group_routes
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
-from ocmt.identity.guards import no_flood
+from ocmt.identity.guards import no_flood, signed_in
 from ocmt.identity.model import Letter
 from ocmt.identity.service import Actor
 from ocmt.platform.database import Database
-from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, exception_handlers, principal
+from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, exception_handlers
 from ocmt.platform.http.addresses import Network
 from ocmt.privacy.routes import routes as privacy_routes
 from ocmt.privacy.service import Privacy
@@ -83,6 +83,8 @@ class Management:
             openapi_url="/api/v1/openapi.json",
             docs_url=None,
             redoc_url=None,
+            # Ours is in `platform/telemetry.py`; looking whether there is another takes its time.
+            telemetry={"tracing": False, "metrics": False, "logs": False},
             exception_handlers=exception_handlers(),
             # Also tells FastAPI that invalid input is not answered with its own 422.
             responses=PROBLEMS,
@@ -90,15 +92,15 @@ class Management:
         app.include_router(self.accounts.routes(), prefix="/api/v1")
         app.include_router(self.accounts.well_known())
         # Who is not signed in hears that first, whatever else is wrong with the request.
-        signed_in = [Depends(principal), Depends(no_flood(self.accounts.identity))]
+        inside = [Depends(signed_in), Depends(no_flood(self.accounts.identity))]
         vault = vault_routes(self.vault, self.trial, self.accounts.rates, self.accounts.clock)
-        app.include_router(vault, prefix="/api/v1", dependencies=signed_in)
-        app.include_router(self._group_routes(), prefix="/api/v1", dependencies=signed_in)
+        app.include_router(vault, prefix="/api/v1", dependencies=inside)
+        app.include_router(self._group_routes(), prefix="/api/v1", dependencies=inside)
         privacy = privacy_routes(self.privacy, self.accounts.identity, self.accounts.clock)
-        app.include_router(privacy, prefix="/api/v1", dependencies=signed_in)
+        app.include_router(privacy, prefix="/api/v1", dependencies=inside)
         imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
-        app.include_router(imported, prefix="/api/v1", dependencies=signed_in)
-        app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=signed_in)
+        app.include_router(imported, prefix="/api/v1", dependencies=inside)
+        app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=inside)
         return app
 
     def _group_routes(self) -> APIRouter:

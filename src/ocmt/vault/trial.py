@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import aiohttp
-
+from ocmt.platform.http import HttpClient
 from ocmt.vault.model import ANTHROPIC_API_KEY, OPENAI_API_KEY, PROVIDERS
 
 TIMEOUT = 10.0
@@ -22,14 +21,16 @@ WORDS: dict[Verdict, str] = {
 
 @dataclass(frozen=True)
 class Trial:
-    """Tries keys. The session belongs to the caller."""
+    """Tries keys. The client belongs to the caller."""
 
-    session: aiohttp.ClientSession
+    http: HttpClient
     anthropic_url: str
     openai_url: str
 
     async def of(self, name: str, key: str) -> Verdict:
         """What the provider of that item says of this key."""
+        import aiohttp  # late, as HttpClient says
+
         url, headers = {
             ANTHROPIC_API_KEY: (
                 f"{self.anthropic_url}/v1/models?limit=1",
@@ -38,7 +39,7 @@ class Trial:
             OPENAI_API_KEY: (f"{self.openai_url}/v1/models", {"authorization": f"Bearer {key}"}),
         }[name]
         try:
-            async with self.session.get(
+            async with self.http.session().get(
                 url,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT),

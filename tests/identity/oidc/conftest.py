@@ -15,7 +15,7 @@ from ocmt.identity.accounts import Accounts
 from ocmt.identity.oidc.clients import clients_of
 from ocmt.identity.oidc.model import Provider, configure
 from ocmt.platform.database import Database
-from ocmt.platform.http import client_session
+from ocmt.platform.http import HttpClient, client_session
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.oidc import CLIENT_ID, CLIENT_SECRET, FakeGitHub, FakeIssuer
 from ocmt.testing.secrets import MemorySecrets
@@ -113,6 +113,12 @@ async def session(anyio_backend: str) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
+async def http(anyio_backend: str) -> AsyncIterator[HttpClient]:
+    async with HttpClient() as http:
+        yield http
+
+
+@pytest.fixture
 async def issuer(anyio_backend: str, clock: VirtualClock) -> AsyncIterator[FakeIssuer]:
     async with FakeIssuer(clock) as issuer:
         yield issuer
@@ -138,6 +144,7 @@ def build(
     letters: Letters,
     clock: VirtualClock,
     session: aiohttp.ClientSession,
+    http: HttpClient,
     issuer: FakeIssuer,
     github: FakeGitHub,
 ) -> Build:
@@ -156,7 +163,7 @@ def build(
             letters,
             clock,
             public_url=PUBLIC_URL,
-            oidc=clients_of(providers, session, clock, timeout=timeout),
+            oidc=clients_of(providers, http, clock, timeout=timeout),
             **policy,
         )
         return World(accounts, behind_the_door(accounts), issuer, github, session, database, clock)

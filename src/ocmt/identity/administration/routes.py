@@ -75,14 +75,14 @@ Value = Annotated[str, Path(max_length=300)]
 
 def routes(administration: Administration, identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
-    whole = APIRouter(prefix="/admin", tags=["admin"])
-    whole.include_router(_to_read(administration, identity))
-    whole.include_router(_to_change(administration, identity, clock))
+    whole = APIRouter()
+    whole.routes += _to_read(administration, identity).routes
+    whole.routes += _to_change(administration, identity, clock).routes
     return whole
 
 
 def _to_read(administration: Administration, identity: Identity) -> APIRouter:
-    router = APIRouter(dependencies=[Depends(auditor)])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(auditor)])
 
     @router.get("/sign-up-rules")
     async def list_rules() -> RulesView:
@@ -109,7 +109,7 @@ def _to_read(administration: Administration, identity: Identity) -> APIRouter:
 
 
 def _to_change(administration: Administration, identity: Identity, clock: Clock) -> APIRouter:
-    router = APIRouter(dependencies=[Depends(administrator)])
+    router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(administrator)])
 
     @router.put(
         "/sign-up-rules/{kind}/{value}",

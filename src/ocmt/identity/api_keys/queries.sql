@@ -22,7 +22,7 @@ where id = :id and user_id = :user_id and revoked_at is null
 returning name, prefix;
 
 -- name: find_key^
-select k.id, k.scopes, k.last_used_at, u.id as user_id, u.email, u.role
+select k.id, k.scopes, k.last_used_at, u.id as user_id, u.email, u.role, u.name, u.created_at as user_since
 from api_keys k join users u on u.id = k.user_id
 where k.key_hash = :key_hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > :now)
   and u.status = 'active';

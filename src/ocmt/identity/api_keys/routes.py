@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ocmt.identity.access import SCOPES
 from ocmt.identity.api_keys.model import ApiKey
 from ocmt.identity.api_keys.service import ApiKeys
 from ocmt.identity.browsers import browser_of
-from ocmt.identity.guards import Me, require_recent
+from ocmt.identity.guards import Me, require_recent, signed_in
 from ocmt.platform.clock import Clock
 
 
@@ -55,7 +55,7 @@ class KeyPage(BaseModel):
 
 def routes(keys: ApiKeys, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
-    router = APIRouter(prefix="/api-keys", tags=["api-keys"])
+    router = APIRouter(prefix="/api-keys", tags=["api-keys"], dependencies=[Depends(signed_in)])
 
     @router.get("")
     async def list_keys(me: Me) -> KeyPage:

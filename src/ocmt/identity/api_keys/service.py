@@ -122,6 +122,8 @@ class ApiKeys:
             session_id=None,
             email=found["email"],
             role=found["role"],
+            name=found["name"],
+            user_since=found["user_since"],
             # Whoever has lost a role since has lost what their keys could do with it.
             scopes=frozenset(found["scopes"]) & model.allowed(found["role"]),
             via="api_key",

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from ocmt.identity.audit.model import Row
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.guards import Me, auditor
+from ocmt.identity.guards import Me, auditor, signed_in
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 
@@ -52,19 +52,19 @@ Action = Annotated[str | None, Query(max_length=100, description="How the action
 
 def routes(identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
-    whole = APIRouter(tags=["audit"])
+    whole = APIRouter(tags=["audit"], dependencies=[Depends(signed_in)])
 
     @whole.get("/audit")
     async def own_rows(me: Me, before: Before = None, limit: Limit = 100) -> RowPage:
         """What was done by you or to your account."""
         return _page(await identity.audit.page(user_id=me.user_id, before=before, limit=limit + 1), limit)
 
-    whole.include_router(_administration(identity, clock))
+    whole.routes += _administration(identity, clock).routes
     return whole
 
 
 def _administration(identity: Identity, clock: Clock) -> APIRouter:
-    router = APIRouter(prefix="/admin/audit", dependencies=[Depends(auditor)])
+    router = APIRouter(prefix="/admin/audit", tags=["audit"], dependencies=[Depends(auditor)])
 
     @router.get("")
     async def all_rows(

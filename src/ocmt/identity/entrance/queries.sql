@@ -52,7 +52,8 @@ where user_id = :user_id and id in (
 
 -- name: find_session^
 select session.id, session.created_at, session.last_seen_at, session.authenticated_at, session.methods,
-       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required
+       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required, owner.name,
+       owner.created_at as user_since
 from login_sessions session join users owner on owner.id = session.user_id
 where session.token_hash = :token_hash and session.revoked_at is null and session.expires_at > :now
   and owner.status = 'active';

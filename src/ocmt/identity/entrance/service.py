@@ -331,6 +331,8 @@ class Entrance:
             session_id=found["id"],
             email=found["email"],
             role=found["role"],
+            name=found["name"],
+            user_since=found["user_since"],
             authenticated_at=None if impersonator else found["authenticated_at"],
             must_enrol=impersonator is None and model.must_enrol(found["methods"], demanded=demanded),
             impersonator_id=impersonator,

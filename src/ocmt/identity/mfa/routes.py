@@ -52,8 +52,8 @@ class BackupCodes(BaseModel):
 def routes(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
     whole = APIRouter()
-    whole.include_router(_door(mfa, identity))
-    whole.include_router(_own(mfa, clock))
+    whole.routes += _door(mfa, identity).routes
+    whole.routes += _own(mfa, clock).routes
     return whole
 
 

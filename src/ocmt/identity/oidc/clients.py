@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import quote_plus
 
-import aiohttp
-
 from ocmt.identity.oidc import model
 from ocmt.identity.oidc.fetching import TIMEOUT, Fetcher, Reply
 from ocmt.identity.oidc.model import (
@@ -26,6 +24,7 @@ from ocmt.identity.oidc.model import (
     TokenInvalid,
 )
 from ocmt.platform.clock import Clock
+from ocmt.platform.http import HttpClient
 
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet
@@ -69,7 +68,7 @@ Clients = Mapping[str, tuple[Provider, Client]]
 
 def clients_of(
     providers: Iterable[Provider],
-    session: aiohttp.ClientSession,
+    http: HttpClient,
     clock: Clock,
     *,
     timeout: float = TIMEOUT,
@@ -77,7 +76,7 @@ def clients_of(
     """One for each provider, by its kind. `timeout`: seconds for each question."""
 
     def client(provider: Provider) -> Client:
-        fetcher = Fetcher(session, provider, timeout=timeout)
+        fetcher = Fetcher(http, provider, timeout=timeout)
         return GitHub(provider, fetcher) if provider.kind == "github" else Issuer(provider, fetcher, clock)
 
     return {each.id: (each, client(each)) for each in providers}

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-
 from ocmt.identity.oidc.model import Provider, ProviderUnavailable, is_local, is_safe
+from ocmt.platform.http import HttpClient
 
 TIMEOUT = 10.0
 MAX_BYTES = 512 * 1024
@@ -36,10 +35,8 @@ class Reply:
 class Fetcher:
     """The way to one provider."""
 
-    def __init__(
-        self, session: aiohttp.ClientSession, provider: Provider, *, timeout: float = TIMEOUT
-    ) -> None:
-        self._session = session
+    def __init__(self, http: HttpClient, provider: Provider, *, timeout: float = TIMEOUT) -> None:
+        self._http = http
         self._provider = provider
         self._timeout = timeout
 
@@ -68,13 +65,15 @@ class Fetcher:
     async def _ask(
         self, method: str, url: str, headers: Mapping[str, str] | None, form: Mapping[str, str] | None
     ) -> Reply:
+        import aiohttp  # late, as HttpClient says
+
         self.require_safe(url, "the address")
         sent = {"accept": "application/json", "user-agent": "ocmt", **(headers or {})}
         path = url.partition("?")[0]
         try:
             async with (
                 asyncio.timeout(self._timeout),
-                self._session.request(
+                self._http.session().request(
                     method,
                     url,
                     headers=sent,

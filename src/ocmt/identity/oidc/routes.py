@@ -21,14 +21,13 @@ from ocmt.errors import OcmtError, Refused, Unauthenticated
 from ocmt.identity.browsers import asker_of, browser_of, set_asker
 from ocmt.identity.entrance.model import SecondFactorMissing
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.guards import Me, actor_of, require_recent
+from ocmt.identity.guards import Me, actor_of, require_recent, signed_in
 from ocmt.identity.model import new_token
 from ocmt.identity.oidc.model import Provider
 from ocmt.identity.oidc.service import Answer, Linked, Oidc
 from ocmt.identity.routes import let_in
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
-from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal
 
 _log = structlog.get_logger(__name__)
@@ -73,8 +72,8 @@ class AccountPage(BaseModel):
 def routes(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
     """All routes of this room, without the /api/v1."""
     whole = APIRouter()
-    whole.include_router(_entrance(oidc, identity, clock))
-    whole.include_router(_own(oidc))
+    whole.routes += _entrance(oidc, identity, clock).routes
+    whole.routes += _own(oidc).routes
     return whole
 
 
@@ -147,7 +146,7 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
 
 
 def _own(oidc: Oidc) -> APIRouter:
-    router = APIRouter(prefix="/oidc-accounts", tags=["me"], dependencies=[Depends(principal)])
+    router = APIRouter(prefix="/oidc-accounts", tags=["me"], dependencies=[Depends(signed_in)])
 
     @router.get("")
     async def list_accounts(me: Me) -> AccountPage:

@@ -73,8 +73,8 @@ class MadePasskey(BaseModel):
 def routes(passkeys: Passkeys, identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
     whole = APIRouter()
-    whole.include_router(_door(passkeys, identity))
-    whole.include_router(_own(passkeys, clock))
+    whole.routes += _door(passkeys, identity).routes
+    whole.routes += _own(passkeys, clock).routes
     return whole
 
 

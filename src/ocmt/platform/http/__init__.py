@@ -3,7 +3,7 @@
 Everything here is bare ASGI or Starlette and never buffers a response, for event streams pass through it.
 """
 
-from ocmt.platform.http.client import client_session
+from ocmt.platform.http.client import HttpClient, client_session
 from ocmt.platform.http.listener import Closer, HttpProtocol, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
@@ -11,6 +11,7 @@ from ocmt.platform.http.requests import json_body, principal
 
 __all__ = [
     "Closer",
+    "HttpClient",
     "HttpProtocol",
     "RequestLimits",
     "RequestLog",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from starlette.requests import HTTPConnection
 from ocmt.errors import SetupProblem
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+_KEPT_LENGTH = 200
 
 
 def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
@@ -26,13 +28,23 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
     Read from the right: what stands left of the first address that is not ours, anybody may have written.
     IPv6 is cut to /64, which is what one customer has.
     """
-    hop = connection.client.host if connection.client else None
-    forwarded = [
-        part.strip() for line in connection.headers.getlist("x-forwarded-for") for part in line.split(",")
-    ]
+    if connection.client is None:
+        return None
+    return _nearest(
+        connection.client.host, tuple(connection.headers.getlist("x-forwarded-for")), tuple(trusted)
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _nearest(peer: str, lines: tuple[str, ...], trusted: tuple[Network, ...]) -> str | None:
+    hop: str | None = peer
+    forwarded = [part.strip() for line in lines for part in line.split(",")]
     while hop is not None and _is_trusted(hop, trusted) and forwarded:
         hop = forwarded.pop()
     return None if hop is None else _cut(hop)
+
+
+_kept_nearest = functools.lru_cache(maxsize=4096)(_nearest)
 
 
 def _is_trusted(text: str, trusted: Sequence[Network]) -> bool:

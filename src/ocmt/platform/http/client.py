@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-import aiohttp
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    import aiohttp
 
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 120.0
 TOTAL_SECONDS = 900.0
+
+
+class HttpClient:
+    """The session of one process, opened for its first question.
+
+    Late, for aiohttp takes a tenth of a second to import, which a service that scales to zero does without.
+    """
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def session(self) -> aiohttp.ClientSession:
+        """Without cookies; closed when the block ends."""
+        if self._session is None:
+            self._session = client_session()
+        return self._session
+
+    async def __aenter__(self) -> Self:
+        """Until the block ends."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close what was opened."""
+        if self._session is not None:
+            await self._session.close()
 
 
 def client_session(
@@ -17,6 +45,8 @@ def client_session(
     Seconds, which a request may tighten: 10 to connect, `silence` between two pieces of an answer, `total`
     for all of it. Proxies of the environment (HTTPS_PROXY, NO_PROXY) are honoured.
     """
+    import aiohttp
+
     return aiohttp.ClientSession(
         timeout=aiohttp.ClientTimeout(
             total=total, connect=CONNECT_SECONDS * 2, sock_connect=CONNECT_SECONDS, sock_read=silence

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
 
 import structlog
+from prometheus_client import Counter, Histogram
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils.compat import uuid7
@@ -164,5 +166,12 @@ def _observe(scope: Scope, status: int, seconds: float) -> None:
     """Time until the answer began: event streams stay open for hours."""
     first = scope["path"].split("/", 2)[1] if scope["path"].startswith("/") else ""
     area = first if first in _AREAS else "ui"
-    telemetry.REQUESTS.labels(scope["method"], area, str(status)).inc()
-    telemetry.REQUEST_SECONDS.labels(area).observe(seconds)
+    counted, timed = _series(scope["method"], area, status)
+    counted.inc()
+    timed.observe(seconds)
+
+
+@functools.lru_cache(maxsize=1024)
+def _series(method: str, area: str, status: int) -> tuple[Counter, Histogram]:
+    """Looking them up costs more than counting."""
+    return telemetry.REQUESTS.labels(method, area, str(status)), telemetry.REQUEST_SECONDS.labels(area)

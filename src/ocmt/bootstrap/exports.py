@@ -1,29 +1,25 @@
-"""The part of the composition that hands every room's share to `privacy`: what to export, and how to be
-quiet."""
+"""Hands every room's share of an export to `privacy`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from ocmt.agents.model import State
-from ocmt.agents.service import Agents
 from ocmt.bootstrap.features import Features
-from ocmt.chat.service import Chat
-from ocmt.chat.transcript import render
-from ocmt.errors import OcmtError
-from ocmt.privacy.model import Export, Part, Quiet
+from ocmt.privacy.model import Export, Part
+
+if TYPE_CHECKING:
+    from ocmt.bootstrap.agent_features import AgentFeatures
 
 _PAGE = 200
 
 
-def exports(features: Features) -> list[Export]:
-    """What of each room is a user's."""
-    accounts, chat, transfers = features.accounts, features.chat, features.transfers
+def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> list[Export]:
+    """What of each room is a user's. `agent_features` is called when somebody asks for an export."""
+    accounts = features.accounts
 
     async def account(user_id: UUID) -> AsyncIterator[Part]:
         identity = accounts.identity
@@ -45,7 +41,9 @@ def exports(features: Features) -> list[Export]:
         yield "audit.jsonl", b"".join(lines)
 
     async def conversations(user_id: UUID) -> AsyncIterator[Part]:
-        cursor = None
+        from ocmt.chat.transcript import render
+
+        chat, cursor = agent_features().chat, None
         while page := await chat.conversations(user_id, before=cursor, limit=_PAGE):
             for conversation in page:
                 turns = await chat.all_turns(user_id, conversation.id)
@@ -53,30 +51,13 @@ def exports(features: Features) -> list[Export]:
             cursor = (page[-1].updated_at, page[-1].id)
 
     async def files(user_id: UUID) -> AsyncIterator[Part]:
-        newest = await features.snapshots.list(user_id, limit=1)
+        of_agents = agent_features()
+        newest = await of_agents.snapshots.list(user_id, limit=1)
         if newest:
-            async with transfers.archive(user_id, newest[0].generation) as (file, _):
+            async with of_agents.transfers.archive(user_id, newest[0].generation) as (file, _):
                 yield "files.zip", file
 
     return [account, trail, conversations, files]
-
-
-def quiet(agents: Agents, chat: Chat) -> Quiet:
-    """Stops a user's turns and then their agent; whether it has come to rest."""
-
-    async def is_quiet(user_id: UUID) -> bool:
-        for turn in await chat.open_turns(user_id):
-            with suppress(OcmtError):  # it has ended meanwhile
-                await chat.stop(user_id, turn)
-        found = await agents.find_all([user_id])
-        if not found:
-            return True
-        with suppress(OcmtError):  # it still works: the next look will find it stopped
-            await agents.ask_stopped(user_id)
-        (agent,) = await agents.find_all([user_id])
-        return agent.state in (State.STOPPED, State.FAILED)
-
-    return is_quiet
 
 
 def _json(value: Any, *, indent: int | None = 2) -> bytes:
