@@ -27,6 +27,7 @@ from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
 from ocmt.identity.model import Status, User, new_token
 from ocmt.identity.service import Identity
+from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal, Role
 
 
@@ -141,8 +142,8 @@ class SessionPage(BaseModel):
 def routes(identity: Identity) -> APIRouter:
     """All routes of this room, without the /api/v1."""
     whole = APIRouter()
+    whole.routes += _own(identity).routes  # first: routes are looked through in order, and `me` is asked most
     whole.routes += _entrance(identity).routes
-    whole.routes += _own(identity).routes
     whole.routes += _administration(identity).routes
     return whole
 
@@ -195,12 +196,15 @@ def _own(identity: Identity) -> APIRouter:
             clear(response, identity.address)
         return response
 
-    @router.get("/me")
-    async def get_me(me: Me) -> OwnView:
+    # Every page asks this first, so it does without what FastAPI would do with dependencies and the answer.
+    @router.get("/me", response_model=OwnView)
+    async def get_me(request: Request) -> Response:
         """Who is signed in."""
+        me = principal(request)
         # A session and a key were found together with their user: that is not asked for twice.
         view = _seen(me) or _me(await identity.user(me.user_id))
-        return OwnView(**view.model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
+        own = OwnView(**view.model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
+        return Response(own.model_dump_json(), media_type="application/json")
 
     @router.patch("/me")
     async def change_me(body: MeChange, me: Me, request: Request) -> MeView:
