@@ -1,4 +1,4 @@
-"""Named SQL: a feature's `queries.sql`, loaded once when its service module is imported.
+"""Named SQL: a feature's `queries.sql`, read once.
 
 `-- name: find_user^` gives `await queries.find_user(connection, email=…)`. The sign says what comes back:
 `^` a row or None, `$` a value or None, `!` the command's tag, `<!` what `returning` returned, none an async
@@ -21,12 +21,28 @@ if TYPE_CHECKING:
     from aiosql.types import AsyncDriverAdapterProtocol, QueryFn
 
 
-class Queries(_Queries):
-    """The statements of one file as methods; a name that is not in the file is an AttributeError."""
+class Queries:
+    """The statements of one package's `queries.sql` as methods; a name that it lacks is an AttributeError.
+
+    The file is read when the first of them is asked for: all of them together are a tenth of a start.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
 
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> QueryFn: ...
+
+    else:
+
+        def __getattr__(self, name: str) -> QueryFn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            loaded = self.__dict__.get("_loaded") or self.__dict__.setdefault("_loaded", _read(self._package))
+            statement = getattr(loaded, name)
+            setattr(self, name, statement)  # from now on this is not asked
+            return statement
 
 
 class _Adapter(AsyncPGAdapter):
@@ -75,7 +91,10 @@ async def every(rows: AsyncIterator[Any]) -> list[Any]:
 
 def load_queries(package: str) -> Queries:
     """The statements of `queries.sql` in that package (`"ocmt.chat"`)."""
+    return Queries(package)
+
+
+def _read(package: str) -> _Queries:
     text = resources.files(package).joinpath("queries.sql").read_text("utf-8")
     adapter = cast("Callable[..., AsyncDriverAdapterProtocol]", _Adapter)
-    loaded = aiosql.from_str(text, adapter, queries_cls=Queries, mandatory_parameters=False)
-    return cast("Queries", loaded)
+    return cast("_Queries", aiosql.from_str(text, adapter, mandatory_parameters=False))

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from joserfc.jwk import OKPKey
 from uuid_utils.compat import uuid7
 
 from ocmt.identity.tokens import model
@@ -16,6 +15,9 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import load_queries
 from ocmt.platform.secrets import Secrets
+
+if TYPE_CHECKING:
+    from joserfc.jwk import OKPKey
 
 RING = "token-signing-keys"
 PUBLIC = "token-public-keys"
@@ -88,6 +90,8 @@ class PublicKeys:
         """The key of that name; None: there is none."""
         age = self._clock.monotonic() - self._read_at
         if age >= model.REREAD.total_seconds() or (kid not in self._keys and age >= self.SOONER):
+            from joserfc.jwk import OKPKey
+
             data = await self._secrets.get(PUBLIC)
             entries: list[dict[str, Any]] = [] if data is None else json.loads(data)["keys"]
             self._keys = {entry["kid"]: OKPKey.import_key(entry) for entry in entries}
@@ -97,6 +101,8 @@ class PublicKeys:
 
 def new_jwk() -> Jwk:
     """A fresh Ed25519 key."""
+    from joserfc.jwk import OKPKey
+
     key = OKPKey.generate_key(
         "Ed25519", {"kid": str(uuid7()), "use": "sig", "alg": model.ALGORITHM}, private=True
     )
