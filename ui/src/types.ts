@@ -1,95 +1,39 @@
-/** What the server sends: the shapes of the HTTP reference, as TypeScript. Times are RFC 3339 strings. */
+/**
+ * What the server sends, under the names that the pages use. Times are RFC 3339 strings.
+ *
+ * The Management API's come from its description (`server.ts`); the orchestrator's are written by hand from the HTTP
+ * reference.
+ */
 
-export interface User {
-  id: string;
-  email: string;
-  name: string | null;
-  is_admin: boolean;
-  /** A second factor has to be set up before anything else. */
-  must_enrol: boolean;
-  /** The administrator who looks through this user's eyes. */
-  impersonated_by: string | null;
-}
+export type {
+  AccountView as ProviderAccount,
+  GroupInvitationView as GroupInvitation,
+  GroupView as Group,
+  ImportedView as ImportedVault,
+  InvitationView as Invitation,
+  ItemView as VaultItem,
+  KeyView as ApiKey,
+  MemberView as Member,
+  MfaView as MfaState,
+  OwnView as User,
+  PasskeyView as Passkey,
+  PeriodUsage,
+  ProvidersView as SignInWays,
+  ProviderView as SignInProvider,
+  RowView as AuditRow,
+  RulesView as SignUpRules,
+  SessionView as LoginSession,
+  TotpView as TotpBegun,
+  TrialView as KeyTrial,
+  UsageView as UsageReport,
+  UserView as Account,
+  VersionView as KeptVersion,
+} from "./server";
 
-export interface SignInProvider {
-  id: string;
-  label: string;
-}
-
-export interface SignInWays {
-  oidc: SignInProvider[];
-  magic_link: boolean;
-  passkeys: boolean;
-}
-
-export interface ProviderAccount {
-  id: string;
-  provider: string;
-  label: string;
-  email: string;
-  created_at: string;
-  last_used_at: string | null;
-}
-
-export interface LoginSession {
-  id: string;
-  user_agent: string | null;
-  address: string | null;
-  methods: string[];
-  created_at: string;
-  last_seen_at: string;
-  expires_at: string;
-  impersonated: boolean;
-  current: boolean;
-}
-
-export interface MfaState {
-  totp: boolean;
-  totp_since: string | null;
-  passkeys: number;
-  backup_codes: number;
-  demanded: boolean;
-}
-
-export interface TotpBegun {
-  secret: string;
-  uri: string;
-  qr_svg: string;
-}
-
-export interface Passkey {
-  id: string;
-  name: string;
-  backed_up: boolean;
-  created_at: string;
-  last_used_at: string | null;
-}
-
-export interface ApiKey {
-  id: string;
-  name: string;
-  prefix: string;
-  scopes: string[];
-  created_at: string;
-  expires_at: string | null;
-  last_used_at: string | null;
-  last_address: string | null;
-}
-
-export interface AuditRow {
-  id: number;
-  at: string;
-  action: string;
-  actor_id: string | null;
-  subject_id: string | null;
-  /** Null: erased. */
-  details: Record<string, unknown> | null;
-}
+import type { SecondFactorView, SignedIn } from "./server";
 
 /** The answer to a first or second proof of who one is. */
-export type SignInStep =
-  | { mfa_required: false }
-  | { mfa_required: true; methods: ("passkey" | "totp" | "backup_code")[] };
+export type SignInStep = SignedIn | SecondFactorView;
 
 export type AgentState = "stopped" | "starting" | "awake" | "paused" | "stopping" | "failed";
 
@@ -245,12 +189,6 @@ export interface TurnPage extends Page<Turn> {
   resume_after: number;
 }
 
-export interface VaultItem {
-  name: string;
-  hint: string | null;
-  updated_at: string;
-}
-
 /** One event of a conversation's stream; `seq` is its number in the conversation. */
 export type StreamEvent = { seq: number; turn_id: string } & (
   | { type: "turn.accepted"; text: string; attempt: number }
@@ -273,18 +211,3 @@ export const EVENT_TYPES: readonly StreamEvent["type"][] = [
   "turn.failed",
   "turn.stopped",
 ];
-
-export interface PeriodUsage {
-  calls: number;
-  input_tokens: number;
-  output_tokens: number;
-  cache_read_tokens: number;
-  cache_write_tokens: number;
-  tokens: number;
-}
-
-export interface UsageReport {
-  today: PeriodUsage;
-  month: PeriodUsage;
-  limits: { turn_calls: number; daily_tokens: number };
-}

@@ -38,7 +38,7 @@ class RoleBody(_Body):
     role: MemberRole
 
 
-class InvitationBody(_Body):
+class GroupInvitationBody(_Body):
     """Whom to ask."""
 
     email: str = Field(max_length=1000, examples=["ada@example.org"])
@@ -87,7 +87,7 @@ class MemberPage(BaseModel):
     next: UUID | None
 
 
-class InvitationView(BaseModel):
+class GroupInvitationView(BaseModel):
     """An open invitation."""
 
     id: UUID
@@ -99,10 +99,10 @@ class InvitationView(BaseModel):
     expires_at: datetime
 
 
-class InvitationPage(BaseModel):
+class GroupInvitationPage(BaseModel):
     """Open invitations, newest first."""
 
-    items: list[InvitationView]
+    items: list[GroupInvitationView]
     next: None = None
 
 
@@ -241,14 +241,14 @@ def _members(groups: Groups, deliver: Deliver) -> APIRouter:
         return Response(status_code=_EMPTY)
 
     @router.get("/invitations")
-    async def list_invitations(group_id: UUID, me: Me, request: Request) -> InvitationPage:
+    async def list_invitations(group_id: UUID, me: Me, request: Request) -> GroupInvitationPage:
         """Who was asked and has not answered (its admins)."""
         found = await groups.invitations(actor_of(me, request), group_id)
         return _invitations(found)
 
     @router.post("/invitations", status_code=status.HTTP_201_CREATED)
     async def invite(
-        group_id: UUID, body: InvitationBody, me: Me, request: Request, background: BackgroundTasks
+        group_id: UUID, body: GroupInvitationBody, me: Me, request: Request, background: BackgroundTasks
     ) -> MadeInvitation:
         """Ask somebody to join, by mail; they decide (its admins)."""
         number, letter = await groups.invite(actor_of(me, request), group_id, body.email, body.role)
@@ -268,7 +268,7 @@ def _own(groups: Groups) -> APIRouter:
     router = APIRouter(tags=["groups"])
 
     @router.get("/group-invitations")
-    async def own_invitations(me: Me) -> InvitationPage:
+    async def own_invitations(me: Me) -> GroupInvitationPage:
         """What you are asked to join."""
         found = await groups.own_invitations(me.email)
         return _invitations(found)
@@ -294,5 +294,7 @@ def _own(groups: Groups) -> APIRouter:
     return router
 
 
-def _invitations(found: Sequence[Invitation]) -> InvitationPage:
-    return InvitationPage(items=[InvitationView.model_validate(one, from_attributes=True) for one in found])
+def _invitations(found: Sequence[Invitation]) -> GroupInvitationPage:
+    return GroupInvitationPage(
+        items=[GroupInvitationView.model_validate(one, from_attributes=True) for one in found]
+    )
