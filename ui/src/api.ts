@@ -4,11 +4,19 @@
  */
 import { learnServerTime } from "./clock";
 import type {
+  Account,
   Agent,
   ApiKey,
   AuditRow,
   ConversationInfo,
+  Group,
+  GroupInvitation,
+  ImportedVault,
+  Invitation,
+  KeptVersion,
+  KeyTrial,
   LoginSession,
+  Member,
   MfaState,
   Page,
   Passkey,
@@ -16,12 +24,14 @@ import type {
   Schedule,
   SignInStep,
   SignInWays,
+  SignUpRules,
   SnapshotPage,
   TotpBegun,
   Turn,
   TurnPage,
   UsageReport,
   User,
+  UserChange,
   VaultItem,
 } from "./types";
 
@@ -108,6 +118,9 @@ function asError(response: Response, text: string): ApiError {
 const conversation = (id: string) => `/agent/conversations/${encodeURIComponent(id)}`;
 const turn = (id: string) => `/agent/turns/${encodeURIComponent(id)}`;
 const vaultItem = (name: string) => `/api/v1/vault/items/${encodeURIComponent(name)}`;
+const group = (id: string) => `/api/v1/groups/${encodeURIComponent(id)}`;
+const signUpRule = (kind: string, value: string) =>
+  `/api/v1/admin/sign-up-rules/${kind}/${encodeURIComponent(value)}`;
 const query = (name: string, value: string | null) =>
   value === null ? "" : `?${name}=${encodeURIComponent(value)}`;
 
@@ -187,7 +200,58 @@ export const api = {
   retryTurn: (id: string) => request<Turn>("POST", `${turn(id)}/retry`),
 
   vaultItems: () => request<{ items: VaultItem[] }>("GET", "/api/v1/vault/items"),
-  putVaultItem: (name: string, value: string) => request<void>("PUT", vaultItem(name), { body: { value } }),
+  putVaultItem: (name: string, value: string, kind?: VaultItem["kind"]) =>
+    request<void>("PUT", vaultItem(name), { body: kind ? { value, kind } : { value } }),
+  testVaultItem: (name: string) => request<KeyTrial>("POST", `${vaultItem(name)}/test`),
+  revealVaultItem: (name: string) => request<{ value: string }>("POST", `${vaultItem(name)}/reveal`),
+  vaultVersions: (name: string) => request<{ items: KeptVersion[] }>("GET", `${vaultItem(name)}/versions`),
+  restoreVaultVersion: (name: string, version: number) =>
+    request<void>("POST", `${vaultItem(name)}/versions/${version}/restore`),
+  importedVault: () => request<ImportedVault>("GET", "/api/v1/vault/imported"),
+  unlockVault: (password: string) => request<void>("POST", "/api/v1/vault/unlock", { body: { password } }),
+  recoverVault: (phrase: string) => request<void>("POST", "/api/v1/vault/recover", { body: { phrase } }),
+  lockVault: () => request<void>("POST", "/api/v1/vault/lock"),
   deleteVaultItem: (name: string) => request<void>("DELETE", vaultItem(name)),
   usage: () => request<UsageReport>("GET", "/api/v1/usage"),
+
+  groups: () => request<{ items: Group[] }>("GET", "/api/v1/groups"),
+  makeGroup: (name: string) => request<Group>("POST", "/api/v1/groups", { body: { name } }),
+  renameGroup: ({ id, description }: Group, name: string) =>
+    request<Group>("PUT", group(id), { body: { name, description } }),
+  deleteGroup: (id: string) => request<void>("DELETE", group(id)),
+  members: (id: string, after: string | null) =>
+    request<{ items: Member[]; next: string | null }>("GET", `${group(id)}/members${query("after", after)}`),
+  setMemberRole: (id: string, userId: string, role: Member["role"]) =>
+    request<void>("PUT", `${group(id)}/members/${userId}`, { body: { role } }),
+  removeMember: (id: string, userId: string) => request<void>("DELETE", `${group(id)}/members/${userId}`),
+  shareKey: (id: string, name: string, value: string) =>
+    request<void>("PUT", `${group(id)}/keys/${name}`, { body: { value } }),
+  unshareKey: (id: string, name: string) => request<void>("DELETE", `${group(id)}/keys/${name}`),
+  openInvitations: (id: string) => request<{ items: GroupInvitation[] }>("GET", `${group(id)}/invitations`),
+  inviteToGroup: (id: string, email: string) =>
+    request<{ id: string }>("POST", `${group(id)}/invitations`, { body: { email } }),
+  withdrawInvitation: (id: string, invitation: string) =>
+    request<void>("DELETE", `${group(id)}/invitations/${invitation}`),
+  groupInvitations: () => request<{ items: GroupInvitation[] }>("GET", "/api/v1/group-invitations"),
+  acceptInvitation: (id: string) => request<Group>("POST", `/api/v1/group-invitations/${id}/accept`),
+  declineInvitation: (id: string) => request<void>("POST", `/api/v1/group-invitations/${id}/decline`),
+
+  users: (after: string | null) =>
+    request<{ items: Account[]; next: string | null }>("GET", `/api/v1/admin/users${query("after", after)}`),
+  addUser: (email: string) => request<Account>("POST", "/api/v1/admin/users", { body: { email } }),
+  changeUser: (id: string, change: UserChange) =>
+    request<Account>("PATCH", `/api/v1/admin/users/${id}`, { body: change }),
+  impersonate: (id: string, reason: string) =>
+    request<void>("POST", `/api/v1/admin/users/${id}/impersonate`, { body: { reason } }),
+  signUpRules: () => request<SignUpRules>("GET", "/api/v1/admin/sign-up-rules"),
+  putSignUpRule: (kind: string, value: string) => request<void>("PUT", signUpRule(kind, value)),
+  dropSignUpRule: (kind: string, value: string) => request<void>("DELETE", signUpRule(kind, value)),
+  invitations: () => request<{ items: Invitation[] }>("GET", "/api/v1/admin/invitations?limit=500"),
+  invite: (email: string) => request<Invitation>("POST", "/api/v1/admin/invitations", { body: { email } }),
+  revokeInvitation: (id: string) => request<void>("DELETE", `/api/v1/admin/invitations/${id}`),
+  auditOfAll: (before: number | null) =>
+    request<{ items: AuditRow[]; next: number | null }>(
+      "GET",
+      `/api/v1/admin/audit${query("before", before === null ? null : String(before))}`,
+    ),
 };

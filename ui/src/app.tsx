@@ -3,10 +3,13 @@ import { useEffect } from "preact/hooks";
 import { watchAgent } from "./agent";
 import { Spinner } from "./components/Icons";
 import { forgetConversations, refreshConversations } from "./conversations";
+import { Admin } from "./pages/Admin";
 import { Chat } from "./pages/Chat";
 import { Files } from "./pages/Files";
+import { Groups } from "./pages/Groups";
 import { Settings } from "./pages/Settings";
 import { SignIn } from "./pages/SignIn";
+import { Vault } from "./pages/Vault";
 import { route } from "./router";
 import { findSession, session } from "./session";
 
@@ -56,6 +59,9 @@ function SignedIn() {
   const here = route.value;
   if (here.page === "settings") return <Settings />;
   if (here.page === "files") return <Files />;
+  if (here.page === "vault") return <Vault />;
+  if (here.page === "groups") return <Groups />;
+  if (here.page === "admin") return <Admin />;
   if (here.page === "chat") return <Chat id={here.id} />;
   return (
     <main class="sign-in">

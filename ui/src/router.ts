@@ -5,16 +5,20 @@ export type Route =
   | { page: "chat"; id: string | null }
   | { page: "files" }
   | { page: "settings" }
+  | { page: "vault" }
+  | { page: "groups" }
+  | { page: "admin" }
   | { page: "sign-in" }
   | { page: "unknown" };
+
+const PAGES = ["files", "settings", "vault", "groups", "admin", "sign-in"] as const;
 
 const path = signal(location.pathname);
 
 export function parseRoute(pathname: string): Route {
   if (pathname === "/") return { page: "chat", id: null };
-  if (pathname === "/files") return { page: "files" };
-  if (pathname === "/settings") return { page: "settings" };
-  if (pathname === "/sign-in") return { page: "sign-in" };
+  const page = PAGES.find((each) => pathname === `/${each}`);
+  if (page) return { page };
   const chat = /^\/chat\/([0-9a-f-]{36})$/i.exec(pathname);
   return chat?.[1] ? { page: "chat", id: chat[1] } : { page: "unknown" };
 }

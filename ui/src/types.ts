@@ -26,6 +26,7 @@ export type {
   TotpView as TotpBegun,
   TrialView as KeyTrial,
   UsageView as UsageReport,
+  UserChange,
   UserView as Account,
   VersionView as KeptVersion,
 } from "./server";

@@ -94,7 +94,7 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
             f"There is no database in {settings.data_dir} yet: start `ocmt up`, or name the folder by --data."
         )
     if _in_use(folder):
-        yield _dsn_of_running(folder)
+        yield dsn_of_running(folder)
         return
     binaries = find_binaries(settings.cache_dir)
     if binaries is None:
@@ -134,7 +134,7 @@ def _in_use(folder: Path) -> bool:
     return False
 
 
-def _dsn_of_running(folder: Path) -> str:
+def dsn_of_running(folder: Path) -> str:
     """The way to the server that another process started there: its socket, and the folder's password."""
     sockets = [folder / "socket"]
     try:

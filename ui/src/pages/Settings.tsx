@@ -9,9 +9,8 @@ import { Providers } from "../components/account/Providers";
 import { SecondFactor } from "../components/account/SecondFactor";
 import { Sessions } from "../components/account/Sessions";
 import { Trail } from "../components/account/Trail";
-import { useTitle } from "../components/hooks";
 import { KeyForm } from "../components/KeyForm";
-import { Shell } from "../components/Shell";
+import { Rooms } from "../components/Rooms";
 import { session, signOut } from "../session";
 import { chooseTheme, type Theme, theme } from "../theme";
 import type { PeriodUsage, UsageReport } from "../types";
@@ -23,7 +22,6 @@ const THEMES: [Theme, string][] = [
 ];
 
 export function Settings() {
-  useTitle("Settings");
   const who = session.value.state === "signed-in" ? session.value.user : null;
   const [problem, setProblem] = useState<string | null>(null);
   const leave = async () => {
@@ -34,68 +32,66 @@ export function Settings() {
     }
   };
   return (
-    <Shell title="Settings">
-      <div class="settings">
-        <section class="card" aria-labelledby="settings-model">
-          <h2 id="settings-model">Model</h2>
-          {agent.value && (
-            <p>
-              {agent.value.model.kind === "demo" ? (
-                <>
-                  Your agent uses the <strong>demo model</strong>, whose answers were written beforehand. Add
-                  a key to talk to Claude.
-                </>
-              ) : (
-                <>
-                  Your agent uses <strong>{agent.value.model.label}</strong>
-                </>
-              )}
-            </p>
-          )}
-          <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
-        </section>
-        <UsageCard />
-        <Providers />
-        <SecondFactor />
-        <Passkeys />
-        <Sessions />
-        <ApiKeys />
-        <Trail />
-        <Leaving />
-        <section class="card" aria-labelledby="settings-look">
-          <h2 id="settings-look">Look</h2>
-          <fieldset class="choices">
-            <legend class="visually-hidden">Theme</legend>
-            {THEMES.map(([value, words]) => (
-              <label key={value}>
-                <input
-                  type="radio"
-                  name="theme"
-                  checked={theme.value === value}
-                  onChange={() => chooseTheme(value)}
-                />
-                <span>{words}</span>
-              </label>
-            ))}
-          </fieldset>
-        </section>
-        <section class="card" aria-labelledby="settings-account">
-          <h2 id="settings-account">Account</h2>
+    <Rooms>
+      <section class="card" aria-labelledby="settings-model">
+        <h2 id="settings-model">Model</h2>
+        {agent.value && (
           <p>
-            {who?.email}
-            {who?.is_admin && <span class="muted"> · administrator</span>}
+            {agent.value.model.kind === "demo" ? (
+              <>
+                Your agent uses the <strong>demo model</strong>, whose answers were written beforehand. Add a
+                key to talk to Claude.
+              </>
+            ) : (
+              <>
+                Your agent uses <strong>{agent.value.model.label}</strong>
+              </>
+            )}
           </p>
-          {problem && (
-            <p class="problem" role="alert">
-              {problem}
-            </p>
-          )}
-          <button type="button" class="button" onClick={() => void leave()}>
-            Sign out
-          </button>
-        </section>
-      </div>
-    </Shell>
+        )}
+        <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
+      </section>
+      <UsageCard />
+      <Providers />
+      <SecondFactor />
+      <Passkeys />
+      <Sessions />
+      <ApiKeys />
+      <Trail />
+      <Leaving />
+      <section class="card" aria-labelledby="settings-look">
+        <h2 id="settings-look">Look</h2>
+        <fieldset class="choices">
+          <legend class="visually-hidden">Theme</legend>
+          {THEMES.map(([value, words]) => (
+            <label key={value}>
+              <input
+                type="radio"
+                name="theme"
+                checked={theme.value === value}
+                onChange={() => chooseTheme(value)}
+              />
+              <span>{words}</span>
+            </label>
+          ))}
+        </fieldset>
+      </section>
+      <section class="card" aria-labelledby="settings-account">
+        <h2 id="settings-account">Account</h2>
+        <p>
+          {who?.email}
+          {who?.is_admin && <span class="muted"> · administrator</span>}
+        </p>
+        {problem && (
+          <p class="problem" role="alert">
+            {problem}
+          </p>
+        )}
+        <button type="button" class="button" onClick={() => void leave()}>
+          Sign out
+        </button>
+      </section>
+    </Rooms>
   );
 }
 

@@ -1,0 +1,177 @@
+/** Everybody who has an account: let in, suspended, given a role; and seeing what they see, with a reason. */
+import { useState } from "preact/hooks";
+import { api, wordsFor } from "../../api";
+import { serverNow } from "../../clock";
+import { moment } from "../../format";
+import { withProof } from "../../stepup";
+import type { Account } from "../../types";
+import { useShown } from "../attempt";
+import { Dialog } from "../Dialog";
+import { Problem } from "../Problem";
+
+const STATUS_WORDS: Record<Account["status"], string> = {
+  active: "",
+  pending: "waits to be approved",
+  suspended: "suspended",
+  deleting: "is being deleted",
+};
+
+export function People({ mayChange, own }: { mayChange: boolean; own: string }) {
+  const [pages, setPages] = useState<(string | null)[]>([null]);
+  const [email, setEmail] = useState("");
+  const {
+    value: shown,
+    problem,
+    attempt,
+  } = useShown(async () => {
+    const read = await Promise.all(pages.map((after) => api.users(after)));
+    return { items: read.flatMap((page) => page.items), next: read.at(-1)?.next ?? null };
+  }, pages);
+  return (
+    <section class="card" aria-labelledby="admin-people">
+      <h2 id="admin-people">People</h2>
+      <Problem words={problem} />
+      <ul class="rows">
+        {shown?.items.map((user) => (
+          <Person
+            key={user.id}
+            user={user}
+            mayChange={mayChange && user.id !== own && user.status !== "deleting"}
+            attempt={attempt}
+          />
+        ))}
+      </ul>
+      {shown?.next && (
+        <button type="button" class="button" onClick={() => setPages([...pages, shown.next])}>
+          Show more
+        </button>
+      )}
+      {mayChange && (
+        <form
+          class="form"
+          onSubmit={(event) => {
+            event.preventDefault();
+            void attempt(() => api.addUser(email)).then((well) => well && setEmail(""));
+          }}
+        >
+          <label>
+            Let somebody in
+            <input
+              type="email"
+              required
+              placeholder="ada@example.org"
+              value={email}
+              onInput={(event) => setEmail(event.currentTarget.value)}
+            />
+          </label>
+          <button type="submit" class="button" disabled={email.trim() === ""}>
+            Add
+          </button>
+          <p class="muted">They get no mail; they can sign in from now on.</p>
+        </form>
+      )}
+    </section>
+  );
+}
+
+interface PersonProps {
+  user: Account;
+  mayChange: boolean;
+  attempt: (work: () => Promise<unknown>) => Promise<boolean>;
+}
+
+function Person({ user, mayChange, attempt }: PersonProps) {
+  const [looking, setLooking] = useState(false);
+  const change = (what: Parameters<typeof api.changeUser>[1]) =>
+    void attempt(() => api.changeUser(user.id, what));
+  const status = STATUS_WORDS[user.status];
+  return (
+    <li class="item" aria-label={user.email}>
+      <div>
+        {user.name ? `${user.name}, ${user.email}` : user.email} {status && <strong>{status}</strong>}{" "}
+        <span class="muted">
+          since {moment(user.created_at, serverNow())}
+          {user.mfa_required && "; must have a second factor"}
+        </span>
+      </div>
+      {mayChange ? (
+        <div class="row">
+          <label class="inline">
+            Role{" "}
+            <select
+              value={user.role}
+              onChange={(event) => change({ role: event.currentTarget.value as Account["role"] })}
+            >
+              <option value="user">user</option>
+              <option value="auditor">auditor</option>
+              <option value="admin">administrator</option>
+            </select>
+          </label>
+          <button
+            type="button"
+            class="button small"
+            onClick={() => change({ status: user.status === "active" ? "suspended" : "active" })}
+          >
+            {user.status === "active" ? "Suspend" : user.status === "pending" ? "Approve" : "Let in again"}
+          </button>
+          <button
+            type="button"
+            class="button small"
+            onClick={() => change({ mfa_required: !user.mfa_required })}
+          >
+            {user.mfa_required ? "Demand no second factor" : "Demand a second factor"}
+          </button>
+          {user.status === "active" && (
+            <button type="button" class="button small" onClick={() => setLooking(true)}>
+              See what they see
+            </button>
+          )}
+        </div>
+      ) : (
+        <span class="muted">{user.role}</span>
+      )}
+      {looking && <Impersonation user={user} onClose={() => setLooking(false)} />}
+    </li>
+  );
+}
+
+function Impersonation({ user, onClose }: { user: Account; onClose: () => void }) {
+  const [reason, setReason] = useState("");
+  const [problem, setProblem] = useState<string | null>(null);
+  const begin = async () => {
+    setProblem(null);
+    try {
+      await withProof(() => api.impersonate(user.id, reason));
+      location.assign("/");
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
+  return (
+    <Dialog title={`See what ${user.email} sees`} onClose={onClose}>
+      <form
+        class="form"
+        onSubmit={(event) => {
+          event.preventDefault();
+          void begin();
+        }}
+      >
+        <p>For an hour at most. They will read of it in their account, with your reason.</p>
+        <label>
+          Reason
+          <input
+            required
+            maxLength={1000}
+            placeholder="They asked me to look at a job that fails."
+            value={reason}
+            onInput={(event) => setReason(event.currentTarget.value)}
+          />
+        </label>
+        <Problem words={problem} />
+        <button type="submit" class="button primary" disabled={reason.trim() === ""}>
+          Begin
+        </button>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,33 @@
+/** What most cards do: show a list, change something, show the list anew, and say what went wrong. */
+import { useCallback, useEffect, useState } from "preact/hooks";
+import { wordsFor } from "../api";
+
+export interface Shown<T> {
+  /** Null: not read yet. */
+  value: T | null;
+  problem: string | null;
+  /** Does it and reads anew; whether it went well. Without anything to do it reads only. */
+  attempt: (work?: () => Promise<unknown>) => Promise<boolean>;
+}
+
+/** `read` is called now and after each attempt, and again when one of `of` is another one. */
+export function useShown<T>(read: () => Promise<T>, ...of: unknown[]): Shown<T> {
+  const [value, setValue] = useState<T | null>(null);
+  const [problem, setProblem] = useState<string | null>(null);
+  const attempt = useCallback(async (work?: () => Promise<unknown>) => {
+    setProblem(null);
+    try {
+      await work?.();
+      setValue(await read());
+      return true;
+    } catch (error) {
+      setProblem(wordsFor(error));
+      return false;
+    }
+    // biome-ignore lint/correctness/useExhaustiveDependencies: `read` is made anew with each drawing, `of` says when it is another one
+  }, of);
+  useEffect(() => {
+    void attempt();
+  }, [attempt]);
+  return { value, problem, attempt };
+}
