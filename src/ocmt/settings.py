@@ -152,6 +152,8 @@ class Settings(BaseSettings):
     """Addresses and domains, with commas between them: `ada@example.org, example.com`."""
     mfa_for_admins: bool = False
     """Administrators must have a second factor."""
+    audit_keep: Duration | None = None
+    """How long the audit log is kept, a day at least; not said: for ever."""
     oidc: dict[str, OidcProvider] = {}
     """Other ways to sign in, by name: `OCMT_OIDC__GOOGLE__CLIENT_ID`, or `[oidc.google]` in the file."""
     trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
@@ -181,6 +183,13 @@ class Settings(BaseSettings):
     @classmethod
     def _at_home(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path is not None else None
+
+    @field_validator("audit_keep")
+    @classmethod
+    def _a_day_at_least(cls, keep: timedelta | None) -> timedelta | None:
+        if keep is not None and keep < timedelta(days=1):
+            raise ValueError("keep the audit log for a day at least: write it like 365d")
+        return keep
 
     @property
     def url(self) -> str:

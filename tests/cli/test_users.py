@@ -59,6 +59,28 @@ def test_the_first_user_that_is_added_is_the_administrator(shell: Shell) -> None
     assert shell.says.splitlines()[0].split() == ["EMAIL", "NAME", "ROLE", "STATUS", "CREATED", "AT"]
 
 
+def test_who_may_make_an_account_is_said_from_the_shell(shell: Shell) -> None:
+    assert shell.run("sign-up allow Example.org") == 0
+    assert shell.run("sign-up allow ada@example.net") == 0
+    assert shell.run("sign-up invite bob@example.com --role auditor") == 0
+    assert shell.says.startswith("bob@example.com may sign in until ")
+    found = shell.data("sign-up list")
+    assert {(rule["kind"], rule["value"]) for rule in found["rules"]} == {
+        ("domain", "example.org"),
+        ("address", "ada@example.net"),
+    }
+    assert [(one["email"], one["role"]) for one in found["invitations"]] == [("bob@example.com", "auditor")]
+    assert shell.run("sign-up forbid example.org") == 0
+    assert shell.run("sign-up revoke bob@example.com") == 0
+    assert shell.run("sign-up revoke bob@example.com") == 1
+    assert shell.complains == "ocmt: There is no open invitation of bob@example.com.\n"
+    found = shell.data("sign-up list")
+    assert [rule["value"] for rule in found["rules"]] == ["ada@example.net"]
+    assert found["invitations"] == []
+    assert shell.run("sign-up allow example") == 1
+    assert "write it like example.org" in shell.complains
+
+
 def test_a_user_is_shut_out_and_let_in_again(shell: Shell) -> None:
     shell.run("users add ada@example.org")
     shell.run("users add bob@example.org")

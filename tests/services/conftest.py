@@ -24,6 +24,7 @@ from ocmt.chat.answer import Answerer
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.identity.audit.retention import Retention
 from ocmt.identity.limits import KNOCKS_FROM
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import HttpClient
@@ -169,6 +170,7 @@ async def house(
             quiet=quiet(agents, chat),
             forget=no_files,
         ),
+        retention=Retention(features.accounts.identity.audit, clock, None),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

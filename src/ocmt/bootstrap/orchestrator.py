@@ -31,6 +31,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import OcmtError
+from ocmt.identity.audit.retention import Retention
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform.leases import Lease, Leases
 from ocmt.privacy.eraser import Eraser
@@ -184,6 +185,7 @@ def compose_orchestrator(
             quiet=quiet(agents, chat),
             forget=forget,
         ),
+        retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
     )
 
 

@@ -35,6 +35,7 @@ app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, o
 app.command("ocmt.cli.serve:app", name="serve", help="Run one service by itself, as in a container.")
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
+app.command("ocmt.cli.sign_up:app", name="sign-up", help="Who may make an account.")
 app.command("ocmt.cli.audit:app", name="audit", help="Verify and export the audit log.")
 app.command("ocmt.cli.keys:app", name="keys", help="Rotate the keys that sign access tokens.")
 app.command("ocmt.cli.vault:app", name="vault", help="Rotate the keys that seal what users store.")

@@ -124,6 +124,15 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def approval_letter(to: str, url: str) -> Letter:
+    """For somebody who has waited for an administrator's approval."""
+    return Letter(
+        to=to,
+        subject="You may sign in now",
+        text=f"Your account was approved. Sign in here:\n\n{url}/sign-in\n",
+    )
+
+
 def sign_in_letter(to: str, link: str) -> Letter:
     """The mail that carries a sign-in link."""
     minutes = int(LINK_LIFETIME.total_seconds() // 60)

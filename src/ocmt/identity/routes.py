@@ -25,7 +25,7 @@ from ocmt.identity.browsers import (
 )
 from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
-from ocmt.identity.model import Status, User, new_token
+from ocmt.identity.model import Status, User, approval_letter, new_token
 from ocmt.identity.service import Identity
 from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal, Role
@@ -255,16 +255,21 @@ def _administration(identity: Identity) -> APIRouter:
         return _user(await identity.add_user(body.email, body.role, name=body.name, actor=actor))
 
     @router.patch("/users/{user_id}", dependencies=[Depends(administrator)])
-    async def change_user(user_id: UUID, body: UserChange, me: Me, request: Request) -> UserView:
-        """Suspend, approve or let in again; change a role; demand a second factor."""
+    async def change_user(
+        user_id: UUID, body: UserChange, me: Me, request: Request, background: BackgroundTasks
+    ) -> UserView:
+        """Suspend, approve or let in again; change a role; demand a second factor. Who is approved hears of
+        it by mail."""
         actor = actor_of(me, request)
-        user = await identity.user(user_id)
+        before = user = await identity.user(user_id)
         if body.role is not None:
             user = await identity.set_role(user_id, body.role, actor=actor)
         if body.mfa_required is not None:
             user = await identity.require_mfa(user_id, body.mfa_required, actor=actor)
         if body.status is not None:
             user = await identity.set_status(user_id, body.status, actor=actor)
+        if before.status == "pending" and user.status == "active":
+            background.add_task(identity.deliver, approval_letter(user.email, identity.address.url))
         return _user(user)
 
     return router

@@ -26,6 +26,7 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.identity.audit.retention import Retention
 from ocmt.platform.http import exception_handlers
 from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime
@@ -50,6 +51,7 @@ class Orchestrator:
     transfers: Transfers
     revisions: Revisions
     eraser: Eraser
+    retention: Retention
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -80,6 +82,7 @@ class Orchestrator:
             asyncio.create_task(self.worker.run(), name="turns"),
             asyncio.create_task(self.transcripts.run(), name="transcripts"),
             asyncio.create_task(self.eraser.run(), name="deletions"),
+            asyncio.create_task(self.retention.run(), name="retention"),
         ]
 
         def ended(task: asyncio.Task[None]) -> None:

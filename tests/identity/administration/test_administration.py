@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.audit.retention import Retention
 from ocmt.identity.entrance.model import SignUpMode
 from ocmt.platform.database import Database
 from ocmt.testing.clock import VirtualClock
@@ -107,6 +108,7 @@ class TestWhoGetsIn:
             if user["status"] == "pending"
         )
         assert (await ada.call("PATCH", f"{ADMIN}/users/{bob['id']}", {"status": "active"})).status == 200
+        assert letters.sent[-1][:2] == ("bob@example.com", "You may sign in now")
         answer = await comes(front, letters, "bob@example.com")
         assert answer is not None
         assert answer.status == 200
@@ -221,6 +223,20 @@ class TestTheLog:
         async with database.connection() as connection:
             await connection.execute("delete from audit_log where id = (select max(id) from audit_log)")
         assert (await audit.verify()).fault is not None
+
+    async def test_the_log_is_kept_for_as_long_as_the_setting_says(
+        self, accounts: Accounts, ada: Browser, clock: VirtualClock
+    ) -> None:
+        audit = accounts.identity.audit
+        await clock.advance(3 * 86400)
+        await accounts.identity.add_user("late@example.org")
+        before = (await audit.verify()).rows
+        assert await Retention(audit, clock, None).look() == 0
+        assert await Retention(audit, clock, timedelta(days=5)).look() == 0
+        assert await Retention(audit, clock, timedelta(days=1)).look() == before - 1
+        kept = [row.action for row in await audit.read()]
+        assert kept == ["user.added", "audit.retained"]
+        assert (await audit.verify()).fault is None
 
     async def test_what_names_a_person_is_erased_and_the_log_is_whole(
         self, accounts: Accounts, ada: Browser, database: Database

@@ -43,7 +43,8 @@ export function Vault() {
         <p class="muted">
           Locked, nothing is shown before you have proved anew that it is you. Everything is stored encrypted
           under a key of your own. The platform can open what it must use: the key of your model, for each
-          call of your agent. Your agent never sees it.
+          call of your agent. Your agent never sees it. Whoever runs this server, with its master key and its
+          database, could read what is here.
         </p>
       </section>
       <section class="card" aria-labelledby="vault-new">

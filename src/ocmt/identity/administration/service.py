@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -14,10 +14,10 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.model import Letter, User, new_token, normalise_email, token_hash
+from ocmt.identity.model import Letter, new_token, normalise_email, token_hash
 from ocmt.identity.service import Actor, Identity
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Connection, Database
 from ocmt.platform.principal import Principal, Role
 from ocmt.platform.queries import load_queries
 
@@ -67,34 +67,26 @@ class Administration:
         async with self._database.connection() as connection:
             return [Rule(**row) async for row in _queries.list_rules(connection)]
 
-    async def put_rule(self, kind: RuleKind, value: str, *, actor: Actor) -> None:
+    async def put_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Let an address or a domain in. Doing it twice succeeds. Raises: InvalidInput."""
         value = _checked(kind, value)
         async with self._database.transaction() as connection:
             fresh = await _queries.put_rule(
-                connection, kind=kind, value=value, now=self._clock.now(), created_by=actor.user_id
+                connection,
+                kind=kind,
+                value=value,
+                now=self._clock.now(),
+                created_by=actor.user_id if actor else None,
             )
             if fresh is not None:
-                await self._audit.record(
-                    connection,
-                    "sign_up.rule_added",
-                    actor_id=actor.user_id,
-                    address=actor.address,
-                    after={kind: value},
-                )
+                await self._record(connection, "sign_up.rule_added", actor, after={kind: value})
 
-    async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor) -> None:
+    async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Take a rule away; who came by it stays. Doing it twice succeeds."""
         async with self._database.transaction() as connection:
             gone = await _queries.drop_rule(connection, kind=kind, value=value.strip().lower())
             if gone is not None:
-                await self._audit.record(
-                    connection,
-                    "sign_up.rule_removed",
-                    actor_id=actor.user_id,
-                    address=actor.address,
-                    before={kind: value},
-                )
+                await self._record(connection, "sign_up.rule_removed", actor, before={kind: value})
 
     # Invitations
 
@@ -104,7 +96,9 @@ class Administration:
             rows = _queries.list_invitations(connection, after=after, limit=limit)
             return [Invitation(**row) async for row in rows]
 
-    async def invite(self, email: str, role: Role, *, actor: Actor) -> tuple[Invitation, Letter]:
+    async def invite(
+        self, email: str, role: Role, *, actor: Actor | None = None
+    ) -> tuple[Invitation, Letter]:
         """Invite somebody; the letter is the caller's to deliver. Raises: InvalidInput, Conflict."""
         address, now = normalise_email(email), self._clock.now()
         invitation = Invitation(uuid7(), address, role, now, now + INVITED_FOR, None, None)
@@ -117,42 +111,22 @@ class Administration:
                 email=address,
                 role=role,
                 token_hash=token_hash(new_token()),
-                invited_by=actor.user_id,
+                invited_by=actor.user_id if actor else None,
                 now=now,
                 expires_at=invitation.expires_at,
             )
-            await self._audit.record(
-                connection,
-                "user.invited",
-                actor_id=actor.user_id,
-                address=actor.address,
-                after={"email": address, "role": role},
-            )
+            await self._record(connection, "user.invited", actor, after={"email": address, "role": role})
         return invitation, _invitation_letter(address, self._identity.address.url)
 
-    async def revoke(self, invitation_id: UUID, *, actor: Actor) -> None:
+    async def revoke(self, invitation_id: UUID, *, actor: Actor | None = None) -> None:
         """Take an invitation back. Raises: NotFound where there is none that is open."""
         async with self._database.transaction() as connection:
             gone = await _queries.revoke_invitation(connection, id=invitation_id, now=self._clock.now())
             if gone is None:
                 raise NotFound("There is no such open invitation.")
-            await self._audit.record(
-                connection,
-                "user.invitation_revoked",
-                actor_id=actor.user_id,
-                address=actor.address,
-                before={"email": gone["email"]},
-            )
+            await self._record(connection, "user.invitation_revoked", actor, before={"email": gone["email"]})
 
-    # Approval and impersonation
-
-    def approval_letter(self, user: User) -> Letter:
-        """For somebody who has waited for their approval."""
-        return Letter(
-            to=user.email,
-            subject="You may sign in now",
-            text=f"Your account was approved. Sign in here:\n\n{self._identity.address.url}/sign-in\n",
-        )
+    # Impersonation
 
     async def impersonate(self, me: Principal, user_id: UUID, reason: str, browser: Browser) -> Entered:
         """A session that sees what a user sees, for an hour. They read of it in their own audit log.
@@ -170,6 +144,15 @@ class Administration:
             return await self._identity.entrance.impersonate(
                 connection, me, user, reason=reason, browser=browser
             )
+
+    async def _record(self, connection: Connection, action: str, actor: Actor | None, **details: Any) -> None:
+        await self._audit.record(
+            connection,
+            action,
+            actor_id=actor.user_id if actor else None,
+            address=actor.address if actor else None,
+            **details,
+        )
 
 
 def _checked(kind: RuleKind, value: str) -> str:

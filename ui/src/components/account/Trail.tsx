@@ -29,7 +29,17 @@ const WORDS: Record<string, string> = {
   "vault.unlocked": "Your imported vault was unlocked",
 };
 
-export const wordsOf = (action: string) => WORDS[action] ?? action;
+/** What only the log of everybody tells. */
+const OF_ALL: Record<string, string> = {
+  "account.deleted": "An account was deleted",
+  "audit.retained": "Old rows of this log were forgotten",
+  "sign_up.rule_added": "A rule lets people in",
+  "sign_up.rule_removed": "A rule was taken away",
+  "user.invited": "Somebody was invited",
+  "user.invitation_revoked": "An invitation was taken back",
+};
+
+export const wordsOf = (action: string) => WORDS[action] ?? OF_ALL[action] ?? action;
 
 export function Trail() {
   const [rows, setRows] = useState<AuditRow[]>([]);

@@ -121,7 +121,7 @@ function Person({ user, mayChange, attempt }: PersonProps) {
           >
             {user.mfa_required ? "Demand no second factor" : "Demand a second factor"}
           </button>
-          {user.status === "active" && (
+          {user.status === "active" && user.role !== "admin" && (
             <button type="button" class="button small" onClick={() => setLooking(true)}>
               See what they see
             </button>

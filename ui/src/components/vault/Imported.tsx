@@ -10,7 +10,8 @@ export function Imported({ onUnlocked }: { onUnlocked: () => void }) {
   const { value: vault, problem, attempt } = useShown(api.importedVault);
   const [by, setBy] = useState<"password" | "phrase">("password");
   const [secret, setSecret] = useState("");
-  if (!vault?.there) return null;
+  if (vault === null) return <Problem words={problem} />;
+  if (!vault.there) return null;
   if (vault.unlocked_at) {
     return <p class="muted">Your former vault was unlocked {moment(vault.unlocked_at, serverNow())}.</p>;
   }
