@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "openapi.py"
 
 
@@ -43,6 +45,33 @@ def test_every_operation_says_how_it_refuses() -> None:
     for where, operation in operations():
         refusal = operation["responses"]["4XX"]["content"]
         assert list(refusal) == ["application/problem+json"], where
+
+
+def test_every_body_answer_and_parameter_has_an_example_that_is_one() -> None:
+    description = described()["described"]()
+    checked = 0
+
+    def check(schema: Any, example: Any, where: str) -> None:
+        whole = {**schema, "components": description["components"]}
+        faults = list(jsonschema_rs.validator_for(whole, validate_formats=True).iter_errors(example))
+        assert faults == [], f"{where}: {faults[0].message}"
+
+    for where, operation in operations():
+        places = [("takes", operation.get("requestBody", {}))]
+        places += [(f"answers {status}", answer) for status, answer in operation["responses"].items()]
+        for does, place in places:
+            for kind, content in place.get("content", {}).items():
+                if "json" not in kind or not content.get("schema"):
+                    continue
+                examples = [each["value"] for each in content.get("examples", {}).values()]
+                examples += [content["example"]] if "example" in content else []
+                assert examples, f"{where} {does} {kind} without an example"
+                for example in examples:
+                    check(content["schema"], example, f"{where} {does}")
+                    checked += 1
+        for parameter in operation.get("parameters", ()):
+            check(parameter["schema"], parameter["example"], f"{where} {parameter['name']}")
+    assert checked > 200
 
 
 def test_every_list_pages() -> None:

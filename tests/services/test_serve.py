@@ -22,11 +22,6 @@ READY_SECONDS = 30
 KEPT_OUT = ("OCMT_", "DATABASE_URL", "PORT")
 ROOMS = ("agents", "broker", "chat", "openclaw")
 HEAVY = ("aiohttp", "alembic", "joserfc", *(f"ocmt.{room}" for room in ROOMS))
-    "aiohttp",
-    "alembic",
-    "joserfc",
-    *(f"ocmt.{room}" for room in ("agents", "broker", "chat", "openclaw")),
-)
 """What a start does without: each of them costs it some tenths of a second."""
 
 

@@ -460,6 +460,33 @@ export interface Phrase {
   phrase: string;
 }
 /**
+ * Why a request was refused, or failed (RFC 9457).
+ */
+export interface Problem {
+  /**
+   * A word for programs; it stays.
+   */
+  code: string;
+  /**
+   * A sentence for people.
+   */
+  detail: string;
+  /**
+   * Where the fault is ours: its number in the log.
+   */
+  request_id?: string;
+  /**
+   * Whether the same request may succeed later.
+   */
+  retryable: boolean;
+  status: number;
+  title: string;
+  /**
+   * Always `about:blank`: the code says what it is.
+   */
+  type: string;
+}
+/**
  * A provider that the sign-in page offers.
  */
 export interface ProviderView {

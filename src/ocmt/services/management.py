@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, excep
 from ocmt.platform.http.addresses import Network
 from ocmt.privacy.routes import routes as privacy_routes
 from ocmt.privacy.service import Privacy
+from ocmt.services.description import complete
 from ocmt.services.probes import Probes
 from ocmt.usage.model import Limits
 from ocmt.usage.routes import routes as usage_routes
@@ -33,28 +35,9 @@ from ocmt.vault.routes import routes as vault_routes
 from ocmt.vault.service import Vault
 from ocmt.vault.trial import Trial
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    "4XX": {
-        "description": "A problem (RFC 9457): `detail` is a sentence for people, `code` a word for programs.",
-        "content": {
-            "application/problem+json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["type", "title", "status", "detail", "code", "retryable"],
-                    "properties": {
-                        "type": {"type": "string"},
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                        "code": {"type": "string"},
-                        "retryable": {"type": "boolean"},
-                    },
-                }
-            }
-        },
-    }
-}
-"""How every route of this service refuses."""
+PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"description": "A problem (RFC 9457)."}}
+"""How every route refuses; `description.complete` says more. It also tells FastAPI that invalid input is not
+answered with its own 422."""
 PATHS = ("/api/", "/.well-known/")
 """Where it is."""
 MAX_API_BODY = 64 * 1024
@@ -86,7 +69,6 @@ class Management:
             # Ours is in `platform/telemetry.py`; looking whether there is another takes its time.
             telemetry={"tracing": False, "metrics": False, "logs": False},
             exception_handlers=exception_handlers(),
-            # Also tells FastAPI that invalid input is not answered with its own 422.
             responses=PROBLEMS,
         )
         app.include_router(self.accounts.routes(), prefix="/api/v1")
@@ -101,6 +83,9 @@ class Management:
         imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
         app.include_router(imported, prefix="/api/v1", dependencies=inside)
         app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=inside)
+        described = app.openapi
+        # FastAPI's own way to extend it: it is asked for once, and kept.
+        app.openapi = functools.cache(lambda: complete(described()))  # type: ignore[method-assign]
         return app
 
     def _group_routes(self) -> APIRouter:
