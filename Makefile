@@ -54,7 +54,7 @@ chaos:
 CASES ?= 20000
 fuzz:
 	@$(SETUP) --group dev
-	OCMT_FUZZ_CASES=$(CASES) $(BIN)/pytest tests/services/test_openapi.py -q -n0 --no-header
+	OCMT_FUZZ_CASES=$(CASES) $(BIN)/pytest tests/services/test_openapi.py tests/services/test_workflows.py -q -n0 --no-header
 
 docs:
 	@$(SETUP) --group dev --group docs

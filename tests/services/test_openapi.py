@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+import jsonschema_rs
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from schemathesis.core.result import Ok
 
 from ocmt.identity.accounts import Accounts
 from ocmt.services.management import Management
-from tests.identity.browser import Browser
+from tests.identity.browser import Answer, Browser
 from tests.services.conftest import House
 
 pytestmark = pytest.mark.anyio
@@ -24,13 +25,20 @@ CASES = int(os.environ.get("OCMT_FUZZ_CASES", "80"))
 """`make fuzz` has 20,000."""
 
 
-def cases() -> st.SearchStrategy[Any]:
-    """Good and bad requests to all routes. Their description needs no room to be open."""
+def described() -> dict[str, Any]:
+    """The API's own words; no room need be open for them."""
     nobody: Any = None
     accounts = Accounts(**dict.fromkeys((field.name for field in fields(Accounts)), nobody))
     rooms = dict.fromkeys((field.name for field in fields(Management)), nobody)
-    described = Management(**rooms | {"accounts": accounts}).app().openapi()
-    schema = schemathesis.openapi.from_dict(described)
+    return Management(**rooms | {"accounts": accounts}).app().openapi()
+
+
+DESCRIPTION = described()
+
+
+def cases() -> st.SearchStrategy[Any]:
+    """Good and bad requests to all routes."""
+    schema = schemathesis.openapi.from_dict(DESCRIPTION)
     operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) >= 10
     return st.one_of(
@@ -73,7 +81,18 @@ async def check(browser: Browser, described: dict[str, Any], case: Any) -> None:
     answer = await browser.call(case.method, path, body)
     where = f"{case.method} {path} {body!r}: {answer.status} {answer.body!r}"
     assert answer.status < 500, where
+    kind = answer.headers.get("content-type", "")
     if answer.status >= 400:
-        assert answer.headers["content-type"] == "application/problem+json", where
-    else:
-        assert str(answer.status) in described["responses"], where
+        assert kind == "application/problem+json", where
+        keeps_to(described["responses"]["4XX"]["content"][kind]["schema"], answer, where)
+        return
+    assert str(answer.status) in described["responses"], where
+    content = described["responses"][str(answer.status)].get("content", {})
+    if kind == "application/json":
+        keeps_to(content[kind]["schema"], answer, where)
+
+
+def keeps_to(schema: dict[str, Any], answer: Answer, where: str) -> None:
+    whole = {**schema, "components": DESCRIPTION["components"]}
+    faults = list(jsonschema_rs.validator_for(whole, validate_formats=True).iter_errors(answer.json()))
+    assert faults == [], f"{where}: {faults[0].message}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,18 +13,13 @@ import aiohttp
 import pytest
 
 from ocmt.platform.database import Database
+from tests.services.served import READY_SECONDS, served, surroundings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 
-READY_SECONDS = 30
-KEPT_OUT = ("OCMT_", "DATABASE_URL", "PORT")
 ROOMS = ("agents", "broker", "chat", "openclaw")
 HEAVY = ("aiohttp", "alembic", "joserfc", *(f"ocmt.{room}" for room in ROOMS))
 """What a start does without: each of them costs it some tenths of a second."""
-
-
-def surroundings(**given: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(KEPT_OUT)} | given
 
 
 def serve(**environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,19 +36,8 @@ def serve(**environment: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 async def url(database: Database, dsn: str, tmp_path: Path) -> AsyncIterator[str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "ocmt", "serve", "management"),
-        env=surroundings(DATABASE_URL=dsn, OCMT_DATA_DIR=str(tmp_path), PORT="0", OCMT_HOST="127.0.0.1"),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    async with asyncio.timeout(READY_SECONDS):
-        line = (await process.stdout.readline()).decode()
-    assert line.startswith("ready http://localhost:"), line
-    yield line.removeprefix("ready ").strip()
-    process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(10):
-        assert await process.wait() == 0
+    async with served(dsn, tmp_path) as url:
+        yield url
 
 
 async def test_it_answers_for_accounts_and_for_nothing_else(url: str) -> None:
