@@ -129,6 +129,20 @@ class TestConsent:
 
 
 class TestRunningOne:
+    async def test_who_edits_what_another_has_changed_meanwhile_is_told(self, house: House) -> None:
+        ada = await house.browser("ada")
+        group = await made(ada)
+        seen = {"if-match": (await ada.call("GET", group)).headers["etag"]}
+        first = await ada.call("PUT", group, {"name": "First"}, headers=seen)
+        assert first.status == 200
+        late = await ada.call("PUT", group, {"name": "Late"}, headers=seen)
+        assert (late.status, late.json()["code"]) == (412, "precondition_failed")
+        assert (await ada.call("GET", group)).json()["name"] == "First"
+        again = await ada.call("PUT", group, {"name": "Again"}, headers={"if-match": first.headers["etag"]})
+        assert again.status == 200
+        wrong = await ada.call("PUT", group, {"name": "Wrong"}, headers={"if-match": "W/abc"})
+        assert wrong.status == 400
+
     async def test_members_see_and_admins_change(self, house: House) -> None:
         ada = await house.browser("ada")
         group = await made(ada)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from ocmt.errors import InvalidInput
+from ocmt.platform.tags import tag_of
 
 MemberRole = Literal["member", "admin"]
 INVITED_FOR = timedelta(days=7)
@@ -31,6 +32,11 @@ class Group:
     members: int
     key_names: list[str]
     """Of the providers whose key it shares."""
+
+    @property
+    def tag(self) -> str:
+        """Of what its admins edit."""
+        return tag_of(self.name, self.description)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ocmt.groups.model import Invitation, MemberRole
 from ocmt.groups.service import Groups
+from ocmt.identity.etags import IfMatch, seen_of, set_etag
 from ocmt.identity.guards import Me, actor_of
 from ocmt.identity.model import Letter
 from ocmt.identity.service import Actor
@@ -179,14 +180,26 @@ def _groups(groups: Groups, put_key: PutKey, drop_key: DropKey) -> APIRouter:
         return GroupView.model_validate(made, from_attributes=True)
 
     @router.get("/{group_id}")
-    async def get_group(group_id: UUID, me: Me) -> GroupView:
-        """One of them."""
-        return GroupView.model_validate(await groups.find(me.user_id, group_id), from_attributes=True)
+    async def get_group(group_id: UUID, me: Me, response: Response) -> GroupView:
+        """One of them, with its ETag."""
+        group = await groups.find(me.user_id, group_id)
+        set_etag(response, group.tag)
+        return GroupView.model_validate(group, from_attributes=True)
 
     @router.put("/{group_id}")
-    async def change_group(group_id: UUID, body: GroupBody, me: Me, request: Request) -> GroupView:
+    async def change_group(
+        group_id: UUID,
+        body: GroupBody,
+        me: Me,
+        request: Request,
+        response: Response,
+        if_match: IfMatch = None,
+    ) -> GroupView:
         """Rename it (its admins)."""
-        changed = await groups.change(actor_of(me, request), group_id, body.name, body.description)
+        changed = await groups.change(
+            actor_of(me, request), group_id, body.name, body.description, seen=seen_of(if_match)
+        )
+        set_etag(response, changed.tag)
         return GroupView.model_validate(changed, from_attributes=True)
 
     @router.delete("/{group_id}", status_code=_EMPTY, response_class=Response)

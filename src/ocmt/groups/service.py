@@ -21,6 +21,7 @@ from ocmt.identity.service import Actor
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
+from ocmt.platform.tags import require_seen, tag_of
 
 _queries = load_queries("ocmt.groups")
 
@@ -67,10 +68,17 @@ class Groups:
             await self._record(connection, "group.made", actor, group_id, after={"name": name})
         return await self.find(actor.user_id, group_id)
 
-    async def change(self, actor: Actor, group_id: UUID, name: str, description: str | None) -> Group:
-        """By an admin of it. Raises: NotFound, Refused, InvalidInput."""
+    async def change(
+        self, actor: Actor, group_id: UUID, name: str, description: str | None, *, seen: str | None = None
+    ) -> Group:
+        """By an admin of it, who has `seen` a certain state (`Group.tag`).
+
+        Raises: NotFound, Refused, InvalidInput, PreconditionFailed.
+        """
         async with self._database.transaction() as connection:
             await self.require_admin(connection, actor, group_id)
+            before = await _queries.lock_group(connection, group_id=group_id, user_id=actor.user_id)
+            require_seen(seen, tag_of(before["name"], before["description"]))
             name = one_line(name, "the group")
             await _queries.update_group(
                 connection, group_id=group_id, name=name, description=model.checked_description(description)

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from ocmt.errors import InvalidInput
 from ocmt.platform.principal import Role
+from ocmt.platform.tags import tag_of
 
 Status = Literal["active", "pending", "suspended", "deleting"]
 """`pending`: made by signing up, waits for an administrator's approval."""
@@ -54,6 +55,16 @@ class User:
     def is_admin(self) -> bool:
         """Whether the administration is theirs."""
         return self.role == "admin"
+
+    @property
+    def tag(self) -> str:
+        """Of the state that an administrator edits."""
+        return tag_of(self.role, self.status, self.mfa_required)
+
+
+def own_tag(name: str | None, email: str) -> str:
+    """Of the state that users edit of themselves."""
+    return tag_of(name, email)
 
 
 @dataclass(frozen=True)

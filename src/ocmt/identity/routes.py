@@ -24,8 +24,9 @@ from ocmt.identity.browsers import (
     set_outcome,
 )
 from ocmt.identity.entrance.service import Entered, Outcome
+from ocmt.identity.etags import IfMatch, seen_of, set_etag
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
-from ocmt.identity.model import Status, User, approval_letter, new_token
+from ocmt.identity.model import Status, User, approval_letter, new_token, own_tag
 from ocmt.identity.service import Identity
 from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal, Role
@@ -204,13 +205,20 @@ def _own(identity: Identity) -> APIRouter:
         # A session and a key were found together with their user: that is not asked for twice.
         view = _seen(me) or _me(await identity.user(me.user_id))
         own = OwnView(**view.model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
-        return Response(own.model_dump_json(), media_type="application/json")
+        etag = f'"{own_tag(own.name, own.email)}"'
+        return Response(own.model_dump_json(), media_type="application/json", headers={"etag": etag})
 
     @router.patch("/me")
-    async def change_me(body: MeChange, me: Me, request: Request) -> MeView:
+    async def change_me(
+        body: MeChange, me: Me, request: Request, response: Response, if_match: IfMatch = None
+    ) -> MeView:
         """Change one's name; administrators also their address."""
         changes = body.model_dump(exclude_unset=True)
-        return _me(await identity.change_user(me.user_id, **changes, actor=actor_of(me, request)))
+        changed = await identity.change_user(
+            me.user_id, **changes, seen=seen_of(if_match), actor=actor_of(me, request)
+        )
+        set_etag(response, own_tag(changed.name, changed.email))
+        return _me(changed)
 
     @router.get("/sessions")
     async def list_sessions(me: Me) -> SessionPage:
@@ -244,9 +252,11 @@ def _administration(identity: Identity) -> APIRouter:
         )
 
     @router.get("/users/{user_id}")
-    async def get_user(user_id: UUID) -> UserView:
-        """One of them."""
-        return _user(await identity.user(user_id))
+    async def get_user(user_id: UUID, response: Response) -> UserView:
+        """One of them, with the ETag of what can be changed here."""
+        user = await identity.user(user_id)
+        set_etag(response, user.tag)
+        return _user(user)
 
     @router.post("/users", status_code=status.HTTP_201_CREATED, dependencies=[Depends(administrator)])
     async def add_user(body: NewUser, me: Me, request: Request) -> UserView:
@@ -256,18 +266,29 @@ def _administration(identity: Identity) -> APIRouter:
 
     @router.patch("/users/{user_id}", dependencies=[Depends(administrator)])
     async def change_user(
-        user_id: UUID, body: UserChange, me: Me, request: Request, background: BackgroundTasks
+        user_id: UUID,
+        body: UserChange,
+        me: Me,
+        request: Request,
+        response: Response,
+        background: BackgroundTasks,
+        if_match: IfMatch = None,
     ) -> UserView:
         """Suspend, approve or let in again; change a role; demand a second factor. Who is approved hears of
         it by mail."""
         actor = actor_of(me, request)
         before = user = await identity.user(user_id)
+        seen = seen_of(if_match)
+        # What was seen counts for the first change; behind it the state is ours.
         if body.role is not None:
-            user = await identity.set_role(user_id, body.role, actor=actor)
+            user = await identity.set_role(user_id, body.role, seen=seen, actor=actor)
+            seen = user.tag if seen else None
         if body.mfa_required is not None:
-            user = await identity.require_mfa(user_id, body.mfa_required, actor=actor)
+            user = await identity.require_mfa(user_id, body.mfa_required, seen=seen, actor=actor)
+            seen = user.tag if seen else None
         if body.status is not None:
-            user = await identity.set_status(user_id, body.status, actor=actor)
+            user = await identity.set_status(user_id, body.status, seen=seen, actor=actor)
+        set_etag(response, user.tag)
         if before.status == "pending" and user.status == "active":
             background.add_task(identity.deliver, approval_letter(user.email, identity.address.url))
         return _user(user)

@@ -30,6 +30,7 @@ from ocmt.platform.mail import Mail
 from ocmt.platform.principal import Role
 from ocmt.platform.queries import load_queries
 from ocmt.platform.rates import Rates
+from ocmt.platform.tags import require_seen
 
 _queries = load_queries("ocmt.identity")
 _log = structlog.get_logger(__name__)
@@ -290,16 +291,24 @@ class Identity:
         )
 
     async def change_user(
-        self, user_id: UUID, *, name: str | None = _KEEP, email: str = _KEEP, actor: Actor | None = None
+        self,
+        user_id: UUID,
+        *,
+        name: str | None = _KEEP,
+        email: str = _KEEP,
+        seen: str | None = None,
+        actor: Actor | None = None,
     ) -> User:
-        """Change what users may change of themselves; what is not given stays.
+        """Change what users may change of themselves, who have `seen` a certain state (`own_tag`); what is
+        not given stays.
 
         Raises: InvalidInput, NotFound, Refused for an address that is not theirs to set, Conflict for
-        another user's.
+        another user's, PreconditionFailed.
         """
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
             user = await self._get(connection, user_id)
+            require_seen(seen, model.own_tag(user.name, user.email))
             address = user.email if email is _KEEP else model.normalise_email(email)
             if address != user.email and not model.may_change_address(user):
                 raise Refused("Ask your administrator to change your e-mail address.")
@@ -324,15 +333,19 @@ class Identity:
                 )
         return changed
 
-    async def set_status(self, user_id: UUID, status: Status, *, actor: Actor | None = None) -> User:
+    async def set_status(
+        self, user_id: UUID, status: Status, *, seen: str | None = None, actor: Actor | None = None
+    ) -> User:
         """Suspend a user (no sign-in, and all their sessions and tokens end now), let one in again, or
         approve one.
 
-        Setting what is set already succeeds. Raises: NotFound, Conflict for the last active administrator.
+        Setting what is set already succeeds. Raises: NotFound, Conflict for the last active administrator,
+        PreconditionFailed.
         """
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
             user = await self._get(connection, user_id)
+            require_seen(seen, user.tag)
             if user.status == status:
                 return user
             if status != "active":
@@ -349,11 +362,14 @@ class Identity:
             )
         return await self.user(user_id)
 
-    async def set_role(self, user_id: UUID, role: Role, *, actor: Actor | None = None) -> User:
-        """Raises: NotFound, Conflict for the last active administrator."""
+    async def set_role(
+        self, user_id: UUID, role: Role, *, seen: str | None = None, actor: Actor | None = None
+    ) -> User:
+        """Raises: NotFound, Conflict for the last active administrator, PreconditionFailed."""
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
             user = await self._get(connection, user_id)
+            require_seen(seen, user.tag)
             if user.role == role:
                 return user
             await self._refuse_the_last(connection, user)
@@ -363,10 +379,13 @@ class Identity:
             )
         return await self.user(user_id)
 
-    async def require_mfa(self, user_id: UUID, required: bool, *, actor: Actor | None = None) -> User:
+    async def require_mfa(
+        self, user_id: UUID, required: bool, *, seen: str | None = None, actor: Actor | None = None
+    ) -> User:
         """Demand a second factor of a user, or no longer. Raises: NotFound."""
         async with self._database.transaction() as connection:
             user = await self._get(connection, user_id)
+            require_seen(seen, user.tag)
             if user.mfa_required != required:
                 await _queries.set_mfa_required(connection, user_id=user_id, required=required)
                 await self._record(

@@ -249,6 +249,22 @@ class TestTheLog:
             assert "bob@" not in repr(await connection.fetch("select * from audit_log"))
 
 
+async def test_of_two_who_edit_one_account_the_second_is_told(
+    front: ASGIApp, accounts: Accounts, ada: Browser
+) -> None:
+    bob = await accounts.identity.add_user("bob@example.org")
+    path = f"{ADMIN}/users/{bob.id}"
+    seen = {"if-match": (await ada.call("GET", path)).headers["etag"]}
+    both = {"role": "auditor", "mfa_required": True}
+    assert (await ada.call("PATCH", path, both, headers=seen)).status == 200
+    assert (await ada.call("PATCH", path, {"status": "suspended"}, headers=seen)).status == 412
+    assert (await accounts.identity.user(bob.id)).status == "active"
+    me = "/api/v1/me"
+    seen = {"if-match": (await ada.call("GET", me)).headers["etag"]}
+    assert (await ada.call("PATCH", me, {"name": "Ada"}, headers=seen)).status == 200
+    assert (await ada.call("PATCH", me, {"name": "Eda"}, headers=seen)).status == 412
+
+
 async def test_every_route_of_the_administration_knows_its_roles(
     front: ASGIApp, accounts: Accounts, ada: Browser
 ) -> None:

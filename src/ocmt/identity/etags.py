@@ -1,0 +1,30 @@
+"""ETag and If-Match at the HTTP edge, for what is edited as a whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import Header, Response
+
+from ocmt.errors import InvalidInput
+
+IfMatch = Annotated[
+    str | None,
+    Header(description="The ETag that you have seen: it is changed only if it still is so.", max_length=60),
+]
+
+
+def seen_of(if_match: str | None) -> str | None:
+    """The tag in that header; None where it was not sent. Raises: InvalidInput."""
+    if if_match is None:
+        return None
+    found = re.fullmatch(r'"([0-9a-f]{1,50})"', if_match.strip())
+    if found is None:
+        raise InvalidInput("Write If-Match like the ETag that you were given, with its quotation marks.")
+    return found[1]
+
+
+def set_etag(response: Response, tag: str) -> None:
+    """Say which state this is."""
+    response.headers["etag"] = f'"{tag}"'
