@@ -150,9 +150,9 @@ def build(
 ) -> Build:
     """Makes the world by a sign-up policy."""
 
-    def make(*more: Provider, timeout: float = 30, **policy: Any) -> World:
+    def make(*more: Provider, timeout: float = 30, plain: FakeIssuer = issuer, **policy: Any) -> World:
         providers = [
-            provider("plain", issuer.url),
+            provider("plain", plain.url),
             provider("corp", issuer.url, trusted_domains=("corp.example",), label="Corp login"),
             provider("github", github.url),
             *more,
@@ -166,7 +166,7 @@ def build(
             oidc=clients_of(providers, http, clock, timeout=timeout),
             **policy,
         )
-        return World(accounts, behind_the_door(accounts), issuer, github, session, database, clock)
+        return World(accounts, behind_the_door(accounts), plain, github, session, database, clock)
 
     return make
 

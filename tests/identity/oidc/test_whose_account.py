@@ -9,7 +9,7 @@ import pytest
 
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.oidc.model import MOST_ACCOUNTS
-from ocmt.testing.oidc import Person
+from ocmt.testing.oidc import FakeIssuer, Person
 
 from .conftest import ADA, BOSS, FAILED, Build, World, where
 
@@ -19,6 +19,18 @@ NOT_RECENT = timedelta(minutes=10, seconds=1).total_seconds()
 LINK = "/api/v1/auth/oidc/plain/start?link=1"
 OWN = "/api/v1/oidc-accounts"
 CONNECTED = "/settings#linked=plain"
+
+
+class TestAnIssuer:
+    async def test_that_takes_anothers_place_opens_nobodys_account_by_its_subjects(
+        self, ada: World, build: Build
+    ) -> None:
+        assert await ada.sign_in(ada.browser()) == "/"
+        async with FakeIssuer(ada.clock) as another:
+            another.person = Person(subject=ada.issuer.person.subject, email="eve@example.org")
+            later = build(plain=another)
+            assert await later.sign_in(later.browser()) != "/"
+        assert await ada.sign_in(ada.browser()) == "/"
 
 
 class TestAnAddress:

@@ -113,6 +113,17 @@ class TestAtTheDoor:
         sessions = (await browser.call("GET", "/api/v1/sessions")).json()["items"]
         assert ["passkey"] in [session["methods"] for session in sessions]
 
+    async def test_only_the_browser_that_was_asked_may_answer(
+        self, front: ASGIApp, ada: Browser, phone: SoftPasskey
+    ) -> None:
+        asked, other = Browser(front), Browser(front)
+        question = (await asked.call("POST", f"{DOOR}/options")).json()["options"]
+        await other.call("POST", f"{DOOR}/options")
+        answer = {"credential": phone.answers(question)}
+        taken_along = await other.call("POST", f"{DOOR}/verify", answer)
+        assert (taken_along.status, taken_along.json()["code"]) == (403, "passkey_not_accepted")
+        assert (await other.call("GET", ME)).status == 401
+
     async def test_with_it_the_link_alone_does_not_do(
         self, front: ASGIApp, accounts: Accounts, phone: SoftPasskey
     ) -> None:

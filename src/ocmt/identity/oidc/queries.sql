@@ -16,7 +16,8 @@ delete from oidc_attempts where expires_at < :now;
 -- name: find_account^
 select owner.id, owner.email, owner.name, owner.role, owner.status, owner.mfa_required, owner.created_at
 from oidc_accounts account join users owner on owner.id = account.user_id
-where account.provider = :provider and account.subject = :subject;
+where account.provider = :provider and account.subject = :subject and account.issuer in (:issuer, '')
+order by account.issuer desc limit 1;
 
 -- name: is_untouched$
 -- Whether nobody has used a user's account and nothing is in it: neither a session nor another way to sign in,
@@ -36,13 +37,13 @@ select pg_advisory_xact_lock(hashtextextended('ocmt.identity.oidc ' || :provider
 select count(*) from oidc_accounts where user_id = :user_id;
 
 -- name: add_account!
-insert into oidc_accounts (id, provider, subject, user_id, email, created_at, last_used_at)
-values (:account_id, :provider, :subject, :user_id, :email, :now, :last_used_at);
+insert into oidc_accounts (id, provider, issuer, subject, user_id, email, created_at, last_used_at)
+values (:account_id, :provider, :issuer, :subject, :user_id, :email, :now, :last_used_at);
 
 -- name: use_account!
 -- The address may be another than the last time; the user stays the same.
-update oidc_accounts set last_used_at = :now, email = :email
-where provider = :provider and subject = :subject and user_id = :user_id;
+update oidc_accounts set last_used_at = :now, email = :email, issuer = :issuer
+where provider = :provider and issuer in (:issuer, '') and subject = :subject and user_id = :user_id;
 
 -- name: list_accounts
 select id, provider, email, created_at, last_used_at from oidc_accounts

@@ -200,12 +200,15 @@ class Oidc:
         return user, True
 
     async def _known(self, connection: Connection, provider: Provider, profile: Profile) -> User | None:
-        found = await _queries.find_account(connection, provider=provider.id, subject=profile.subject)
+        found = await _queries.find_account(
+            connection, provider=provider.id, issuer=provider.issuer, subject=profile.subject
+        )
         user = user_of(found)
         if user is not None:
             await _queries.use_account(
                 connection,
                 provider=provider.id,
+                issuer=provider.issuer,
                 subject=profile.subject,
                 user_id=user.id,
                 email=profile.email,
@@ -220,7 +223,9 @@ class Oidc:
     ) -> None:
         async with self._database.transaction() as connection:
             await _queries.lock_account(connection, provider=provider.id, subject=profile.subject)
-            found = await _queries.find_account(connection, provider=provider.id, subject=profile.subject)
+            found = await _queries.find_account(
+                connection, provider=provider.id, issuer=provider.issuer, subject=profile.subject
+            )
             if found is not None and found["id"] != principal.user_id:
                 raise model.AlreadyLinked(
                     f"This account at {provider.label} is connected to another user here."
@@ -245,6 +250,7 @@ class Oidc:
             connection,
             account_id=uuid7(),
             provider=provider.id,
+            issuer=provider.issuer,
             subject=profile.subject,
             user_id=user_id,
             email=profile.email,

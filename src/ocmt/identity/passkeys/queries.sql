@@ -1,10 +1,10 @@
 -- name: add_challenge!
-insert into passkey_challenges (challenge, purpose, user_id, created_at, expires_at)
-values (:challenge, :purpose, :user_id, :now, :expires_at);
+insert into passkey_challenges (challenge, purpose, user_id, browser_hash, created_at, expires_at)
+values (:challenge, :purpose, :user_id, :browser_hash, :now, :expires_at);
 
 -- name: use_challenge^
 -- One statement, so that it is used once.
-delete from passkey_challenges where challenge = :challenge and expires_at > :now returning purpose, user_id;
+delete from passkey_challenges where challenge = :challenge and expires_at > :now returning purpose, user_id, browser_hash;
 
 -- name: forget_challenges!
 delete from passkey_challenges where expires_at < :now;

@@ -10,8 +10,9 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from ocmt.identity.browsers import browser_of, challenge_of
+from ocmt.identity.browsers import asker_of, browser_of, challenge_of, set_asker
 from ocmt.identity.guards import Me, not_too_often, require_recent
+from ocmt.identity.model import new_token
 from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import SecondFactorView, SignedIn, let_in
 from ocmt.identity.service import Identity
@@ -82,22 +83,28 @@ def _door(passkeys: Passkeys, identity: Identity) -> APIRouter:
     router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_too_often(identity))])
 
     @router.post("/passkey/options")
-    async def options() -> OptionsView:
-        """Begin to sign in, or to prove once more who you are, by a passkey."""
-        return OptionsView(options=await passkeys.question())
+    async def options(request: Request, response: Response) -> OptionsView:
+        """Begin to sign in, or to prove once more who you are, by a passkey: the same browser answers."""
+        asker = asker_of(request, identity.address) or new_token()
+        set_asker(response, identity.address, asker)
+        return OptionsView(options=await passkeys.question(asker))
 
     @router.post("/passkey/verify")
     async def verify(body: AnswerBody, request: Request, response: Response) -> SignedIn | SecondFactorView:
         """Sign in by a passkey: by itself, or as the second step of a sign-in."""
         outcome = await passkeys.sign_in(
-            body.credential, browser_of(request), challenge=challenge_of(request, identity.address)
+            body.credential,
+            browser_of(request),
+            asker=asker_of(request, identity.address),
+            challenge=challenge_of(request, identity.address),
         )
         return await let_in(identity, request, response, outcome)
 
     @router.post("/step-up/passkey", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def step_up(body: AnswerBody, me: Me, request: Request) -> Response:
         """Prove once more that it is you."""
-        await passkeys.prove_again(me, body.credential, browser_of(request))
+        asker = asker_of(request, identity.address)
+        await passkeys.prove_again(me, body.credential, browser_of(request), asker=asker)
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     return router

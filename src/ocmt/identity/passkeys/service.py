@@ -19,7 +19,7 @@ from ocmt.errors import Conflict, LimitReached, NotFound, Unauthenticated
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
-from ocmt.identity.model import one_line
+from ocmt.identity.model import one_line, token_hash
 from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys import model
 from ocmt.identity.passkeys.model import NotAccepted, Passkey
@@ -150,29 +150,34 @@ class Passkeys:
 
     # At the door
 
-    async def question(self) -> dict[str, Any]:
-        """What the browser is to ask for (PublicKeyCredentialRequestOptionsJSON): any passkey of this
-        site."""
+    async def question(self, asker: str) -> dict[str, Any]:
+        """What the browser is to ask for (PublicKeyCredentialRequestOptionsJSON): any passkey of this site.
+        `asker`: the browser's secret; no other may bring the answer."""
         from webauthn import generate_authentication_options, options_to_json
         from webauthn.helpers.structs import UserVerificationRequirement
 
         options = generate_authentication_options(
             rp_id=self._host,
-            challenge=await self._ask("sign_in", None),
+            challenge=await self._ask("sign_in", None, asker),
             user_verification=UserVerificationRequirement.REQUIRED,
         )
         answer: dict[str, Any] = json.loads(options_to_json(options))
         return answer
 
     async def sign_in(
-        self, credential: Mapping[str, Any], browser: Browser, *, challenge: str | None
+        self,
+        credential: Mapping[str, Any],
+        browser: Browser,
+        *,
+        asker: str | None,
+        challenge: str | None,
     ) -> Outcome:
         """Open a session by a passkey alone; with `challenge` as the second step of a sign-in that waits for
         it. Where that one has ended, or is somebody else's, the passkey still is enough by itself.
 
         Raises: NotAccepted, Refused for who is not let in.
         """
-        user_id = await self._proved(credential, browser.address)
+        user_id = await self._proved(credential, browser.address, asker)
         try:
             waiting = await self._entrance.challenged(challenge) if challenge is not None else None
         except Unauthenticated:
@@ -190,19 +195,21 @@ class Passkeys:
             raise refusal(user)
         return outcome
 
-    async def prove_again(self, me: Principal, credential: Mapping[str, Any], browser: Browser) -> None:
+    async def prove_again(
+        self, me: Principal, credential: Mapping[str, Any], browser: Browser, *, asker: str | None
+    ) -> None:
         """Step-up. Raises: NotAccepted, also for somebody else's passkey."""
-        if await self._proved(credential, browser.address) != me.user_id:
+        if await self._proved(credential, browser.address, asker) != me.user_id:
             raise _not_accepted(None)
         async with self._database.transaction() as connection:
             await self._entrance.prove_again(connection, me, method="passkey")
 
-    async def _proved(self, credential: Mapping[str, Any], address: str | None) -> UUID:
+    async def _proved(self, credential: Mapping[str, Any], address: str | None, asker: str | None) -> UUID:
         """Whose passkey has answered what was asked, just now. Raises: NotAccepted."""
         from webauthn import verify_authentication_response
         from webauthn.helpers import base64url_to_bytes
 
-        challenge = await self._asked(credential, "sign_in", None)
+        challenge = await self._asked(credential, "sign_in", None, asker)
         try:
             credential_id = base64url_to_bytes(credential["id"])
         except _MALFORMED as error:
@@ -241,7 +248,7 @@ class Passkeys:
 
     # Questions
 
-    async def _ask(self, purpose: Purpose, user_id: UUID | None) -> bytes:
+    async def _ask(self, purpose: Purpose, user_id: UUID | None, asker: str | None = None) -> bytes:
         challenge, now = secrets.token_bytes(32), self._clock.now()
         async with self._database.connection() as connection:
             await _queries.forget_challenges(connection, now=now)
@@ -250,12 +257,19 @@ class Passkeys:
                 challenge=challenge,
                 purpose=purpose,
                 user_id=user_id,
+                browser_hash=token_hash(asker) if asker else None,
                 now=now,
                 expires_at=now + model.CHALLENGE_LIFETIME,
             )
         return challenge
 
-    async def _asked(self, credential: Mapping[str, Any], purpose: Purpose, user_id: UUID | None) -> bytes:
+    async def _asked(
+        self,
+        credential: Mapping[str, Any],
+        purpose: Purpose,
+        user_id: UUID | None,
+        asker: str | None = None,
+    ) -> bytes:
         """The challenge that a credential answers, used up by that. Raises: NotAccepted."""
         from webauthn.helpers import base64url_to_bytes
 
@@ -267,6 +281,9 @@ class Passkeys:
         async with self._database.connection() as connection:
             asked = await _queries.use_challenge(connection, challenge=challenge, now=self._clock.now())
         if asked is None or asked["purpose"] != purpose or asked["user_id"] != user_id:
+            raise _not_accepted(None)
+        bound: bytes | None = asked["browser_hash"]
+        if bound is not None and (asker is None or bound != token_hash(asker)):
             raise _not_accepted(None)
         return challenge
 
