@@ -7,7 +7,7 @@ import json
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi import FastAPI
@@ -63,6 +63,7 @@ class House:
         self.accounts, self.vault, self.groups = features.accounts, features.vault, features.groups
         self.agents, self.chat = agent_features.agents, agent_features.chat
         self.forgotten: list[UUID] = []
+        self.left_here: list[UUID] = []
         self.crash_at = ""
         privacy = compose_management(platform, features, lambda: agent_features).privacy
         self.eraser = Eraser(
@@ -72,6 +73,7 @@ class House:
             clock,
             quiet=quiet(self.agents, self.chat),
             forget=self._forget,
+            remembered=self._remembered,
         )
         api = FastAPI(exception_handlers=exception_handlers())
         # As in the process: the more particular path first.
@@ -79,6 +81,9 @@ class House:
         api.include_router(self.accounts.routes(), prefix="/api/v1")
         identity = self.accounts.identity
         self.front: ASGIApp = Authentication(api, identity.entrance, identity.address)
+
+    async def _remembered(self) -> list[UUID]:
+        return self.left_here
 
     async def _forget(self, user_id: UUID) -> None:
         self.forgotten.append(user_id)
@@ -211,6 +216,18 @@ class TestDeletion:
         assert await house.eraser.carry_out() == 1
         assert await house.left_of(gone, "anselm") == []
         assert await house.eraser.carry_out() == 0
+
+    async def test_what_another_machine_has_deleted_leaves_no_files_on_this_one(self, house: House) -> None:
+        gone, browser = await house.move_in("anselm")
+        stays, _ = await house.move_in("berta")
+        stranger = uuid4()  # of another database's, perhaps: nobody has deleted it
+        house.left_here = [gone, stays, stranger]
+        await browser.call("DELETE", "/api/v1/me", {"confirm": "anselm@example.org"})
+        assert await house.eraser.clear_leftovers() == 0, "it is not deleted yet"
+        assert await house.eraser.carry_out() == 1
+        house.forgotten.clear()
+        assert await house.eraser.clear_leftovers() == 1
+        assert house.forgotten == [gone]
 
     async def test_the_agent_is_stopped_first(self, house: House) -> None:
         gone, browser = await house.move_in("anselm")

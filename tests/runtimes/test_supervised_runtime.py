@@ -47,9 +47,11 @@ async def test_one_that_is_forgotten_ends_and_leaves_no_file(supervised: Supervi
     await supervised.start(other, {})
     folder = supervised._place(spec.user_id)
     assert (folder / "workspace" / "mine").is_file()
+    assert set(await supervised.remembered()) == {spec.user_id, other.user_id}
     await supervised.forget(spec.user_id)
     await supervised.forget(spec.user_id)
     assert not folder.exists()
+    assert await supervised.remembered() == [other.user_id]
     assert (await supervised.observe(spec.user_id, {})).phase == "absent"
     assert await inside(supervised, other.user_id, "answer = 2") == 2
     await supervised.stop(other.user_id, {}, grace=5)

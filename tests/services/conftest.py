@@ -129,6 +129,9 @@ async def house(
     async def no_files(_user_id: UUID) -> None:
         return None
 
+    async def nothing_left() -> list[UUID]:
+        return []
+
     async def no_usage(_user_id: UUID, _turn_id: UUID) -> None:
         return None
 
@@ -169,6 +172,7 @@ async def house(
             clock,
             quiet=quiet(agents, chat),
             forget=no_files,
+            remembered=nothing_left,
         ),
         retention=Retention(features.accounts.identity.audit, clock, None),
     )

@@ -164,6 +164,9 @@ def compose_orchestrator(
         if isinstance(runtime, ForgetsFiles):
             await runtime.forget(user_id)
 
+    async def remembered() -> list[UUID]:
+        return await runtime.remembered() if isinstance(runtime, ForgetsFiles) else []
+
     return Orchestrator(
         agents=agents,
         policy=policy,
@@ -184,6 +187,7 @@ def compose_orchestrator(
             clock,
             quiet=quiet(agents, chat),
             forget=forget,
+            remembered=remembered,
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
     )

@@ -19,12 +19,14 @@ from ocmt.platform.database import Connection, Database
 from ocmt.platform.objects import Objects
 from ocmt.platform.queries import every, load_queries
 from ocmt.privacy import model
-from ocmt.privacy.model import Deletion, Forget, Quiet
+from ocmt.privacy.model import Deletion, Forget, Quiet, Remembered
 
 _queries = load_queries("ocmt.privacy")
 _log = structlog.get_logger(__name__)
 LOOK = 5.0
 """Seconds between two looks for deletions that are open."""
+LEFTOVERS = 300.0
+"""And for what is left here of those that were carried out elsewhere."""
 _NAME = re.compile(r"[a-z_]+")
 
 
@@ -40,6 +42,7 @@ class Eraser:
         *,
         quiet: Quiet,
         forget: Forget,
+        remembered: Remembered,
     ) -> None:
         self._database = database
         self._objects = objects
@@ -47,14 +50,19 @@ class Eraser:
         self._clock = clock
         self._quiet = quiet
         self._forget = forget
+        self._remembered = remembered
 
     async def run(self) -> None:
         """Carry out what is open, until cancelled."""
+        cleared = float("-inf")
         while True:
             try:
                 await self.carry_out()
-            except OcmtError as error:
-                _log.warning("deletions_not_carried_out", error=error.message)
+                if self._clock.monotonic() - cleared >= LEFTOVERS:
+                    await self.clear_leftovers()
+                    cleared = self._clock.monotonic()
+            except (OcmtError, OSError) as error:
+                _log.warning("deletions_not_carried_out", error=str(error))
             await self._clock.sleep(LOOK)
 
     async def carry_out(self) -> int:
@@ -68,6 +76,15 @@ class Eraser:
             except (OcmtError, OSError) as error:
                 _log.warning("account_not_deleted_yet", user_id=str(deletion.user_id), error=str(error))
         return finished
+
+    async def clear_leftovers(self) -> int:
+        """Forget here whom another machine has deleted: an agent may have left files on both. How many."""
+        async with self._database.connection() as connection:
+            rows = await every(_queries.deleted_of(connection, user_ids=list(await self._remembered())))
+        for row in rows:
+            await self._forget(row["user_id"])
+            _log.info("leftovers_of_account_cleared", user_id=str(row["user_id"]))
+        return len(rows)
 
     async def _delete(self, deletion: Deletion) -> bool:
         user_id, report = deletion.user_id, dict(deletion.report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, Any
@@ -20,6 +20,8 @@ Quiet = Callable[[UUID], Awaitable[bool]]
 """Has a user's agent stopped; whether it has. Called again and again."""
 Forget = Callable[[UUID], Awaitable[None]]
 """Removes what a room keeps of a user beside the database and the object store."""
+Remembered = Callable[[], Awaitable[Sequence[UUID]]]
+"""Of whom this machine still has files."""
 
 POINTERS = frozenset(
     {

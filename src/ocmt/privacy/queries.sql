@@ -16,6 +16,10 @@ update account_deletions set report = :report where id = :id;
 -- name: finish!
 update account_deletions set report = :report, finished_at = :now where id = :id;
 
+-- name: deleted_of
+-- Those of them that were deleted for good.
+select user_id from account_deletions where finished_at is not null and user_id = any(:user_ids::uuid[]);
+
 -- name: columns
 -- Of all our tables, as they are now: a table that is added later is looked at without anybody thinking of it.
 select table_name, column_name from information_schema.columns

@@ -161,6 +161,9 @@ class ForgetsFiles(Protocol):
     async def forget(self, user_id: UUID) -> None:
         """End that agent, if it runs here, and remove all of its files. Forgetting what is gone succeeds."""
 
+    async def remembered(self) -> list[UUID]:
+        """Whose files are on this machine."""
+
 
 @runtime_checkable
 class CanPageOut(Protocol):

@@ -229,6 +229,10 @@ class SupervisedRuntime(ABC):
             await asyncio.to_thread(remove_tree, self._place(user_id))
         self._locks.pop(user_id, None)
 
+    async def remembered(self) -> list[UUID]:
+        """See ForgetsFiles."""
+        return await asyncio.to_thread(_users_in, self._data / "agents")
+
     # CanPause
 
     async def pause(self, user_id: UUID, state: RuntimeState) -> RuntimeState:
@@ -265,3 +269,11 @@ class SupervisedRuntime(ABC):
     def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
         """See KeepsFiles."""
         return FilesOnDisk(self._folder(user_id, slot))
+
+
+def _users_in(folder: Path) -> list[UUID]:
+    users = []
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(ValueError):  # not an agent's
+            users.append(UUID(entry.name))
+    return users
