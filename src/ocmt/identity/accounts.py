@@ -122,7 +122,7 @@ class Accounts:
             oidc_routes(self.oidc, self.identity, self.clock),
             passkey_routes(self.passkeys, self.identity, self.clock),
             token_routes(self.issuer),
-            api_key_routes(self.api_keys, self.clock),
+            api_key_routes(self.api_keys, self.identity, self.clock),
             audit_routes(self.identity, self.clock),
             administration_routes(self.administration, self.identity, self.clock),
         ):

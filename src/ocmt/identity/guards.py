@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import BackgroundTasks, Depends, Request
 
 from ocmt.errors import Refused
 from ocmt.identity import limits
 from ocmt.identity.entrance.model import SignInAgain, is_recent
+from ocmt.identity.model import notice_letter
 from ocmt.identity.service import Actor, Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
@@ -66,6 +67,11 @@ def require_recent(me: Principal, clock: Clock) -> None:
     """Raises: SignInAgain where the last proof is too long ago, or the request comes with a token."""
     if not is_recent(me.authenticated_at, clock.now()):
         raise SignInAgain("Prove once more that it is you: sign in again, then repeat this.")
+
+
+def tell(background: BackgroundTasks, identity: Identity, me: Principal, what: str) -> None:
+    """Have the user hear by mail, after the answer, of a change of how they sign in."""
+    background.add_task(identity.deliver, notice_letter(me.email, what, identity.address.url))
 
 
 def actor_of(me: Principal, request: Request) -> Actor:

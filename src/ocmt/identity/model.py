@@ -144,6 +144,19 @@ def approval_letter(to: str, url: str) -> Letter:
     )
 
 
+def notice_letter(to: str, what: str, url: str) -> Letter:
+    """That something changed about how one signs in: `A passkey was added`."""
+    return Letter(
+        to=to,
+        subject=f"Your account: {what[0].lower()}{what[1:]}",
+        text=(
+            f"{what}. If that was you, there is nothing to do.\n\n"
+            "If it was not, sign in and look under Settings: end the sessions that are not yours, take away\n"
+            f"what you do not know, and tell your administrator.\n\n{url}/settings\n"
+        ),
+    )
+
+
 def sign_in_letter(to: str, link: str) -> Letter:
     """The mail that carries a sign-in link."""
     minutes = int(LINK_LIFETIME.total_seconds() // 60)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fastapi import APIRouter, Depends, Request, Response, status
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import Unauthenticated
 from ocmt.identity.browsers import browser_of, challenge_of
-from ocmt.identity.guards import Me, not_too_often, require_recent
+from ocmt.identity.guards import Me, not_too_often, require_recent, tell
 from ocmt.identity.mfa import model
 from ocmt.identity.mfa.service import Mfa
 from ocmt.identity.routes import SignedIn, let_in
@@ -53,7 +53,7 @@ def routes(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
     whole = APIRouter()
     whole.routes += _door(mfa, identity).routes
-    whole.routes += _own(mfa, clock).routes
+    whole.routes += _own(mfa, identity, clock).routes
     return whole
 
 
@@ -78,7 +78,7 @@ def _door(mfa: Mfa, identity: Identity) -> APIRouter:
     return router
 
 
-def _own(mfa: Mfa, clock: Clock) -> APIRouter:
+def _own(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/mfa", tags=["second factor"])
 
     @router.get("")
@@ -102,24 +102,31 @@ def _own(mfa: Mfa, clock: Clock) -> APIRouter:
         return TotpView(secret=secret, uri=uri, qr_svg=model.qr_code(uri))
 
     @router.post("/totp/confirm")
-    async def confirm_totp(body: CodeBody, me: Me, request: Request, response: Response) -> BackupCodes:
+    async def confirm_totp(
+        body: CodeBody, me: Me, request: Request, response: Response, background: BackgroundTasks
+    ) -> BackupCodes:
         """Give back a code of the app: from now on it is asked for. Answers with the first backup codes."""
         codes = await mfa.confirm(me, body.code, address=browser_of(request).address)
+        tell(background, identity, me, "An authenticator app was added")
         response.headers["cache-control"] = "no-store"
         return BackupCodes(codes=list(codes))
 
     @router.delete("/totp", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
-    async def remove_totp(me: Me, request: Request) -> Response:
+    async def remove_totp(me: Me, request: Request, background: BackgroundTasks) -> Response:
         """Forget the authenticator app. Takes a recent sign-in."""
         require_recent(me, clock)
         await mfa.remove(me, address=browser_of(request).address)
+        tell(background, identity, me, "The authenticator app was removed")
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     @router.post("/backup-codes", status_code=status.HTTP_201_CREATED)
-    async def new_backup_codes(me: Me, request: Request, response: Response) -> BackupCodes:
+    async def new_backup_codes(
+        me: Me, request: Request, response: Response, background: BackgroundTasks
+    ) -> BackupCodes:
         """New backup codes; those before are void. Takes a recent sign-in."""
         require_recent(me, clock)
         codes = await mfa.new_codes(me, address=browser_of(request).address)
+        tell(background, identity, me, "New backup codes were made")
         response.headers["cache-control"] = "no-store"
         return BackupCodes(codes=list(codes))
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Depends, Query, Request, Response, status
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response, status
 from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
@@ -21,7 +21,7 @@ from ocmt.errors import OcmtError, Refused, Unauthenticated
 from ocmt.identity.browsers import asker_of, browser_of, set_asker
 from ocmt.identity.entrance.model import SecondFactorMissing
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.guards import Me, actor_of, require_recent, signed_in
+from ocmt.identity.guards import Me, actor_of, require_recent, signed_in, tell
 from ocmt.identity.model import new_token
 from ocmt.identity.oidc.model import Provider
 from ocmt.identity.oidc.service import Answer, Linked, Oidc
@@ -136,7 +136,11 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
             # Who is signed in has no use for the page to sign in at.
             return _sent_back(found, fault, _SETTINGS if me else _SIGN_IN, status.HTTP_303_SEE_OTHER)
         if isinstance(outcome, Linked):
-            return RedirectResponse(f"{_SETTINGS}#linked={outcome.provider}", status.HTTP_303_SEE_OTHER)
+            told = BackgroundTasks()
+            assert me is not None, "only who is signed in connects a provider"
+            tell(told, identity, me, f"{found.label} was connected")
+            target = f"{_SETTINGS}#linked={outcome.provider}"
+            return RedirectResponse(target, status.HTTP_303_SEE_OTHER, background=told)
         target = "/" if isinstance(outcome, Entered) else f"{_SIGN_IN}#mfa"
         response = RedirectResponse(target, status.HTTP_303_SEE_OTHER)
         await let_in(identity, request, response, outcome)
