@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from ocmt.errors import Unavailable
+from ocmt.errors import InvalidInput, Unavailable
 from ocmt.platform import database as module
 from ocmt.platform.database import Database, Hints, Subscription, connect, notify
 from ocmt.testing.clock import VirtualClock
@@ -111,6 +111,13 @@ async def test_a_server_that_has_frozen_is_unavailable_and_its_connection_replac
 async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await Database.open("postgresql://ocmt@/ocmt?host=/nonexistent")
+
+
+@pytest.mark.parametrize("statement", ["select $1::text", "select $1::jsonb"])
+async def test_text_that_it_cannot_store_is_the_senders_to_mend(database: Database, statement: str) -> None:
+    with pytest.raises(InvalidInput, match="cannot be stored"):
+        async with database.transaction() as connection:
+            await connection.execute(statement, "\0" if "text" in statement else {"name": "\0"})
 
 
 async def test_what_breaks_a_rule_of_the_schema_keeps_its_own_error(database: Database) -> None:

@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import Unavailable
+from ocmt.errors import InvalidInput, Unavailable
 from ocmt.platform.clock import Clock
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -40,6 +40,8 @@ _TRANSIENT = (
     asyncpg.SerializationError,
     TimeoutError,  # it has stopped answering at all
 )
+_NO_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
+"""Text that PostgreSQL does not take: whatever field it came in, its sender has to mend it."""
 _UNREACHABLE = (*_TRANSIENT, OSError)
 
 log = structlog.get_logger(__name__)
@@ -105,6 +107,10 @@ class Database:
             yield connection
         except _TRANSIENT as error:
             raise _unavailable(error) from error
+        except _NO_TEXT as error:
+            raise InvalidInput(
+                "There is a character in it that cannot be stored: NUL, or half of one."
+            ) from error
         except (asyncpg.InterfaceError, OSError) as error:
             if _is_lost(connection):
                 raise _unavailable(error) from error
