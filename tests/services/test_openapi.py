@@ -1,5 +1,7 @@
 """The Management API keeps to its own description, whatever is sent to it."""
 
+import functools
+import json
 import os
 from dataclasses import fields
 from typing import Any
@@ -92,7 +94,12 @@ async def check(browser: Browser, described: dict[str, Any], case: Any) -> None:
         keeps_to(content[kind]["schema"], answer, where)
 
 
+@functools.cache
+def validator_of(schema: str) -> Any:
+    whole = {**json.loads(schema), "components": DESCRIPTION["components"]}
+    return jsonschema_rs.validator_for(whole, validate_formats=True)
+
+
 def keeps_to(schema: dict[str, Any], answer: Answer, where: str) -> None:
-    whole = {**schema, "components": DESCRIPTION["components"]}
-    faults = list(jsonschema_rs.validator_for(whole, validate_formats=True).iter_errors(answer.json()))
+    faults = list(validator_of(json.dumps(schema)).iter_errors(answer.json()))
     assert faults == [], f"{where}: {faults[0].message}"
