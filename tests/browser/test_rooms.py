@@ -202,3 +202,7 @@ async def test_an_administrator_sees_what_a_user_sees_under_a_banner(
     await anna.open("/admin")
     log = anna.page.get_by_role("region", name="What was done")
     await expect(log).to_contain_text("He asked me to look.")
+    await expect(log).to_contain_text(f"by {who}, of {BERT}")
+    await anna.page.get_by_label("Find somebody").fill("BERT")
+    people = anna.page.get_by_role("region", name="People").get_by_role("listitem")
+    await expect(people).to_have_count(1)

@@ -312,4 +312,7 @@ class TestAdministration:
         rest = (await ada.call("GET", f"{USERS}?limit=3&after={first['next']}")).json()
         assert [len(first["items"]), len(rest["items"]), rest["next"]] == [3, 2, None]
         assert first["items"][0]["email"] == "ada@example.org"
+        found = (await ada.call("GET", f"{USERS}?search=USER2")).json()["items"]
+        assert [user["email"] for user in found] == ["user2@example.org"]
+        assert (await ada.call("GET", f"{USERS}?search=%25")).json()["items"] == [], "no pattern, but text"
         assert (await ada.call("GET", f"{USERS}?limit=0")).status == 400

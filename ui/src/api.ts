@@ -18,6 +18,7 @@ import type {
   LoginSession,
   Member,
   MfaState,
+  NamedAuditRow,
   Page,
   Passkey,
   ProviderAccount,
@@ -236,8 +237,11 @@ export const api = {
   acceptInvitation: (id: string) => request<Group>("POST", `/api/v1/group-invitations/${id}/accept`),
   declineInvitation: (id: string) => request<void>("POST", `/api/v1/group-invitations/${id}/decline`),
 
-  users: (after: string | null) =>
-    request<{ items: Account[]; next: string | null }>("GET", `/api/v1/admin/users${query("after", after)}`),
+  users: (after: string | null, search: string) =>
+    request<{ items: Account[]; next: string | null }>(
+      "GET",
+      `/api/v1/admin/users?search=${encodeURIComponent(search)}${after === null ? "" : `&after=${after}`}`,
+    ),
   addUser: (email: string) => request<Account>("POST", "/api/v1/admin/users", { body: { email } }),
   changeUser: (id: string, change: UserChange) =>
     request<Account>("PATCH", `/api/v1/admin/users/${id}`, { body: change }),
@@ -250,7 +254,7 @@ export const api = {
   invite: (email: string) => request<Invitation>("POST", "/api/v1/admin/invitations", { body: { email } }),
   revokeInvitation: (id: string) => request<void>("DELETE", `/api/v1/admin/invitations/${id}`),
   auditOfAll: (before: number | null) =>
-    request<{ items: AuditRow[]; next: number | null }>(
+    request<{ items: NamedAuditRow[]; next: number | null }>(
       "GET",
       `/api/v1/admin/audit${query("before", before === null ? null : String(before))}`,
     ),

@@ -341,6 +341,47 @@ export interface NameBody {
   name: string;
 }
 /**
+ * Rows of everybody, newest first.
+ */
+export interface NamedRowPage {
+  items: NamedRowView[];
+  /**
+   * Give it as `before` for the next page; null: this is the last.
+   */
+  next: number | null;
+}
+/**
+ * The same to administrators, who know people by their addresses.
+ */
+export interface NamedRowView {
+  action: string;
+  /**
+   * Null: nobody, or somebody who was deleted.
+   */
+  actor_email: string | null;
+  /**
+   * Who did it; null: the platform, or nobody known.
+   */
+  actor_id: string | null;
+  at: string;
+  /**
+   * Null: erased with the account that they named.
+   */
+  details: {
+    [k: string]: unknown;
+  } | null;
+  /**
+   * Of this row and all before it, hexadecimal.
+   */
+  hash: string;
+  id: number;
+  subject_email: string | null;
+  /**
+   * Whose account it concerns.
+   */
+  subject_id: string | null;
+}
+/**
  * Whom to invite.
  */
 export interface NewInvitation {

@@ -15,6 +15,7 @@ export type {
   KeyView as ApiKey,
   MemberView as Member,
   MfaView as MfaState,
+  NamedRowView as NamedAuditRow,
   OwnView as User,
   PasskeyView as Passkey,
   PeriodUsage,

@@ -25,11 +25,16 @@ select count(*) from users where role = 'admin' and status = 'active';
 
 -- name: list_users
 -- Oldest first; :after is the id of the last user of the page before.
+-- Of those only whose address or name has :search in it, in any case; null: all.
 select id, email, name, role, status, mfa_required, created_at from users
-where cast(:after as uuid) is null
-   or (created_at, id) > (select created_at, id from users where id = cast(:after as uuid))
+where (cast(:after as uuid) is null
+   or (created_at, id) > (select created_at, id from users where id = cast(:after as uuid)))
+  and (cast(:search as text) is null or strpos(lower(email || ' ' || coalesce(name, '')), lower(:search)) > 0)
 order by created_at, id
 limit :limit;
+
+-- name: addresses
+select id, email from users where id = any(:user_ids::uuid[]);
 
 -- name: add_user^
 -- No row: another user has this address. is_admin is for the program before this one.

@@ -242,10 +242,12 @@ def _administration(identity: Identity) -> APIRouter:
 
     @router.get("/users")
     async def list_users(
-        after: UUID | None = None, limit: Annotated[int, Query(ge=1, le=500)] = 100
+        after: UUID | None = None,
+        search: Annotated[str | None, Query(max_length=100, description="In the address or name.")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> UserPage:
         """Everybody, page by page."""
-        found = await identity.users(after=after, limit=limit + 1)
+        found = await identity.users(after=after, search=search, limit=limit + 1)
         page = found[:limit]
         return UserPage(
             items=[_user(each) for each in page], next=page[-1].id if len(found) > limit else None

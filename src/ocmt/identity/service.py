@@ -7,7 +7,7 @@ Nothing here tells an asker which addresses have a user. Who has proved an addre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
@@ -236,11 +236,20 @@ class Identity:
         async with self._database.connection() as connection:
             return await self._require_user(connection, email)
 
-    async def users(self, *, after: UUID | None = None, limit: int = 100) -> Sequence[User]:
-        """A page of all users, oldest first, that begins behind the user `after`. For administrators."""
+    async def users(
+        self, *, after: UUID | None = None, search: str | None = None, limit: int = 100
+    ) -> Sequence[User]:
+        """A page of all users, oldest first, that begins behind the user `after`; of those with `search` in
+        their address or name. For administrators."""
         async with self._database.connection() as connection:
-            rows = _queries.list_users(connection, after=after, limit=limit)
+            rows = _queries.list_users(connection, after=after, search=search or None, limit=limit)
             return [User(**row) async for row in rows]
+
+    async def addresses(self, user_ids: Collection[UUID]) -> Mapping[UUID, str]:
+        """Those users' addresses, as far as there still are such users. For administrators."""
+        async with self._database.connection() as connection:
+            rows = _queries.addresses(connection, user_ids=list(user_ids))
+            return {row["id"]: row["email"] async for row in rows}
 
     async def add_user(
         self, email: str, role: Role = "user", *, name: str | None = None, actor: Actor | None = None

@@ -1,5 +1,5 @@
 /** What most cards do: show a list, change something, show the list anew, and say what went wrong. */
-import { useCallback, useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 import { wordsFor } from "../api";
 
 export interface Shown<T> {
@@ -14,11 +14,15 @@ export interface Shown<T> {
 export function useShown<T>(read: () => Promise<T>, ...of: unknown[]): Shown<T> {
   const [value, setValue] = useState<T | null>(null);
   const [problem, setProblem] = useState<string | null>(null);
+  const asked = useRef(0);
   const attempt = useCallback(async (work?: () => Promise<unknown>) => {
     setProblem(null);
     try {
       await work?.();
-      setValue(await read());
+      const number = ++asked.current;
+      const found = await read();
+      // A slow, older answer never overwrites a newer one.
+      if (number === asked.current) setValue(found);
       return true;
     } catch (error) {
       setProblem(wordsFor(error));

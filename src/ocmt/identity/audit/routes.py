@@ -37,10 +37,24 @@ class RowView(BaseModel):
     hash: str = Field(description="Of this row and all before it, hexadecimal.")
 
 
+class NamedRowView(RowView):
+    """The same to administrators, who know people by their addresses."""
+
+    actor_email: str | None = Field(description="Null: nobody, or somebody who was deleted.")
+    subject_email: str | None
+
+
 class RowPage(BaseModel):
     """Rows, newest first."""
 
     items: list[RowView]
+    next: int | None = Field(description="Give it as `before` for the next page; null: this is the last.")
+
+
+class NamedRowPage(BaseModel):
+    """Rows of everybody, newest first."""
+
+    items: list[NamedRowView]
     next: int | None = Field(description="Give it as `before` for the next page; null: this is the last.")
 
 
@@ -74,12 +88,29 @@ def _administration(identity: Identity, clock: Clock) -> APIRouter:
         action: Action = None,
         since: AwareDatetime | None = None,
         until: AwareDatetime | None = None,
-    ) -> RowPage:
+    ) -> NamedRowPage:
         """What was done by anybody, or by or to one user."""
         rows = await identity.audit.page(
             user_id=user_id, before=before, action=action, since=since, until=until, limit=limit + 1
         )
-        return _page(rows, limit)
+        page = _page(rows, limit)
+        named = {each for row in page.items for each in (row.actor_id, row.subject_id) if each}
+        emails = await identity.addresses(named)
+
+        def email_of(user_id: UUID | None) -> str | None:
+            return emails.get(user_id) if user_id else None
+
+        return NamedRowPage(
+            items=[
+                NamedRowView(
+                    **row.model_dump(),
+                    actor_email=email_of(row.actor_id),
+                    subject_email=email_of(row.subject_id),
+                )
+                for row in page.items
+            ],
+            next=page.next,
+        )
 
     @router.get("/export", response_class=StreamingResponse)
     async def export(after: After = 0) -> StreamingResponse:

@@ -22,7 +22,8 @@ export function Log() {
           <li key={row.id}>
             {wordsOf(row.action)}{" "}
             <span class="muted">
-              {moment(row.at, serverNow())}, by {row.actor_id ?? "nobody"}, of {row.subject_id ?? "nobody"}
+              {moment(row.at, serverNow())}, by {who(row.actor_email, row.actor_id)}, of{" "}
+              {who(row.subject_email, row.subject_id)}
               {typeof row.details?.reason === "string" && `: ${row.details.reason}`}
             </span>
           </li>
@@ -39,3 +40,6 @@ export function Log() {
     </section>
   );
 }
+
+const who = (email: string | null, id: string | null) =>
+  email ?? (id ? `somebody deleted (${id})` : "nobody");

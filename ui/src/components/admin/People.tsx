@@ -18,19 +18,37 @@ const STATUS_WORDS: Record<Account["status"], string> = {
 
 export function People({ mayChange, own }: { mayChange: boolean; own: string }) {
   const [pages, setPages] = useState<(string | null)[]>([null]);
+  const [search, setSearch] = useState("");
   const [email, setEmail] = useState("");
   const {
     value: shown,
     problem,
     attempt,
   } = useShown(async () => {
-    const read = await Promise.all(pages.map((after) => api.users(after)));
+    const read = await Promise.all(pages.map((after) => api.users(after, search)));
     return { items: read.flatMap((page) => page.items), next: read.at(-1)?.next ?? null };
   }, pages);
+  const look = (words: string) => {
+    setSearch(words);
+    setPages([null]);
+  };
   return (
     <section class="card" aria-labelledby="admin-people">
       <h2 id="admin-people">People</h2>
       <Problem words={problem} />
+      <div class="form">
+        <label>
+          Find somebody
+          <input
+            type="search"
+            maxLength={100}
+            placeholder="ada"
+            value={search}
+            onInput={(event) => look(event.currentTarget.value)}
+          />
+        </label>
+      </div>
+      {shown?.items.length === 0 && <p class="muted">Nobody has that in their address or name.</p>}
       <ul class="rows">
         {shown?.items.map((user) => (
           <Person
