@@ -31,7 +31,7 @@ OPEN_TO_ALL = {("POST", LINK), ("POST", VERIFY)}
 
 def build(identity: Identity) -> tuple[FastAPI, ASGIApp]:
     api = FastAPI(exception_handlers=exception_handlers())
-    api.include_router(routes(identity), prefix="/api/v1")
+    api.include_router(routes(identity, identity._clock), prefix="/api/v1")
     return api, Authentication(api, identity.entrance, identity.address)
 
 

@@ -1,6 +1,7 @@
 /** What was typed and not sent, for each conversation, for as long as the tab lives. */
 
-const key = (conversation: string | null) => `ocmt.draft.${conversation ?? "new"}`;
+const PREFIX = "ocmt.draft.";
+const key = (conversation: string | null) => `${PREFIX}${conversation ?? "new"}`;
 
 export function readDraft(conversation: string | null): string {
   try {
@@ -17,5 +18,16 @@ export function keepDraft(conversation: string | null, text: string): void {
     else sessionStorage.removeItem(key(conversation));
   } catch {
     // Nothing to be done, and nothing lost that is on the screen.
+  }
+}
+
+/** Whoever signs in here next is not to read them. */
+export function forgetDrafts(): void {
+  try {
+    for (const name of Object.keys(sessionStorage)) {
+      if (name.startsWith(PREFIX)) sessionStorage.removeItem(name);
+    }
+  } catch {
+    // Switched off: there are none.
   }
 }

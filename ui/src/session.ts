@@ -1,6 +1,7 @@
 /** Who is signed in: the one thing that every page depends on. */
 import { signal } from "@preact/signals";
 import { ApiError, api, onSignedOut, wordsFor } from "./api";
+import { forgetDrafts } from "./drafts";
 import type { User } from "./types";
 
 export type Session =
@@ -22,6 +23,7 @@ export async function findSession(): Promise<void> {
 
 export async function signOut(): Promise<void> {
   await api.signOut();
+  forgetDrafts();
   session.value = { state: "signed-out" };
 }
 

@@ -117,7 +117,7 @@ class Accounts:
         """All routes below `/api/v1`."""
         whole = APIRouter()
         for room in (
-            identity_routes(self.identity),
+            identity_routes(self.identity, self.clock),
             mfa_routes(self.mfa, self.identity, self.clock),
             oidc_routes(self.oidc, self.identity, self.clock),
             passkey_routes(self.passkeys, self.identity, self.clock),

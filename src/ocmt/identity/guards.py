@@ -74,6 +74,12 @@ def tell(background: BackgroundTasks, identity: Identity, me: Principal, what: s
     background.add_task(identity.deliver, notice_letter(me.email, what, identity.address.url))
 
 
+def require_recent_of_people(me: Principal, clock: Clock) -> None:
+    """The same of who comes with a browser: programs have no way to prove anything anew, and have a scope."""
+    if me.via == "session":
+        require_recent(me, clock)
+
+
 def actor_of(me: Principal, request: Request) -> Actor:
     """For the audit log: the person who really acts."""
     return Actor(me.impersonator_id or me.user_id, getattr(request.state, "address", None))

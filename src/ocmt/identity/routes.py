@@ -25,9 +25,18 @@ from ocmt.identity.browsers import (
 )
 from ocmt.identity.entrance.service import Entered, Outcome
 from ocmt.identity.etags import IfMatch, seen_of, set_etag
-from ocmt.identity.guards import Me, actor_of, administrator, auditor, not_too_often
+from ocmt.identity.guards import (
+    Me,
+    actor_of,
+    administrator,
+    auditor,
+    not_too_often,
+    require_recent,
+    require_recent_of_people,
+)
 from ocmt.identity.model import Status, User, approval_letter, new_token, own_tag
 from ocmt.identity.service import Identity
+from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal, Role
 
@@ -140,12 +149,13 @@ class SessionPage(BaseModel):
     next: None = None
 
 
-def routes(identity: Identity) -> APIRouter:
+def routes(identity: Identity, clock: Clock) -> APIRouter:
     """All routes of this room, without the /api/v1."""
     whole = APIRouter()
-    whole.routes += _own(identity).routes  # first: routes are looked through in order, and `me` is asked most
+    # First: routes are looked through in their order, and `me` is asked most.
+    whole.routes += _own(identity, clock).routes
     whole.routes += _entrance(identity).routes
-    whole.routes += _administration(identity).routes
+    whole.routes += _administration(identity, clock).routes
     return whole
 
 
@@ -183,7 +193,7 @@ def _entrance(identity: Identity) -> APIRouter:
     return router
 
 
-def _own(identity: Identity) -> APIRouter:
+def _own(identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(tags=["me"])
 
     @router.post("/auth/logout", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
@@ -212,8 +222,11 @@ def _own(identity: Identity) -> APIRouter:
     async def change_me(
         body: MeChange, me: Me, request: Request, response: Response, if_match: IfMatch = None
     ) -> MeView:
-        """Change one's name; administrators also their address."""
+        """Change one's name; administrators also their address, which takes a recent sign-in: links to sign
+        in go there."""
         changes = body.model_dump(exclude_unset=True)
+        if changes.get("email", me.email) != me.email:
+            require_recent(me, clock)
         changed = await identity.change_user(
             me.user_id, **changes, seen=seen_of(if_match), actor=actor_of(me, request)
         )
@@ -237,7 +250,7 @@ def _own(identity: Identity) -> APIRouter:
     return router
 
 
-def _administration(identity: Identity) -> APIRouter:
+def _administration(identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/admin", tags=["admin"], dependencies=[Depends(auditor)])
 
     @router.get("/users")
@@ -264,6 +277,8 @@ def _administration(identity: Identity) -> APIRouter:
     async def add_user(body: NewUser, me: Me, request: Request) -> UserView:
         """Let somebody in; they get no mail, they just can sign in from now on."""
         actor = actor_of(me, request)
+        if body.role != "user":
+            require_recent_of_people(me, clock)
         return _user(await identity.add_user(body.email, body.role, name=body.name, actor=actor))
 
     @router.patch("/users/{user_id}", dependencies=[Depends(administrator)])
@@ -283,6 +298,7 @@ def _administration(identity: Identity) -> APIRouter:
         seen = seen_of(if_match)
         # What was seen counts for the first change; behind it the state is ours.
         if body.role is not None:
+            require_recent_of_people(me, clock)
             user = await identity.set_role(user_id, body.role, seen=seen, actor=actor)
             seen = user.tag if seen else None
         if body.mfa_required is not None:

@@ -249,6 +249,31 @@ class TestTheLog:
             assert "bob@" not in repr(await connection.fetch("select * from audit_log"))
 
 
+async def test_what_leads_to_more_rights_takes_a_recent_sign_in_and_an_address_no_key(
+    front: ASGIApp, accounts: Accounts, ada: Browser, clock: VirtualClock
+) -> None:
+    """Links to sign in go to an address: a key that could change it would open a whole session."""
+    bob = await accounts.identity.add_user("bob@example.org")
+    wish = {"name": "script", "scopes": ["account:write", "admin:write", "admin:read"]}
+    key = (await ada.call("POST", "/api/v1/api-keys", wish)).json()["key"]
+    program = Browser(front, bearer=key)
+    taken = await program.call("PATCH", "/api/v1/me", {"email": "eve@example.org"})
+    assert (taken.status, taken.json()["code"]) == (403, "recent_sign_in_needed")
+    assert (await program.call("PATCH", "/api/v1/me", {"name": "Ada"})).status == 200
+    assert (await program.call("PATCH", f"{ADMIN}/users/{bob.id}", {"role": "auditor"})).status == 200
+    await clock.advance(601)
+    refused = [
+        ("PATCH", "/api/v1/me", {"email": "ada@example.com"}),
+        ("PATCH", f"{ADMIN}/users/{bob.id}", {"role": "admin"}),
+        ("POST", f"{ADMIN}/users", {"email": "eve@example.org", "role": "admin"}),
+        ("POST", f"{ADMIN}/invitations", {"email": "eve@example.org", "role": "admin"}),
+    ]
+    for method, path, body in refused:
+        answer = await ada.call(method, path, body)
+        assert (answer.status, answer.json()["code"]) == (403, "recent_sign_in_needed"), path
+    assert (await ada.call("PATCH", f"{ADMIN}/users/{bob.id}", {"status": "suspended"})).status == 200
+
+
 async def test_of_two_who_edit_one_account_the_second_is_told(
     front: ASGIApp, accounts: Accounts, ada: Browser
 ) -> None:

@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.identity.administration.service import Administration, Invitation, RuleKind
 from ocmt.identity.browsers import browser_of, keep_own_session, set_outcome
-from ocmt.identity.guards import Me, actor_of, administrator, auditor, require_recent
+from ocmt.identity.guards import (
+    Me,
+    actor_of,
+    administrator,
+    auditor,
+    require_recent,
+    require_recent_of_people,
+)
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.principal import Role
@@ -136,6 +143,8 @@ def _to_change(administration: Administration, identity: Identity, clock: Clock)
         body: NewInvitation, me: Me, request: Request, background: BackgroundTasks
     ) -> InvitationView:
         """Invite somebody by mail: who proves that address within a week is let in, with that role."""
+        if body.role != "user":
+            require_recent_of_people(me, clock)
         invitation, letter = await administration.invite(body.email, body.role, actor=actor_of(me, request))
         background.add_task(identity.deliver, letter)
         return _view(invitation)

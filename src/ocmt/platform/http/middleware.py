@@ -159,7 +159,16 @@ class RequestLog:
                 path=scope["path"],
                 status=status,
                 milliseconds=round((time.perf_counter() - begun) * 1000, 1),
+                **(_who(scope) if status >= 400 else {}),
             )
+
+
+def _who(scope: Scope) -> dict[str, str]:
+    """Who was refused, as far as the authentication behind us found out: for whoever looks into it."""
+    state = scope["state"]
+    principal, address = state.get("principal"), state.get("address")
+    found = {"address": address, "user_id": str(principal.user_id) if principal else None}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _observe(scope: Scope, status: int, seconds: float) -> None:

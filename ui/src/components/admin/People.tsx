@@ -101,7 +101,7 @@ interface PersonProps {
 function Person({ user, mayChange, attempt }: PersonProps) {
   const [looking, setLooking] = useState(false);
   const change = (what: Parameters<typeof api.changeUser>[1]) =>
-    void attempt(() => api.changeUser(user.id, what));
+    void attempt(() => withProof(() => api.changeUser(user.id, what)));
   const status = STATUS_WORDS[user.status];
   return (
     <li class="item" aria-label={user.email}>
