@@ -14,8 +14,8 @@ from ocmt.groups import model
 from ocmt.groups.routes import routes
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.middleware import Authentication
-from ocmt.identity.service import Actor
 from ocmt.platform.database import Database
 from ocmt.platform.http import exception_handlers
 from ocmt.testing.clock import VirtualClock

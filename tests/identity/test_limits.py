@@ -49,7 +49,7 @@ async def test_known_unknown_and_suspended_addresses_look_the_same(
 ) -> None:
     await accounts.identity.add_user("ada@example.org")
     bob = await accounts.identity.add_user("bob@example.org")
-    await accounts.identity.set_status(bob.id, "suspended")
+    await accounts.identity.administer(bob.id, status="suspended")
     seen = set()
     for name in ("ada", "bob", "eve"):
         for _ in range(7):  # also where a limit is reached

@@ -41,7 +41,7 @@ def app(identity: Identity) -> ASGIApp:
 
 
 async def suspend(identity: Identity, email: str) -> None:
-    await identity.set_status((await identity.user_by_email(email)).id, "suspended")
+    await identity.administer((await identity.user_by_email(email)).id, status="suspended")
 
 
 async def signed_in(app: ASGIApp, identity: Identity, email: str) -> Browser:

@@ -44,11 +44,11 @@ async def enter(identity: Identity, token: str, agent: str | None = None) -> tup
 
 
 async def suspend(identity: Identity, email: str) -> User:
-    return await identity.set_status((await identity.user_by_email(email)).id, "suspended")
+    return await identity.administer((await identity.user_by_email(email)).id, status="suspended")
 
 
 async def reinstate(identity: Identity, email: str) -> User:
-    return await identity.set_status((await identity.user_by_email(email)).id, "active")
+    return await identity.administer((await identity.user_by_email(email)).id, status="active")
 
 
 def token_of(link: str) -> str:

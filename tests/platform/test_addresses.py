@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
 from ocmt.errors import SetupProblem
+from ocmt.platform.http import addresses
 from ocmt.platform.http.addresses import client_address, parse_networks
 
 PROXIES = parse_networks(["10.0.0.0/8", " 35.191.0.1 ", "fd00::/8", ""])
@@ -23,6 +24,14 @@ def connection(peer: str | None, *forwarded: str) -> HTTPConnection:
             "headers": [(b"x-forwarded-for", line.encode("latin-1")) for line in forwarded],
         }
     )
+
+
+def test_only_short_lines_are_kept() -> None:
+    kept = addresses._kept_nearest.cache_info().currsize
+    for number in range(20):
+        long = ", ".join([f"192.0.2.{number}"] * 50)
+        assert client_address(connection("10.1.2.3", long), PROXIES) == f"192.0.2.{number}"
+    assert addresses._kept_nearest.cache_info().currsize == kept
 
 
 class TestWithoutProxies:

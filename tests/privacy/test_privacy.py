@@ -18,8 +18,8 @@ from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
 from ocmt.bootstrap.orchestrator import quiet
 from ocmt.bootstrap.platform import Platform
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.middleware import Authentication
-from ocmt.identity.service import Actor
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import HttpClient, exception_handlers
 from ocmt.platform.reachable import ReachablePaths

@@ -39,7 +39,7 @@ async def test_whoever_is_shut_out_gets_nowhere(house: House) -> None:
     for status in ("suspended", "pending", "deleting"):
         browser = await house.sign_in(f"{status}@example.org")
         user = await identity.user_by_email(f"{status}@example.org")
-        await identity.set_status(user.id, status)
+        await identity.administer(user.id, status=status)
         for method, template in walk(house):
             answer = await knock(browser, method, template, {})
             assert_problem(answer, status=401, where=f"{method} {template} ({status})")
@@ -49,7 +49,7 @@ async def test_who_must_enrol_can_do_nothing_else(house: House) -> None:
     await house.sign_in("root@example.org")
     browser = await house.sign_in("bob@example.org")
     identity = house.management.accounts.identity
-    await identity.require_mfa((await identity.user_by_email("bob@example.org")).id, True)
+    await identity.administer((await identity.user_by_email("bob@example.org")).id, mfa_required=True)
     refused = 0
     for method, template in walk(house):
         answer = await knock(browser, method, template, {})

@@ -59,7 +59,7 @@ async def suspend(
     """Shut a user out; all their sessions end now. Their data stays."""
     async with open_identity(data) as identity:
         found = await identity.user_by_email(email)
-        user = await identity.set_status(found.id, "active" if lift else "suspended")
+        user = await identity.administer(found.id, status="active" if lift else "suspended")
     _print_user(user, "may sign in again" if lift else "is suspended", as_json=json)
 
 

@@ -92,8 +92,6 @@ class Share:
 def checked_description(text: str | None) -> str | None:
     """Raises InvalidInput."""
     text = (text or "").strip()
-    if "\0" in text:
-        raise InvalidInput("A description is text, without NUL characters.")
     if len(text) > 1000:
         raise InvalidInput("A description has at most 1000 characters.")
     return text or None

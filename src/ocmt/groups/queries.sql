@@ -8,7 +8,8 @@ order by lower(g.name), g.id limit 100;
 
 -- name: lock_group^
 -- Changes of one group's members take turns; no row: the asker is not in it.
-select g.id, g.name, g.description, me.role from groups g join group_members me on me.group_id = g.id and me.user_id = :user_id
+select g.id, g.name, g.description, me.role
+from groups g join group_members me on me.group_id = g.id and me.user_id = :user_id
 where g.id = :group_id for update of g;
 
 -- name: count_groups$

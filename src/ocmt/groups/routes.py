@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ocmt.groups.model import Invitation, MemberRole
 from ocmt.groups.service import Groups
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.etags import IfMatch, seen_of, set_etag
 from ocmt.identity.guards import Me, actor_of
 from ocmt.identity.model import Letter
-from ocmt.identity.service import Actor
 
 Deliver = Callable[[Letter], Awaitable[None]]
 PutKey = Callable[[Actor, UUID, str, str], Awaitable[None]]

@@ -6,7 +6,7 @@ commit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,9 +15,9 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused
 from ocmt.groups import model
 from ocmt.groups.model import Group, Invitation, Member, MemberRole, Resource, Share
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.model import Letter, normalise_email, one_line
-from ocmt.identity.service import Actor
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
@@ -76,8 +76,7 @@ class Groups:
         Raises: NotFound, Refused, InvalidInput, PreconditionFailed.
         """
         async with self._database.transaction() as connection:
-            await self.require_admin(connection, actor, group_id)
-            before = await _queries.lock_group(connection, group_id=group_id, user_id=actor.user_id)
+            before = await self.require_admin(connection, actor, group_id)
             require_seen(seen, tag_of(before["name"], before["description"]))
             name = one_line(name, "the group")
             await _queries.update_group(
@@ -129,8 +128,8 @@ class Groups:
         Raises: NotFound, Refused, Conflict for the last admin.
         """
         async with self._database.transaction() as connection:
-            role = await self._as_member(connection, actor, group_id)
-            if member_id != actor.user_id and role != "admin":
+            own = await self._require_member(connection, actor, group_id)
+            if member_id != actor.user_id and own["role"] != "admin":
                 raise _not_an_admin()
             if await self._role_of(connection, group_id, member_id) == "admin":
                 await self._refuse_the_last(connection, group_id)
@@ -244,17 +243,23 @@ class Groups:
 
     # Who may
 
-    async def require_admin(self, connection: Connection, actor: Actor, group_id: UUID) -> None:
-        """Also for what hangs on a group and is kept elsewhere: its shared key. Raises: NotFound, Refused."""
-        if await self._as_member(connection, actor, group_id) != "admin":
+    async def require_admin(self, connection: Connection, actor: Actor, group_id: UUID) -> Mapping[str, Any]:
+        """Also for what hangs on a group and is kept elsewhere: its shared key. Returns the group's row, now
+        locked. Raises: NotFound, Refused."""
+        locked = await self._require_member(connection, actor, group_id)
+        if locked["role"] != "admin":
             raise _not_an_admin()
+        return locked
 
-    async def _as_member(self, connection: Connection, actor: Actor, group_id: UUID) -> MemberRole:
-        locked = await _queries.lock_group(connection, group_id=group_id, user_id=actor.user_id)
+    async def _require_member(
+        self, connection: Connection, actor: Actor, group_id: UUID
+    ) -> Mapping[str, Any]:
+        locked: Mapping[str, Any] | None = await _queries.lock_group(
+            connection, group_id=group_id, user_id=actor.user_id
+        )
         if locked is None:
             raise _unknown()
-        role: MemberRole = locked["role"]
-        return role
+        return locked
 
     async def _role_of(self, connection: Connection, group_id: UUID, member_id: UUID) -> MemberRole:
         found = await _queries.find_member(connection, group_id=group_id, member_id=member_id)
@@ -284,9 +289,8 @@ class Groups:
         await self._audit.record(
             connection,
             action,
-            actor_id=actor.user_id,
+            actor=actor,
             subject_id=subject,
-            address=actor.address,
             group=str(group_id),
             **details,
         )

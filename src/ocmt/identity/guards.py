@@ -9,9 +9,10 @@ from fastapi import BackgroundTasks, Depends, Request
 
 from ocmt.errors import Refused
 from ocmt.identity import limits
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import SignInAgain, is_recent
 from ocmt.identity.model import notice_letter
-from ocmt.identity.service import Actor, Identity
+from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
 from ocmt.platform.principal import Principal

@@ -135,6 +135,11 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
+def has_token(holder: str | None, stored: bytes) -> bool:
+    """Whether what somebody holds is the token that we have stored so."""
+    return holder is not None and token_hash(holder) == stored
+
+
 def approval_letter(to: str, url: str) -> Letter:
     """For somebody who has waited for an administrator's approval."""
     return Letter(

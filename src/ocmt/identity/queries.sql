@@ -50,18 +50,12 @@ where id = :user_id
   and not exists (select from users other where lower(other.email) = :email and other.id <> :user_id)
 returning id, email, name, role, status, mfa_required, created_at;
 
--- name: set_status!
--- With the end of being active every access token ends, too.
+-- name: administer!
+-- `tokens_end`: access tokens from before then are void; null: they go on.
 update users
-set status = :status, tokens_valid_from = case when :status::text = 'active' then tokens_valid_from else :now end
+set role = :role, is_admin = (:role::text = 'admin'), status = :status, mfa_required = :mfa_required,
+    tokens_valid_from = coalesce(:tokens_end, tokens_valid_from)
 where id = :user_id;
-
--- name: set_role!
--- Access tokens say the role: those from before are void.
-update users set role = :role, is_admin = (:role::text = 'admin'), tokens_valid_from = :now where id = :user_id;
-
--- name: set_mfa_required!
-update users set mfa_required = :required where id = :user_id;
 
 -- name: add_link!
 insert into sign_in_links (token_hash, email, browser_hash, created_at, expires_at)

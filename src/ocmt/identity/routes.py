@@ -215,8 +215,9 @@ def _own(identity: Identity, clock: Clock) -> APIRouter:
         # A session and a key were found together with their user: that is not asked for twice.
         view = _seen(me) or _me(await identity.user(me.user_id))
         own = OwnView(**view.model_dump(), must_enrol=me.must_enrol, impersonated_by=me.impersonator_id)
-        etag = f'"{own_tag(own.name, own.email)}"'
-        return Response(own.model_dump_json(), media_type="application/json", headers={"etag": etag})
+        response = Response(own.model_dump_json(), media_type="application/json")
+        set_etag(response, own_tag(own.name, own.email))
+        return response
 
     @router.patch("/me")
     async def change_me(
@@ -294,18 +295,17 @@ def _administration(identity: Identity, clock: Clock) -> APIRouter:
         """Suspend, approve or let in again; change a role; demand a second factor. Who is approved hears of
         it by mail."""
         actor = actor_of(me, request)
-        before = user = await identity.user(user_id)
-        seen = seen_of(if_match)
-        # What was seen counts for the first change; behind it the state is ours.
         if body.role is not None:
             require_recent_of_people(me, clock)
-            user = await identity.set_role(user_id, body.role, seen=seen, actor=actor)
-            seen = user.tag if seen else None
-        if body.mfa_required is not None:
-            user = await identity.require_mfa(user_id, body.mfa_required, seen=seen, actor=actor)
-            seen = user.tag if seen else None
-        if body.status is not None:
-            user = await identity.set_status(user_id, body.status, seen=seen, actor=actor)
+        before = await identity.user(user_id)
+        user = await identity.administer(
+            user_id,
+            role=body.role,
+            status=body.status,
+            mfa_required=body.mfa_required,
+            seen=seen_of(if_match),
+            actor=actor,
+        )
         set_etag(response, user.tag)
         if before.status == "pending" and user.status == "active":
             background.add_task(identity.deliver, approval_letter(user.email, identity.address.url))

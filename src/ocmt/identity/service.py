@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -18,6 +18,7 @@ from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused, Unauthenticated
 from ocmt.identity import limits, model
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser, SignUpMode, SignUpPolicy
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
@@ -44,14 +45,6 @@ class ConfirmationNeeded(Conflict):
     """Another browser has asked for this link: the person must say that it was them."""
 
     code = "confirmation_needed"
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who changes something, for the audit log; the platform's own operator is none."""
-
-    user_id: UUID
-    address: str | None = None
 
 
 class Identity:
@@ -194,10 +187,8 @@ class Identity:
             link = await _queries.find_link(connection, token_hash=hashed, now=now)
             if link is None:
                 raise _used_up()
-            foreign = link["browser_hash"] is not None and (
-                asker is None or link["browser_hash"] != model.token_hash(asker)
-            )
-            if foreign and not confirmed:
+            bound = link["browser_hash"] is not None
+            if bound and not confirmed and not model.has_token(asker, link["browser_hash"]):
                 raise ConfirmationNeeded("This link was asked for in another browser. Was that you?")
             if await _queries.use_link(connection, token_hash=hashed, now=now) is None:
                 raise _used_up()
@@ -282,22 +273,9 @@ class Identity:
         )
         if added is None:
             raise Conflict(f"There is a user {email} already.")
-        await self._record(
-            connection, "user.added", actor, added.id, after={"email": email, "name": name, "role": role}
-        )
+        after = {"email": email, "name": name, "role": role}
+        await self.audit.record(connection, "user.added", actor=actor, subject_id=added.id, after=after)
         return added
-
-    async def _record(
-        self, connection: Connection, action: str, actor: Actor | None, subject: UUID, **details: Any
-    ) -> None:
-        await self.audit.record(
-            connection,
-            action,
-            actor_id=actor.user_id if actor else None,
-            subject_id=subject,
-            address=actor.address if actor else None,
-            **details,
-        )
 
     async def change_user(
         self,
@@ -332,80 +310,69 @@ class Identity:
             if changed is None:
                 raise Conflict(f"There is another user {address} already.")
             if changed != user:
-                await self._record(
+                await self.audit.record(
                     connection,
                     "user.changed",
-                    actor,
-                    user_id,
+                    actor=actor,
+                    subject_id=user_id,
                     before={"name": user.name, "email": user.email},
                     after={"name": changed.name, "email": changed.email},
                 )
         return changed
 
-    async def set_status(
-        self, user_id: UUID, status: Status, *, seen: str | None = None, actor: Actor | None = None
+    async def administer(
+        self,
+        user_id: UUID,
+        *,
+        role: Role | None = None,
+        status: Status | None = None,
+        mfa_required: bool | None = None,
+        seen: str | None = None,
+        actor: Actor | None = None,
     ) -> User:
-        """Suspend a user (no sign-in, and all their sessions and tokens end now), let one in again, or
-        approve one.
+        """Change what administrators may change of a user, who have `seen` a certain state (`User.tag`):
+        all of it or nothing. What is None stays; setting what is set already succeeds.
 
-        Setting what is set already succeeds. Raises: NotFound, Conflict for the last active administrator,
-        PreconditionFailed.
+        A status other than active shuts the user out: all their sessions and tokens end now. Access tokens
+        say the role, so with another role they end, too.
+
+        Raises: NotFound, Conflict for the last active administrator, PreconditionFailed.
         """
         async with self._database.transaction() as connection:
             await _queries.lock_users(connection)
-            user = await self._get(connection, user_id)
-            require_seen(seen, user.tag)
-            if user.status == status:
-                return user
-            if status != "active":
-                await self._refuse_the_last(connection, user)
+            before = await self._get(connection, user_id)
+            require_seen(seen, before.tag)
+            after = replace(
+                before,
+                role=role or before.role,
+                status=status or before.status,
+                mfa_required=before.mfa_required if mfa_required is None else mfa_required,
+            )
+            shut_out = after.status not in {"active", before.status}
+            if not (after.is_admin and after.status == "active"):
+                await self._refuse_the_last(connection, before)
+            if shut_out:
                 await self.entrance.end_all(connection, user_id)
-            await _queries.set_status(connection, user_id=user_id, status=status, now=self._clock.now())
-            await self._record(
+            await _queries.administer(
                 connection,
-                "user.status",
-                actor,
-                user_id,
-                before={"status": user.status},
-                after={"status": status},
+                user_id=user_id,
+                role=after.role,
+                status=after.status,
+                mfa_required=after.mfa_required,
+                tokens_end=self._clock.now() if shut_out or after.role != before.role else None,
             )
-        return await self.user(user_id)
-
-    async def set_role(
-        self, user_id: UUID, role: Role, *, seen: str | None = None, actor: Actor | None = None
-    ) -> User:
-        """Raises: NotFound, Conflict for the last active administrator, PreconditionFailed."""
-        async with self._database.transaction() as connection:
-            await _queries.lock_users(connection)
-            user = await self._get(connection, user_id)
-            require_seen(seen, user.tag)
-            if user.role == role:
-                return user
-            await self._refuse_the_last(connection, user)
-            await _queries.set_role(connection, user_id=user_id, role=role, now=self._clock.now())
-            await self._record(
-                connection, "user.role", actor, user_id, before={"role": user.role}, after={"role": role}
-            )
-        return await self.user(user_id)
-
-    async def require_mfa(
-        self, user_id: UUID, required: bool, *, seen: str | None = None, actor: Actor | None = None
-    ) -> User:
-        """Demand a second factor of a user, or no longer. Raises: NotFound."""
-        async with self._database.transaction() as connection:
-            user = await self._get(connection, user_id)
-            require_seen(seen, user.tag)
-            if user.mfa_required != required:
-                await _queries.set_mfa_required(connection, user_id=user_id, required=required)
-                await self._record(
-                    connection,
-                    "user.mfa_required",
-                    actor,
-                    user_id,
-                    before={"mfa_required": user.mfa_required},
-                    after={"mfa_required": required},
-                )
-        return await self.user(user_id)
+            for name in ("role", "mfa_required", "status"):
+                was, now = getattr(before, name), getattr(after, name)
+                if was != now:
+                    await self.audit.record(
+                        connection,
+                        f"user.{name}",
+                        actor=actor,
+                        subject_id=user_id,
+                        before={name: was},
+                        after={name: now},
+                    )
+        return after
 
     async def _refuse_the_last(self, connection: Connection, user: User) -> None:
         if user.is_admin and user.status == "active" and await _queries.count_admins(connection) == 1:

@@ -96,30 +96,29 @@ class Database:
         """A connection on which every statement commits by itself. Raises as `transaction` does."""
         await self._wait_for_turn()
         try:
-            connection = await self._pool.acquire()
-        except _UNREACHABLE as error:
-            self._turns.release()
-            raise _unavailable(error) from error
-        except BaseException:
-            self._turns.release()
-            raise
-        try:
-            yield connection
-        except _TRANSIENT as error:
-            raise _unavailable(error) from error
-        except _NO_TEXT as error:
-            raise InvalidInput(
-                "There is a character in it that cannot be stored: NUL, or half of one."
-            ) from error
-        except (asyncpg.InterfaceError, OSError) as error:
-            if _is_lost(connection):
-                raise _unavailable(error) from error
-            raise
-        finally:
+            connection = await self._acquire()
             try:
-                await self._give_back(connection)
+                yield connection
+            except _TRANSIENT as error:
+                raise _unavailable(error) from error
+            except _NO_TEXT as error:
+                raise InvalidInput(
+                    "There is a character in it that cannot be stored: NUL, or half of one."
+                ) from error
+            except (asyncpg.InterfaceError, OSError) as error:
+                if _is_lost(connection):
+                    raise _unavailable(error) from error
+                raise
             finally:
-                self._turns.release()
+                await self._give_back(connection)
+        finally:
+            self._turns.release()
+
+    async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
+        try:
+            return await self._pool.acquire()
+        except _UNREACHABLE as error:
+            raise _unavailable(error) from error
 
     async def _wait_for_turn(self) -> None:
         if not self._turns.locked():

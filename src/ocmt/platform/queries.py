@@ -7,6 +7,7 @@ iterator of rows, `*!` for a list of parameter sets. Parameters are `:name`; cas
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, cast
@@ -30,6 +31,10 @@ class Queries:
     def __init__(self, package: str) -> None:
         self._package = package
 
+    @functools.cached_property
+    def _loaded(self) -> _Queries:
+        return _read(self._package)
+
     if TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> QueryFn: ...
@@ -39,8 +44,7 @@ class Queries:
         def __getattr__(self, name: str) -> QueryFn:
             if name.startswith("_"):
                 raise AttributeError(name)
-            loaded = self.__dict__.get("_loaded") or self.__dict__.setdefault("_loaded", _read(self._package))
-            statement = getattr(loaded, name)
+            statement = getattr(self._loaded, name)
             setattr(self, name, statement)  # from now on this is not asked
             return statement
 

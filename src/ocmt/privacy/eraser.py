@@ -13,6 +13,7 @@ from uuid import UUID
 import structlog
 
 from ocmt.errors import OcmtError
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
@@ -112,7 +113,8 @@ class Eraser:
             return False
         async with self._database.transaction() as connection:
             await _queries.finish(connection, id=deletion.id, report=report, now=self._clock.now())
-            await self._audit.record(connection, "account.deleted", actor_id=deletion.asked_by)
+            asker = Actor(deletion.asked_by) if deletion.asked_by else None
+            await self._audit.record(connection, "account.deleted", actor=asker)
         _log.info("account_deleted", user_id=str(user_id))
         return True
 

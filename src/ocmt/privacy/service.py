@@ -14,8 +14,9 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import InvalidInput
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.service import Actor, Identity
+from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
@@ -76,7 +77,7 @@ class Privacy:
         user = await self._identity.user(user_id)
         if confirm is not None and confirm.strip().lower() != user.email.lower():
             raise InvalidInput("Write your e-mail address exactly to confirm that all shall be deleted.")
-        await self._identity.set_status(user_id, "deleting", actor=actor)
+        await self._identity.administer(user_id, status="deleting", actor=actor)
         async with self._database.transaction() as connection:
             asked = await _queries.ask_deletion(
                 connection, id=uuid7(), user_id=user_id, now=self._clock.now(), asked_by=actor.user_id
@@ -91,9 +92,7 @@ class Privacy:
             return [Deletion(**row) async for row in rows]
 
     async def _record(self, connection: Connection, action: str, actor: Actor, user_id: UUID) -> None:
-        await self._audit.record(
-            connection, action, actor_id=actor.user_id, subject_id=user_id, address=actor.address
-        )
+        await self._audit.record(connection, action, actor=actor, subject_id=user_id)
 
 
 def _add(archive: zipfile.ZipFile, path: str, content: Any) -> None:

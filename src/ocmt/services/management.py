@@ -15,9 +15,9 @@ from ocmt import __version__
 from ocmt.groups.routes import routes as group_routes
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.guards import no_flood, signed_in
 from ocmt.identity.model import Letter
-from ocmt.identity.service import Actor
 from ocmt.platform.database import Database
 from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, exception_handlers
 from ocmt.platform.http.addresses import Network

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from ocmt.errors import InvalidInput
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.service import Actor
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
@@ -21,7 +21,7 @@ from ocmt.vault.keys import MasterKeys
 from ocmt.vault.model import item_binding, unseal
 
 _queries = load_queries("ocmt.vault")
-RequireAdmin = Callable[[Connection, Actor, UUID], Awaitable[None]]
+RequireAdmin = Callable[[Connection, Actor, UUID], Awaitable[object]]
 
 
 class GroupKeys:
@@ -102,8 +102,7 @@ class GroupKeys:
         await self._audit.record(
             connection,
             action,
-            actor_id=actor.user_id,
-            address=actor.address,
+            actor=actor,
             group=str(group_id),
             name=name,
         )

@@ -4,7 +4,6 @@ by `reveal`, to who has proved a moment ago who they are.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from fastapi import APIRouter, Header, Path, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ocmt.errors import InvalidInput
+from ocmt.identity.etags import seen_version, set_etag
 from ocmt.identity.guards import Me, actor_of, require_recent
 from ocmt.platform.clock import Clock
 from ocmt.platform.rate import Rate
@@ -127,16 +127,16 @@ def routes(vault: Vault, trial: Trial, rates: Rates, clock: Clock) -> APIRouter:
             name,
             new.value.get_secret_value(),
             kind=new.kind,
-            expected=_expected(if_match),
+            expected=seen_version(if_match),
             actor=actor_of(me, request),
         )
-        response.headers["etag"] = f'"{version}"'
+        set_etag(response, str(version))
         return StoredView(name=name, version=version)
 
     @router.delete("/{name}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def delete_item(me: Me, request: Request, name: Name, if_match: IfMatch = None) -> Response:
         """Forget an item, and all that is kept of it."""
-        await vault.delete(me.user_id, name, expected=_expected(if_match), actor=actor_of(me, request))
+        await vault.delete(me.user_id, name, expected=seen_version(if_match), actor=actor_of(me, request))
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     @router.post("/{name}/reveal")
@@ -162,7 +162,7 @@ def routes(vault: Vault, trial: Trial, rates: Rates, clock: Clock) -> APIRouter:
     ) -> StoredView:
         """Put a kept value in the place of the present one."""
         fresh = await vault.restore(me.user_id, name, version, actor=actor_of(me, request))
-        response.headers["etag"] = f'"{fresh}"'
+        set_etag(response, str(fresh))
         return StoredView(name=name, version=fresh)
 
     @router.post("/{name}/test")
@@ -175,12 +175,3 @@ def routes(vault: Vault, trial: Trial, rates: Rates, clock: Clock) -> APIRouter:
         return TrialView(verdict=verdict, detail=WORDS[verdict])
 
     return router
-
-
-def _expected(if_match: str | None) -> int | None:
-    if if_match is None:
-        return None
-    found = re.fullmatch(r'"(\d{1,9})"', if_match.strip())
-    if found is None:
-        raise InvalidInput('Write If-Match like the ETag that you were given: "3".')
-    return int(found[1])

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from uuid import UUID
 
 from ocmt.errors import LimitReached, NotFound, PreconditionFailed
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.service import Actor
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
@@ -231,9 +231,8 @@ class Vault:
         await self._audit.record(
             connection,
             action,
-            actor_id=actor.user_id if actor else None,
+            actor=actor,
             subject_id=user_id,
-            address=actor.address if actor else None,
             **details,
         )
 

@@ -290,6 +290,13 @@ async def test_of_two_who_edit_one_account_the_second_is_told(
     assert (await ada.call("PATCH", me, {"name": "Eda"}, headers=seen)).status == 412
 
 
+async def test_of_a_change_that_is_refused_in_part_nothing_is_done(accounts: Accounts, ada: Browser) -> None:
+    own = await accounts.identity.user_by_email("ada@example.org")
+    both = {"mfa_required": True, "status": "suspended"}  # ada is the last administrator
+    assert (await ada.call("PATCH", f"{ADMIN}/users/{own.id}", both)).status == 409
+    assert await accounts.identity.user(own.id) == own
+
+
 async def test_every_route_of_the_administration_knows_its_roles(
     front: ASGIApp, accounts: Accounts, ada: Browser
 ) -> None:

@@ -129,7 +129,7 @@ class TestItsEnd:
         await let_in(front, accounts, "ada@example.org")
         key = await made(await let_in(front, accounts, "bob@example.org"))
         bob = await accounts.identity.user_by_email("bob@example.org")
-        await accounts.identity.set_status(bob.id, "suspended")
+        await accounts.identity.administer(bob.id, status="suspended")
         assert await with_key(front, key, "GET", ME) == 401
 
     async def test_with_the_role_goes_what_it_could_do_with_it(
@@ -139,7 +139,7 @@ class TestItsEnd:
         bob = await accounts.identity.add_user("bob@example.org", "admin")
         key = await made(await let_in(front, accounts, "bob@example.org"), scopes=["admin:read"])
         assert await with_key(front, key, "GET", "/api/v1/admin/users") == 200
-        await accounts.identity.set_role(bob.id, "user")
+        await accounts.identity.administer(bob.id, role="user")
         assert await with_key(front, key, "GET", "/api/v1/admin/users") == 403
 
 

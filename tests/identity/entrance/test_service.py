@@ -167,13 +167,13 @@ class TestWhoIsLetIn:
         waiting = await identity.user_by_email(ADA)
         assert waiting.status == "pending"
         assert await doors.value("select count(*) from login_sessions where user_id = $1", waiting.id) == 0
-        await identity.set_status(waiting.id, "active")
+        await identity.administer(waiting.id, status="active")
         assert (await entered(doors, identity, ADA)).id == waiting.id
 
     async def test_open_to_everybody_but_the_suspended(self, doors: Doors) -> None:
         identity = await doors.open(sign_up="open")
         ada = await entered(doors, identity, ADA)
-        await identity.set_status(ada.id, "suspended")
+        await identity.administer(ada.id, status="suspended")
         with pytest.raises(Refused, match=NOT_ADMITTED):
             await doors.sign_in(identity, ADA)
 
@@ -235,7 +235,7 @@ class TestAMailIsWorthSending:
         identity = await doors.open(**policy)
         await doors.invite("invited@example.org")
         suspended = await identity.add_user("suspended@example.org")
-        await identity.set_status(suspended.id, "suspended")
+        await identity.administer(suspended.id, status="suspended")
         await identity.request_link(email)
         assert [to for to, _, _ in doors.letters.sent] == ([email] if worth else [])
         assert await doors.value("select count(*) from users where email = $1", ADA) == 0
@@ -332,7 +332,7 @@ class TestAChallenge:
     ) -> None:
         identity, user = ada
         token = (await challenge(doors, identity)).token
-        await identity.set_status(user.id, "suspended")
+        await identity.administer(user.id, status="suspended")
         with pytest.raises(Unauthenticated):
             await identity.entrance.challenged(token)
         with pytest.raises(Unauthenticated):
@@ -413,14 +413,14 @@ class TestADemandedSecondFactor:
         ada = await identity.add_user(ADA)
         token, before = await session(doors, identity, ADA)
         assert not before.must_enrol
-        await identity.require_mfa(ada.id, True)
+        await identity.administer(ada.id, mfa_required=True)
         now = await identity.entrance.authenticate(token)
         assert now is not None
         assert now.must_enrol, "at once, in sessions that are open already"
 
     async def test_is_set_up_when_it_was_shown(self, doors: Doors, ada: tuple[Identity, User]) -> None:
         identity, user = ada
-        await identity.require_mfa(user.id, True)
+        await identity.administer(user.id, mfa_required=True)
         outcome = await complete(identity, doors.database, (await challenge(doors, identity)).token)
         principal = await identity.entrance.authenticate(outcome.token)
         assert principal is not None
@@ -469,7 +469,7 @@ class TestLookingThroughAnothersEyes:
     async def test_is_not_stopped_by_a_second_factor_that_the_user_lacks(self, doors: Doors) -> None:
         identity = await doors.open()
         token, _, user = await impersonated(doors, identity)
-        await identity.require_mfa(user.id, True)
+        await identity.administer(user.id, mfa_required=True)
         principal = await identity.entrance.authenticate(token)
         assert principal is not None
         assert not principal.must_enrol
@@ -477,7 +477,7 @@ class TestLookingThroughAnothersEyes:
     async def test_ends_with_the_users_suspension(self, doors: Doors) -> None:
         identity = await doors.open()
         token, _, user = await impersonated(doors, identity)
-        await identity.set_status(user.id, "suspended")
+        await identity.administer(user.id, status="suspended")
         assert await identity.entrance.authenticate(token) is None
 
     async def test_takes_no_session_of_the_users_away(self, doors: Doors) -> None:

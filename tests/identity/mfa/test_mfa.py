@@ -117,7 +117,7 @@ class TestSettingUp:
     ) -> None:
         await let_in(front, accounts, "ada@example.org")
         bob = await accounts.identity.add_user("bob@example.org")
-        await accounts.identity.require_mfa(bob.id, True)
+        await accounts.identity.administer(bob.id, mfa_required=True)
         browser = await let_in(front, accounts, "bob@example.org")
         assert (await browser.call("GET", ME)).json()["must_enrol"] is True
         refused = await browser.call("GET", KEYS)
@@ -208,7 +208,7 @@ class TestAtTheDoor:
         secret, _ = await set_up(await let_in(front, accounts, "bob@example.org"), clock)
         browser = await half_way(front, accounts, "bob@example.org")
         bob = await accounts.identity.user_by_email("bob@example.org")
-        await accounts.identity.set_status(bob.id, "suspended")
+        await accounts.identity.administer(bob.id, status="suspended")
         assert (await at_the_door(browser, code_of(secret, clock))).status == 401
 
     async def test_administrators_must_have_one_where_the_setting_says_so(

@@ -123,7 +123,7 @@ class TestWhoIsLetIn:
         for _ in range(2):
             assert await world.sign_in(world.browser()) == f"{FAILED}awaits_approval"
         user = await world.accounts.identity.user_by_email(ADA)
-        await world.accounts.identity.set_status(user.id, "active")
+        await world.accounts.identity.administer(user.id, status="active")
         assert await world.sign_in(world.browser()) == "/"
         assert await world.count("users") == 2
 
@@ -131,13 +131,13 @@ class TestWhoIsLetIn:
         browser = ada.browser()
         await ada.sign_in(browser)
         user = await ada.accounts.identity.user_by_email(ADA)
-        await ada.accounts.identity.set_status(user.id, "suspended")
+        await ada.accounts.identity.administer(user.id, status="suspended")
         assert await ada.who(browser) is None
         assert await ada.sign_in(browser) == f"{FAILED}not_admitted"
 
     async def test_nobody_who_was_suspended_before_the_first_time(self, ada: World) -> None:
         user = await ada.accounts.identity.user_by_email(ADA)
-        await ada.accounts.identity.set_status(user.id, "suspended")
+        await ada.accounts.identity.administer(user.id, status="suspended")
         assert await ada.sign_in(ada.browser()) == f"{FAILED}not_admitted"
         assert await ada.count("oidc_accounts") == 0
 
@@ -228,7 +228,7 @@ class TestConnecting:
     async def test_is_not_done_while_a_second_factor_is_missing(self, ada: World) -> None:
         browser = await ada.by_link(ADA)
         user = await ada.accounts.identity.user_by_email(ADA)
-        await ada.accounts.identity.require_mfa(user.id, True)
+        await ada.accounts.identity.administer(user.id, mfa_required=True)
         assert await ada.start(browser, link=True) == "/settings#error=second_factor_missing"
         answer = await browser.call("GET", OWN)
         assert (answer.status, answer.json()["code"]) == (403, "second_factor_missing")

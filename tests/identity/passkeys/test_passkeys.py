@@ -179,7 +179,7 @@ class TestAtTheDoor:
         bob, key = await let_in(front, accounts, "bob@example.org"), SoftPasskey()
         await registered(bob, key)
         user = await accounts.identity.user_by_email("bob@example.org")
-        await accounts.identity.set_status(user.id, "suspended")
+        await accounts.identity.administer(user.id, status="suspended")
         assert (await knock(Browser(front), key)).status == 403
 
     async def test_it_proves_once_more_who_one_is(

@@ -267,10 +267,10 @@ class TestRevocation:
         assert await status(front, token) == 200
         await clock.advance(1)
         bob = await accounts.identity.user_by_email("bob@example.org")
-        await accounts.identity.set_status(bob.id, "suspended")
+        await accounts.identity.administer(bob.id, status="suspended")
         await clock.advance(15)
         assert await status(front, token) == 401
-        await accounts.identity.set_status(bob.id, "active")
+        await accounts.identity.administer(bob.id, status="active")
         await clock.advance(15)
         assert await status(front, token) == 401, "what was issued before stays void"
         assert await status(front, await token_of(await let_in(front, accounts, "bob@example.org"))) == 200
@@ -283,7 +283,7 @@ class TestRevocation:
         token = await token_of(await let_in(front, accounts, "bob@example.org"))
         assert await status(front, token, path="/api/v1/admin/users") == 200
         await clock.advance(1)
-        await accounts.identity.set_role(bob.id, "user")
+        await accounts.identity.administer(bob.id, role="user")
         await clock.advance(15)
         assert await status(front, token, path="/api/v1/admin/users") == 401
 

@@ -6,18 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entered
 from ocmt.identity.model import Letter, new_token, normalise_email, token_hash
-from ocmt.identity.service import Actor, Identity
+from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Connection, Database
+from ocmt.platform.database import Database
 from ocmt.platform.principal import Principal, Role
 from ocmt.platform.queries import load_queries
 
@@ -79,14 +80,16 @@ class Administration:
                 created_by=actor.user_id if actor else None,
             )
             if fresh is not None:
-                await self._record(connection, "sign_up.rule_added", actor, after={kind: value})
+                await self._audit.record(connection, "sign_up.rule_added", actor=actor, after={kind: value})
 
     async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Take a rule away; who came by it stays. Doing it twice succeeds."""
         async with self._database.transaction() as connection:
             gone = await _queries.drop_rule(connection, kind=kind, value=value.strip().lower())
             if gone is not None:
-                await self._record(connection, "sign_up.rule_removed", actor, before={kind: value})
+                await self._audit.record(
+                    connection, "sign_up.rule_removed", actor=actor, before={kind: value}
+                )
 
     # Invitations
 
@@ -115,7 +118,9 @@ class Administration:
                 now=now,
                 expires_at=invitation.expires_at,
             )
-            await self._record(connection, "user.invited", actor, after={"email": address, "role": role})
+            await self._audit.record(
+                connection, "user.invited", actor=actor, after={"email": address, "role": role}
+            )
         return invitation, _invitation_letter(address, self._identity.address.url)
 
     async def revoke(self, invitation_id: UUID, *, actor: Actor | None = None) -> None:
@@ -124,7 +129,9 @@ class Administration:
             gone = await _queries.revoke_invitation(connection, id=invitation_id, now=self._clock.now())
             if gone is None:
                 raise NotFound("There is no such open invitation.")
-            await self._record(connection, "user.invitation_revoked", actor, before={"email": gone["email"]})
+            await self._audit.record(
+                connection, "user.invitation_revoked", actor=actor, before={"email": gone["email"]}
+            )
 
     # Impersonation
 
@@ -144,15 +151,6 @@ class Administration:
             return await self._identity.entrance.impersonate(
                 connection, me, user, reason=reason, browser=browser
             )
-
-    async def _record(self, connection: Connection, action: str, actor: Actor | None, **details: Any) -> None:
-        await self._audit.record(
-            connection,
-            action,
-            actor_id=actor.user_id if actor else None,
-            address=actor.address if actor else None,
-            **details,
-        )
 
 
 def _checked(kind: RuleKind, value: str) -> str:

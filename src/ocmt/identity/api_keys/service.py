@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import InvalidInput, LimitReached, NotFound
 from ocmt.identity.api_keys import model
 from ocmt.identity.api_keys.model import ApiKey
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.model import token_hash
 from ocmt.platform.clock import Clock
@@ -75,9 +76,8 @@ class ApiKeys:
             await self._audit.record(
                 connection,
                 "api_key.made",
-                actor_id=me.user_id,
+                actor=Actor(me.user_id, address),
                 subject_id=me.user_id,
-                address=address,
                 after={"name": made.name, "prefix": made.prefix, "scopes": made.scopes},
             )
         return made, secret
@@ -96,9 +96,8 @@ class ApiKeys:
             await self._audit.record(
                 connection,
                 "api_key.revoked",
-                actor_id=me.user_id,
+                actor=Actor(me.user_id, address),
                 subject_id=me.user_id,
-                address=address,
                 before=dict(gone),
             )
 

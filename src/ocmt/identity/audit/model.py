@@ -21,6 +21,14 @@ SALT_BYTES = 16
 
 
 @dataclass(frozen=True)
+class Actor:
+    """Who changes something, and from where; the platform's own operator is none."""
+
+    user_id: UUID
+    address: str | None = None
+
+
+@dataclass(frozen=True)
 class Row:
     """One thing that was done."""
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ocmt.identity.audit.model import SALT_BYTES, Row, fault_of, hash_of_details, hash_of_row
+from ocmt.identity.audit.model import SALT_BYTES, Actor, Row, fault_of, hash_of_details, hash_of_row
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
@@ -44,9 +44,8 @@ class Audit:
         connection: Connection,
         action: str,
         *,
-        actor_id: UUID | None = None,
+        actor: Actor | None = None,
         subject_id: UUID | None = None,
-        address: str | None = None,
         **details: Any,
     ) -> None:
         """Add a row, as the last thing of the caller's transaction: it locks the end of the chain until the
@@ -55,16 +54,15 @@ class Audit:
         `details` are JSON values without secrets, by custom `before` and `after`. The time is the chain's
         own: two rows never stand in another order than their times.
         """
-        kept: Mapping[str, Any] = {
-            name: value for name, value in {"address": address, **details}.items() if value is not None
-        }
+        said = {"address": actor.address if actor else None, **details}
+        kept: Mapping[str, Any] = {name: value for name, value in said.items() if value is not None}
         salt = os.urandom(SALT_BYTES)
         head = await _queries.lock_head(connection)
         row: dict[str, Any] = {
             "id": head["last_id"] + 1,
             "at": self._clock.now(),
             "action": action,
-            "actor_id": actor_id,
+            "actor_id": actor.user_id if actor else None,
             "subject_id": subject_id,
             "details_hash": hash_of_details(salt, kept),
         }

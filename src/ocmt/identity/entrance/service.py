@@ -15,6 +15,7 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import NotFound, Refused, Unauthenticated
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance import model
 from ocmt.identity.entrance.model import Admission, Browser, Newcomer, SecondFactors, Session, SignUpPolicy
@@ -104,9 +105,8 @@ class Entrance:
         await self._audit.record(
             connection,
             "user.signed_up",
-            actor_id=user.id,
+            actor=Actor(user.id, browser.address),
             subject_id=user.id,
-            address=browser.address,
             method=method,
             after={"email": email, "role": user.role, "status": user.status},
         )
@@ -243,9 +243,8 @@ class Entrance:
         await self._audit.record(
             connection,
             "session.opened",
-            actor_id=user.id,
+            actor=Actor(user.id, browser.address),
             subject_id=user.id,
-            address=browser.address,
             session=str(session_id),
             methods=methods,
         )
@@ -268,9 +267,8 @@ class Entrance:
         await self._audit.record(
             connection,
             "session.impersonated",
-            actor_id=admin.user_id,
+            actor=Actor(admin.user_id, browser.address),
             subject_id=user.id,
-            address=browser.address,
             session=str(session_id),
             reason=reason,
         )
@@ -357,9 +355,8 @@ class Entrance:
             await self._audit.record(
                 connection,
                 "session.ended",
-                actor_id=principal.impersonator_id or principal.user_id,
+                actor=Actor(principal.impersonator_id or principal.user_id, address),
                 subject_id=principal.user_id,
-                address=address,
                 session=str(session_id),
             )
 

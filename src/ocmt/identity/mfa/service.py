@@ -13,6 +13,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, NotFound, Refused
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entered, Entrance
@@ -204,7 +205,7 @@ class Mfa:
                     if used is None:
                         return False
                     await self._audit.record(
-                        connection, "mfa.backup_code_used", actor_id=user_id, subject_id=user_id
+                        connection, "mfa.backup_code_used", actor=Actor(user_id), subject_id=user_id
                     )
                 return True
         return False
@@ -231,9 +232,7 @@ class Mfa:
         )
 
     async def _record(self, connection: Connection, action: str, me: Principal, address: str | None) -> None:
-        await self._audit.record(
-            connection, action, actor_id=me.user_id, subject_id=me.user_id, address=address
-        )
+        await self._audit.record(connection, action, actor=Actor(me.user_id, address), subject_id=me.user_id)
 
     async def _key(self) -> bytes:
         return await self._secrets.ensure(SEAL_KEY, new_key)

@@ -14,14 +14,15 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import LimitReached, NotFound, Unauthenticated
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Outcome, user_of
 from ocmt.identity.limits import OIDC_STARTS_FROM
-from ocmt.identity.model import User, new_token, token_hash
+from ocmt.identity.model import User, has_token, new_token, token_hash
 from ocmt.identity.oidc import model
 from ocmt.identity.oidc.clients import Ask, Clients, printable
 from ocmt.identity.oidc.model import Account, Profile, Provider
-from ocmt.identity.service import Actor, Identity
+from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.principal import Principal
@@ -160,8 +161,7 @@ class Oidc:
             found is None
             or found["expires_at"] <= self._clock.now()
             or found["provider"] != provider.id
-            or asker is None
-            or found["browser_hash"] != token_hash(asker)
+            or not has_token(asker, found["browser_hash"])
         ):
             raise _expired()
         ask = Ask(state, found["nonce"], found["verifier"], self.redirect_uri(provider))
@@ -260,9 +260,8 @@ class Oidc:
         await self._identity.audit.record(
             connection,
             "oidc.linked",
-            actor_id=user_id,
+            actor=Actor(user_id, browser.address),
             subject_id=user_id,
-            address=browser.address,
             after={"provider": provider.id, "email": profile.email},
         )
 
@@ -281,9 +280,8 @@ class Oidc:
             await self._identity.audit.record(
                 connection,
                 "oidc.unlinked",
-                actor_id=actor.user_id,
+                actor=actor,
                 subject_id=user_id,
-                address=actor.address,
                 before=dict(ended),
             )
 

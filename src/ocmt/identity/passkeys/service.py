@@ -16,10 +16,11 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, LimitReached, NotFound, Unauthenticated
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
-from ocmt.identity.model import one_line, token_hash
+from ocmt.identity.model import has_token, one_line, token_hash
 from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys import model
 from ocmt.identity.passkeys.model import NotAccepted, Passkey
@@ -283,7 +284,7 @@ class Passkeys:
         if asked is None or asked["purpose"] != purpose or asked["user_id"] != user_id:
             raise _not_accepted(None)
         bound: bytes | None = asked["browser_hash"]
-        if bound is not None and (asker is None or bound != token_hash(asker)):
+        if bound is not None and not has_token(asker, bound):
             raise _not_accepted(None)
         return challenge
 
@@ -291,7 +292,7 @@ class Passkeys:
         self, connection: Connection, action: str, user_id: UUID, address: str | None, **details: Any
     ) -> None:
         await self._audit.record(
-            connection, action, actor_id=user_id, subject_id=user_id, address=address, **details
+            connection, action, actor=Actor(user_id, address), subject_id=user_id, **details
         )
 
 

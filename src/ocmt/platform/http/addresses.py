@@ -30,12 +30,12 @@ def client_address(connection: HTTPConnection, trusted: Sequence[Network]) -> st
     """
     if connection.client is None:
         return None
-    return _nearest(
-        connection.client.host, tuple(connection.headers.getlist("x-forwarded-for")), tuple(trusted)
-    )
+    lines = tuple(connection.headers.getlist("x-forwarded-for"))
+    # What anybody may write at any length is not kept.
+    nearest = _kept_nearest if sum(map(len, lines)) <= _KEPT_LENGTH else _nearest
+    return nearest(connection.client.host, lines, tuple(trusted))
 
 
-@functools.lru_cache(maxsize=4096)
 def _nearest(peer: str, lines: tuple[str, ...], trusted: tuple[Network, ...]) -> str | None:
     hop: str | None = peer
     forwarded = [part.strip() for line in lines for part in line.split(",")]

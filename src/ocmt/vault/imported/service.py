@@ -13,8 +13,8 @@ from typing import Any
 from uuid import UUID
 
 from ocmt.errors import InvalidInput, LimitReached, NotFound
+from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.service import Actor
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
@@ -99,9 +99,8 @@ class ImportedVaults:
             await self._audit.record(
                 connection,
                 "vault.unlocked",
-                actor_id=actor.user_id if actor else None,
+                actor=actor,
                 subject_id=user_id,
-                address=actor.address if actor else None,
                 by=by,
                 items=len(names),
             )
