@@ -5,6 +5,7 @@ import { duration, moment } from "../format";
 import type { Agent } from "../types";
 import { useNow } from "./hooks";
 import { CheckIcon, Spinner, WarningIcon } from "./Icons";
+import { Problem } from "./Problem";
 import { SavedLine } from "./SavedLine";
 import { Schedule } from "./Schedule";
 
@@ -31,11 +32,7 @@ export function AgentPanel() {
       )}
       {known.state === "starting" && <Steps known={known} />}
       <Actions known={known} />
-      {agentProblem.value && (
-        <p class="problem" role="alert">
-          {agentProblem.value}
-        </p>
-      )}
+      <Problem words={agentProblem.value} />
 
       <Section title="Kept awake by">
         {known.kept_awake_by.length === 0 ? (

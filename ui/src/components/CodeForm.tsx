@@ -1,5 +1,6 @@
 /** Asks for a code of the second factor; below it stand the other ways, given as children. */
 import type { ComponentChildren } from "preact";
+import { Problem } from "./Problem";
 
 interface Props {
   code: string;
@@ -30,11 +31,7 @@ export function CodeForm({ code, onCode, problem, onSend, wide = false, children
           onInput={(event) => onCode(event.currentTarget.value)}
         />
       </label>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       <button type="submit" class={wide ? "button primary wide" : "button primary"}>
         Go on
       </button>

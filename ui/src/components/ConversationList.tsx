@@ -14,6 +14,7 @@ import { chatPath, navigate, route } from "../router";
 import type { ConversationInfo } from "../types";
 import { Confirm, Dialog } from "./Dialog";
 import { PencilIcon, TrashIcon } from "./Icons";
+import { Problem } from "./Problem";
 
 export const titleOf = (info: ConversationInfo) => info.title || "New conversation";
 
@@ -105,11 +106,7 @@ function Rename({ info, onClose }: Props) {
             onInput={(event) => setTitle(event.currentTarget.value)}
           />
         </label>
-        {problem && (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <Problem words={problem} />
         <div class="dialog-actions">
           <button type="button" class="button" onClick={onClose}>
             Cancel

@@ -2,6 +2,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { CloseIcon } from "./Icons";
+import { Problem } from "./Problem";
 
 interface Props {
   title: string;
@@ -57,11 +58,7 @@ export function Confirm({ title, text, action, problem, onConfirm, onClose }: Co
   return (
     <Dialog title={title} onClose={onClose}>
       <p>{text}</p>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       <div class="dialog-actions">
         <button type="button" class="button" onClick={onClose}>
           Cancel

@@ -6,6 +6,7 @@ import { serverNow } from "../clock";
 import { moment } from "../format";
 import type { VaultItem } from "../types";
 import { Confirm } from "./Dialog";
+import { Problem } from "./Problem";
 
 interface Props {
   name: string;
@@ -83,11 +84,7 @@ export function KeyForm({ name, label, placeholder }: Props) {
           onInput={(event) => setValue(event.currentTarget.value)}
         />
       </label>
-      {problem && !removing && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      {!removing && <Problem words={problem} />}
       <div class="row">
         <button type="submit" class="button primary" disabled={value.trim() === ""}>
           Save

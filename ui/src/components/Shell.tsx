@@ -10,6 +10,7 @@ import { focusComposer } from "./Composer";
 import { ConversationList } from "./ConversationList";
 import { Dialog } from "./Dialog";
 import { LeaveIcon, Logo, MenuIcon, MoonIcon, PlusIcon, SettingsIcon, SunIcon } from "./Icons";
+import { Problem } from "./Problem";
 import { StepUp } from "./StepUp";
 
 interface Props {
@@ -116,11 +117,7 @@ function Account() {
   };
   return (
     <footer class="account">
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       <span class="who" title={who?.email}>
         {who?.name || who?.email}
       </span>

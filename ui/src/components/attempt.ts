@@ -35,3 +35,26 @@ export function useShown<T>(read: () => Promise<T>, ...of: unknown[]): Shown<T> 
   }, [attempt]);
   return { value, problem, attempt };
 }
+
+interface Pages<T> extends Shown<T[]> {
+  /** Shows one page more; null: there is none. */
+  more: (() => void) | null;
+  /** Back to the first page, for another list. */
+  restart: () => void;
+}
+
+/** The same of a list that comes in pages: those that are shown are read anew together. */
+export function usePages<T, Place>(
+  read: (place: Place | null) => Promise<{ items: T[]; next?: Place | null }>,
+): Pages<T> {
+  const [places, setPlaces] = useState<(Place | null)[]>([null]);
+  const { value, problem, attempt } = useShown(() => Promise.all(places.map((place) => read(place))), places);
+  const next = value?.at(-1)?.next ?? null;
+  return {
+    value: value?.flatMap((page) => page.items) ?? null,
+    problem,
+    attempt,
+    more: next === null ? null : () => setPlaces((all) => (all.includes(next) ? all : [...all, next])),
+    restart: () => setPlaces([null]),
+  };
+}

@@ -4,6 +4,7 @@ import { agent, tellAgent } from "../agent";
 import { api, wordsFor } from "../api";
 import { Confirm } from "../components/Dialog";
 import { useNow, useTitle } from "../components/hooks";
+import { Problem } from "../components/Problem";
 import { SavedLine } from "../components/SavedLine";
 import { Shell } from "../components/Shell";
 import { snapshotWords, waitingWords } from "../files";
@@ -61,11 +62,7 @@ export function Files() {
               )}
             </p>
           )}
-          {problem && (
-            <p class="problem" role="alert">
-              {problem}
-            </p>
-          )}
+          <Problem words={problem} />
           {page?.items.length === 0 && <p class="muted">Nothing has been saved yet.</p>}
           {page && page.items.length > 0 && (
             <div class="table-scroll">

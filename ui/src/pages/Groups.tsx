@@ -1,9 +1,9 @@
 /** The groups that one is in, what one is asked to join, and a new one. */
-import { useState } from "preact/hooks";
 import { api } from "../api";
 import { serverNow } from "../clock";
 import { useShown } from "../components/attempt";
 import { GroupCard } from "../components/groups/GroupCard";
+import { OneLine } from "../components/OneLine";
 import { Problem } from "../components/Problem";
 import { Rooms } from "../components/Rooms";
 import { moment } from "../format";
@@ -11,7 +11,6 @@ import { moment } from "../format";
 export function Groups() {
   const groups = useShown(async () => (await api.groups()).items);
   const asked = useShown(async () => (await api.groupInvitations()).items);
-  const [name, setName] = useState("");
   const answer = async (id: string, yes: boolean) => {
     await asked.attempt(() => (yes ? api.acceptInvitation(id) : api.declineInvitation(id)));
     await groups.attempt();
@@ -54,27 +53,14 @@ export function Groups() {
         <p class="muted">
           Its admins can share a key of a model provider with the agents of all its members.
         </p>
-        <form
-          class="form"
-          onSubmit={(event) => {
-            event.preventDefault();
-            void groups.attempt(() => api.makeGroup(name)).then((well) => well && setName(""));
-          }}
-        >
-          <label>
-            Name of the new group
-            <input
-              required
-              maxLength={100}
-              placeholder="Research"
-              value={name}
-              onInput={(event) => setName(event.currentTarget.value)}
-            />
-          </label>
-          <button type="submit" class="button primary" disabled={name.trim() === ""}>
-            Make it
-          </button>
-        </form>
+        <OneLine
+          label="Name of the new group"
+          maxLength={100}
+          placeholder="Research"
+          action="Make it"
+          primary
+          onSubmit={(name) => groups.attempt(() => api.makeGroup(name))}
+        />
       </section>
     </Rooms>
   );

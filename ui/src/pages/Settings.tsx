@@ -10,6 +10,7 @@ import { SecondFactor } from "../components/account/SecondFactor";
 import { Sessions } from "../components/account/Sessions";
 import { Trail } from "../components/account/Trail";
 import { KeyForm } from "../components/KeyForm";
+import { Problem } from "../components/Problem";
 import { Rooms } from "../components/Rooms";
 import { session, signOut } from "../session";
 import { chooseTheme, type Theme, theme } from "../theme";
@@ -82,11 +83,7 @@ export function Settings() {
           {who?.email}
           {who?.is_admin && <span class="muted"> · administrator</span>}
         </p>
-        {problem && (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <Problem words={problem} />
         <button type="button" class="button" onClick={() => void leave()}>
           Sign out
         </button>
@@ -104,11 +101,7 @@ function UsageCard() {
   return (
     <section class="card" aria-labelledby="settings-usage">
       <h2 id="settings-usage">Usage</h2>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       {report && (
         <>
           <div class="table-scroll">

@@ -8,6 +8,7 @@ import { ProviderButtons } from "../components/account/Providers";
 import { CodeForm } from "../components/CodeForm";
 import { useTitle } from "../components/hooks";
 import { Spinner } from "../components/Icons";
+import { Problem } from "../components/Problem";
 import { takeFragment, wordsForCode } from "../providers";
 import { navigate, route } from "../router";
 import { findSession, session } from "../session";
@@ -147,11 +148,7 @@ export function SignIn() {
                 onInput={(event) => setEmail(event.currentTarget.value)}
               />
             </label>
-            {problem && (
-              <p class="problem" role="alert">
-                {problem}
-              </p>
-            )}
+            <Problem words={problem} />
             <button type="submit" class="button primary wide" disabled={stage === "sending"}>
               {stage === "sending" ? "Sending…" : "Send me a link"}
             </button>

@@ -1,38 +1,21 @@
 /** API keys for one's own programs: made with scopes, shown once, revoked. */
-import { useEffect, useState } from "preact/hooks";
-import { api, wordsFor } from "../../api";
+import { useState } from "preact/hooks";
+import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { withProof } from "../../stepup";
-import type { ApiKey } from "../../types";
+import { useShown } from "../attempt";
+import { Problem } from "../Problem";
 import { Secret } from "./Secret";
 
 const DAY_MS = 86_400_000;
 
 export function ApiKeys() {
-  const [keys, setKeys] = useState<ApiKey[]>([]);
-  const [scopes, setScopes] = useState<Record<string, string>>({});
+  const { value: page, problem, attempt } = useShown(api.apiKeys);
   const [chosen, setChosen] = useState<string[]>([]);
   const [name, setName] = useState("");
   const [days, setDays] = useState("90");
   const [made, setMade] = useState<string | null>(null);
-  const [problem, setProblem] = useState<string | null>(null);
-
-  const attempt = async (work: () => Promise<unknown>) => {
-    setProblem(null);
-    try {
-      await work();
-      const page = await api.apiKeys();
-      setKeys(page.items);
-      setScopes(page.scopes);
-    } catch (error) {
-      setProblem(wordsFor(error));
-    }
-  };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: once
-  useEffect(() => {
-    void attempt(async () => {});
-  }, []);
 
   const make = () =>
     attempt(async () => {
@@ -48,7 +31,7 @@ export function ApiKeys() {
       <h2 id="settings-keys">API keys</h2>
       <p class="muted">For your own programs: `Authorization: Bearer …`.</p>
       <ul class="rows">
-        {keys.map((key) => (
+        {page?.items.map((key) => (
           <li key={key.id} class="stored">
             <span>
               {key.name} <code>{key.prefix}…</code>{" "}
@@ -94,7 +77,7 @@ export function ApiKeys() {
         </label>
         <fieldset class="scopes">
           <legend>It may</legend>
-          {Object.entries(scopes).map(([scope, words]) => (
+          {Object.entries(page?.scopes ?? {}).map(([scope, words]) => (
             <label key={scope} class="check">
               <input
                 type="checkbox"
@@ -122,11 +105,7 @@ export function ApiKeys() {
             <option value="">Until it is revoked</option>
           </select>
         </label>
-        {problem && (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <Problem words={problem} />
         <button type="submit" class="button primary" disabled={chosen.length === 0}>
           Make a key
         </button>

@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { api, wordsFor } from "../../api";
 import { session } from "../../session";
 import { withProof } from "../../stepup";
+import { Problem } from "../Problem";
 
 export function Leaving() {
   const [confirm, setConfirm] = useState("");
@@ -40,11 +41,7 @@ export function Leaving() {
             onInput={(event) => setConfirm(event.currentTarget.value)}
           />
         </label>
-        {problem && (
-          <p class="problem" role="alert">
-            {problem}
-          </p>
-        )}
+        <Problem words={problem} />
         <button type="submit" class="button danger" disabled={confirm.trim() === ""}>
           Delete everything
         </button>

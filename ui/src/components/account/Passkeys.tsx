@@ -7,6 +7,7 @@ import { findSession } from "../../session";
 import { withProof } from "../../stepup";
 import type { Passkey } from "../../types";
 import { makePasskey, passkeysWork } from "../../webauthn";
+import { Problem } from "../Problem";
 import { deviceOf } from "./Sessions";
 
 export function Passkeys() {
@@ -60,11 +61,7 @@ export function Passkeys() {
           </li>
         ))}
       </ul>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       {passkeysWork() && (
         <button type="button" class="button" onClick={() => void add()}>
           Add a passkey of this device

@@ -5,6 +5,7 @@ import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { startOf, takeFragment, wordsForCode } from "../../providers";
 import type { ProviderAccount, SignInProvider } from "../../types";
+import { Problem } from "../Problem";
 
 export function Providers() {
   const [offered, setOffered] = useState<SignInProvider[]>([]);
@@ -32,11 +33,7 @@ export function Providers() {
   return (
     <section class="card" aria-labelledby="settings-providers">
       <h2 id="settings-providers">Sign in by</h2>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       {label && <p role="status">From now on you can sign in with {label}.</p>}
       <ul class="rows">
         {accounts.map((one) => (

@@ -4,6 +4,7 @@ import { api, wordsFor } from "../../api";
 import { findSession } from "../../session";
 import { withProof } from "../../stepup";
 import type { MfaState, TotpBegun } from "../../types";
+import { Problem } from "../Problem";
 import { Secret } from "./Secret";
 
 export function SecondFactor() {
@@ -110,11 +111,7 @@ export function SecondFactor() {
           </div>
         </>
       )}
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
     </section>
   );
 }

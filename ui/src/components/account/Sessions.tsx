@@ -1,35 +1,18 @@
 /** Where one is signed in, and signing a browser out from afar. */
-import { useEffect, useState } from "preact/hooks";
-import { api, wordsFor } from "../../api";
+import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
-import type { LoginSession } from "../../types";
+import { useShown } from "../attempt";
+import { Problem } from "../Problem";
 
 export function Sessions() {
-  const [sessions, setSessions] = useState<LoginSession[]>([]);
-  const [problem, setProblem] = useState<string | null>(null);
-  const look = async (work: () => Promise<unknown> = async () => {}) => {
-    setProblem(null);
-    try {
-      await work();
-      setSessions((await api.sessions()).items);
-    } catch (error) {
-      setProblem(wordsFor(error));
-    }
-  };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: once
-  useEffect(() => {
-    void look();
-  }, []);
+  const { value, problem, attempt } = useShown(async () => (await api.sessions()).items);
+  const sessions = value ?? [];
   const others = sessions.filter((one) => !one.current);
   return (
     <section class="card" aria-labelledby="settings-sessions">
       <h2 id="settings-sessions">Where you are signed in</h2>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem words={problem} />
       <ul class="rows">
         {sessions.map((one) => (
           <li key={one.id} class="stored">
@@ -44,7 +27,7 @@ export function Sessions() {
               <button
                 type="button"
                 class="link-button"
-                onClick={() => void look(() => api.endSession(one.id))}
+                onClick={() => void attempt(() => api.endSession(one.id))}
               >
                 Sign out
               </button>
@@ -56,7 +39,7 @@ export function Sessions() {
         <button
           type="button"
           class="button"
-          onClick={() => void look(() => Promise.all(others.map((one) => api.endSession(one.id))))}
+          onClick={() => void attempt(() => Promise.all(others.map((one) => api.endSession(one.id))))}
         >
           Sign all others out
         </button>

@@ -1,9 +1,9 @@
 /** What was done by oneself or to one's account: the audit log, in words. */
-import { useEffect, useState } from "preact/hooks";
-import { api, wordsFor } from "../../api";
+import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
-import type { AuditRow } from "../../types";
+import { usePages } from "../attempt";
+import { Problem } from "../Problem";
 
 const WORDS: Record<string, string> = {
   "api_key.made": "An API key was made",
@@ -42,28 +42,12 @@ const OF_ALL: Record<string, string> = {
 export const wordsOf = (action: string) => WORDS[action] ?? OF_ALL[action] ?? action;
 
 export function Trail() {
-  const [rows, setRows] = useState<AuditRow[]>([]);
-  const [next, setNext] = useState<number | null>(null);
-  const [problem, setProblem] = useState<string | null>(null);
-  const more = async (before: number | null) => {
-    setProblem(null);
-    try {
-      const page = await api.audit(before);
-      setRows((shown) => (before === null ? page.items : [...shown, ...page.items]));
-      setNext(page.next);
-    } catch (error) {
-      setProblem(wordsFor(error));
-    }
-  };
-  // biome-ignore lint/correctness/useExhaustiveDependencies: once
-  useEffect(() => {
-    void more(null);
-  }, []);
+  const { value: rows, problem, more } = usePages(api.audit);
   return (
     <section class="card" aria-labelledby="settings-trail">
       <h2 id="settings-trail">What happened to your account</h2>
       <ul class="rows">
-        {rows.map((row) => (
+        {rows?.map((row) => (
           <li key={row.id}>
             {wordsOf(row.action)}{" "}
             <span class="muted">
@@ -74,13 +58,9 @@ export function Trail() {
           </li>
         ))}
       </ul>
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
-      {next !== null && (
-        <button type="button" class="button" onClick={() => void more(next)}>
+      <Problem words={problem} />
+      {more && (
+        <button type="button" class="button" onClick={more}>
           Show more
         </button>
       )}

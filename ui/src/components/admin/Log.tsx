@@ -1,24 +1,19 @@
 /** What everybody did that matters: the audit log, newest first, and the whole of it as a file. */
-import { useState } from "preact/hooks";
 import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { wordsOf } from "../account/Trail";
-import { useShown } from "../attempt";
+import { usePages } from "../attempt";
 import { Problem } from "../Problem";
 
 export function Log() {
-  const [pages, setPages] = useState<(number | null)[]>([null]);
-  const { value: shown, problem } = useShown(async () => {
-    const read = await Promise.all(pages.map((before) => api.auditOfAll(before)));
-    return { items: read.flatMap((page) => page.items), next: read.at(-1)?.next ?? null };
-  }, pages);
+  const { value: rows, problem, more } = usePages(api.auditOfAll);
   return (
     <section class="card" aria-labelledby="admin-log">
       <h2 id="admin-log">What was done</h2>
       <Problem words={problem} />
       <ul class="rows">
-        {shown?.items.map((row) => (
+        {rows?.map((row) => (
           <li key={row.id}>
             {wordsOf(row.action)}{" "}
             <span class="muted">
@@ -29,8 +24,8 @@ export function Log() {
           </li>
         ))}
       </ul>
-      {shown?.next && (
-        <button type="button" class="button" onClick={() => setPages([...pages, shown.next])}>
+      {more && (
+        <button type="button" class="button" onClick={more}>
           Show more
         </button>
       )}

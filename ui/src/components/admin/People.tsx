@@ -5,8 +5,9 @@ import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { withProof } from "../../stepup";
 import type { Account } from "../../types";
-import { useShown } from "../attempt";
+import { usePages } from "../attempt";
 import { Dialog } from "../Dialog";
+import { OneLine } from "../OneLine";
 import { Problem } from "../Problem";
 
 const STATUS_WORDS: Record<Account["status"], string> = {
@@ -17,20 +18,12 @@ const STATUS_WORDS: Record<Account["status"], string> = {
 };
 
 export function People({ mayChange, own }: { mayChange: boolean; own: string }) {
-  const [pages, setPages] = useState<(string | null)[]>([null]);
   const [search, setSearch] = useState("");
-  const [email, setEmail] = useState("");
-  const {
-    value: shown,
-    problem,
-    attempt,
-  } = useShown(async () => {
-    const read = await Promise.all(pages.map((after) => api.users(after, search)));
-    return { items: read.flatMap((page) => page.items), next: read.at(-1)?.next ?? null };
-  }, pages);
+  const people = usePages((after: string | null) => api.users(after, search));
+  const { problem, attempt } = people;
   const look = (words: string) => {
     setSearch(words);
-    setPages([null]);
+    people.restart();
   };
   return (
     <section class="card" aria-labelledby="admin-people">
@@ -48,9 +41,9 @@ export function People({ mayChange, own }: { mayChange: boolean; own: string }) 
           />
         </label>
       </div>
-      {shown?.items.length === 0 && <p class="muted">Nobody has that in their address or name.</p>}
+      {people.value?.length === 0 && <p class="muted">Nobody has that in their address or name.</p>}
       <ul class="rows">
-        {shown?.items.map((user) => (
+        {people.value?.map((user) => (
           <Person
             key={user.id}
             user={user}
@@ -59,34 +52,20 @@ export function People({ mayChange, own }: { mayChange: boolean; own: string }) 
           />
         ))}
       </ul>
-      {shown?.next && (
-        <button type="button" class="button" onClick={() => setPages([...pages, shown.next])}>
+      {people.more && (
+        <button type="button" class="button" onClick={people.more}>
           Show more
         </button>
       )}
       {mayChange && (
-        <form
-          class="form"
-          onSubmit={(event) => {
-            event.preventDefault();
-            void attempt(() => api.addUser(email)).then((well) => well && setEmail(""));
-          }}
-        >
-          <label>
-            Let somebody in
-            <input
-              type="email"
-              required
-              placeholder="ada@example.org"
-              value={email}
-              onInput={(event) => setEmail(event.currentTarget.value)}
-            />
-          </label>
-          <button type="submit" class="button" disabled={email.trim() === ""}>
-            Add
-          </button>
-          <p class="muted">They get no mail; they can sign in from now on.</p>
-        </form>
+        <OneLine
+          label="Let somebody in"
+          type="email"
+          placeholder="ada@example.org"
+          action="Add"
+          onSubmit={(email) => attempt(() => api.addUser(email))}
+          note="They get no mail; they can sign in from now on."
+        />
       )}
     </section>
   );

@@ -1,9 +1,9 @@
 /** Who may make an account: the policy, the rules that add to it, and invitations by mail. */
-import { useState } from "preact/hooks";
 import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { useShown } from "../attempt";
+import { OneLine } from "../OneLine";
 import { Problem } from "../Problem";
 
 const MODE_WORDS: Record<string, string> = {
@@ -16,8 +16,6 @@ const MODE_WORDS: Record<string, string> = {
 export function SignUp({ mayChange }: { mayChange: boolean }) {
   const rules = useShown(api.signUpRules);
   const invitations = useShown(async () => (await api.invitations()).items);
-  const [value, setValue] = useState("");
-  const [email, setEmail] = useState("");
   const open = invitations.value?.filter((one) => !one.accepted_at && !one.revoked_at) ?? [];
   return (
     <section class="card" aria-labelledby="admin-sign-up">
@@ -49,30 +47,16 @@ export function SignUp({ mayChange }: { mayChange: boolean }) {
         ))}
       </ul>
       {mayChange && (
-        <form
-          class="form"
-          onSubmit={(event) => {
-            event.preventDefault();
+        <OneLine
+          label="List an address or a domain"
+          maxLength={300}
+          placeholder="example.org"
+          action="List"
+          onSubmit={(value) => {
             const kind = value.includes("@") ? "address" : "domain";
-            void rules
-              .attempt(() => api.putSignUpRule(kind, value.trim()))
-              .then((well) => well && setValue(""));
+            return rules.attempt(() => api.putSignUpRule(kind, value.trim()));
           }}
-        >
-          <label>
-            List an address or a domain
-            <input
-              required
-              maxLength={300}
-              placeholder="example.org"
-              value={value}
-              onInput={(event) => setValue(event.currentTarget.value)}
-            />
-          </label>
-          <button type="submit" class="button" disabled={value.trim() === ""}>
-            List
-          </button>
-        </form>
+        />
       )}
       <h3>Open invitations</h3>
       <Problem words={invitations.problem} />
@@ -100,27 +84,13 @@ export function SignUp({ mayChange }: { mayChange: boolean }) {
         ))}
       </ul>
       {mayChange && (
-        <form
-          class="form"
-          onSubmit={(event) => {
-            event.preventDefault();
-            void invitations.attempt(() => api.invite(email)).then((well) => well && setEmail(""));
-          }}
-        >
-          <label>
-            Invite by mail
-            <input
-              type="email"
-              required
-              placeholder="ada@example.org"
-              value={email}
-              onInput={(event) => setEmail(event.currentTarget.value)}
-            />
-          </label>
-          <button type="submit" class="button" disabled={email.trim() === ""}>
-            Send the invitation
-          </button>
-        </form>
+        <OneLine
+          label="Invite by mail"
+          type="email"
+          placeholder="ada@example.org"
+          action="Send the invitation"
+          onSubmit={(email) => invitations.attempt(() => api.invite(email))}
+        />
       )}
     </section>
   );

@@ -1,10 +1,10 @@
 /** Whom a group's admins have asked to join. */
-import { useState } from "preact/hooks";
 import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import type { Group } from "../../types";
 import { useShown } from "../attempt";
+import { OneLine } from "../OneLine";
 import { Problem } from "../Problem";
 
 export function Invitations({ group }: { group: Group }) {
@@ -13,7 +13,6 @@ export function Invitations({ group }: { group: Group }) {
     problem,
     attempt,
   } = useShown(async () => (await api.openInvitations(group.id)).items, group.id);
-  const [email, setEmail] = useState("");
   return (
     <>
       <h3>Invitations</h3>
@@ -35,27 +34,13 @@ export function Invitations({ group }: { group: Group }) {
           </li>
         ))}
       </ul>
-      <form
-        class="form"
-        onSubmit={(event) => {
-          event.preventDefault();
-          void attempt(() => api.inviteToGroup(group.id, email)).then((well) => well && setEmail(""));
-        }}
-      >
-        <label>
-          Invite by e-mail
-          <input
-            type="email"
-            required
-            placeholder="ada@example.org"
-            value={email}
-            onInput={(event) => setEmail(event.currentTarget.value)}
-          />
-        </label>
-        <button type="submit" class="button" disabled={email.trim() === ""}>
-          Invite
-        </button>
-      </form>
+      <OneLine
+        label="Invite by e-mail"
+        type="email"
+        placeholder="ada@example.org"
+        action="Invite"
+        onSubmit={(email) => attempt(() => api.inviteToGroup(group.id, email))}
+      />
     </>
   );
 }

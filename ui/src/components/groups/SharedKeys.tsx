@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { api } from "../../api";
 import type { Group } from "../../types";
+import { ProviderChoice } from "../vault/ProviderChoice";
 import { labelOf, PROVIDER_KEYS } from "../vault/words";
 
 interface Props {
@@ -44,16 +45,7 @@ export function SharedKeys({ group, change }: Props) {
             );
           }}
         >
-          <label>
-            Share a key
-            <select value={name} onChange={(event) => setName(event.currentTarget.value)}>
-              {PROVIDER_KEYS.map((key) => (
-                <option key={key.name} value={key.name}>
-                  {key.label}
-                </option>
-              ))}
-            </select>
-          </label>
+          <ProviderChoice label="Share a key" name={name} onChoose={setName} />
           <label>
             The key
             <input

@@ -2,6 +2,7 @@
 import { useState } from "preact/hooks";
 import { api } from "../../api";
 import type { VaultItem } from "../../types";
+import { ProviderChoice } from "./ProviderChoice";
 import { KIND_WORDS, PROVIDER_KEYS } from "./words";
 
 const KINDS = Object.entries(KIND_WORDS) as [VaultItem["kind"], string][];
@@ -37,16 +38,7 @@ export function NewItem({ attempt }: { attempt: (work: () => Promise<unknown>) =
         </select>
       </label>
       {isKey ? (
-        <label>
-          Provider
-          <select value={provider} onChange={(event) => setProvider(event.currentTarget.value)}>
-            {PROVIDER_KEYS.map((key) => (
-              <option key={key.name} value={key.name}>
-                {key.label}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ProviderChoice label="Provider" name={provider} onChoose={setProvider} />
       ) : (
         <label>
           Name
