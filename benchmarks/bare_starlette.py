@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -18,13 +19,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-STATEMENT = """
-select session.id, session.created_at, session.last_seen_at, session.authenticated_at, session.methods,
-       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required
-from login_sessions session join users owner on owner.id = session.user_id
-where session.token_hash = $1 and session.revoked_at is null and session.expires_at > now()
-  and owner.status = 'active'
-"""
+from ocmt.platform.queries import load_queries
+
+# The one by which our own route finds who asks.
+STATEMENT = load_queries("ocmt.identity.entrance").find_session.sql
 
 
 @asynccontextmanager
@@ -36,7 +34,9 @@ async def _lifespan(app: Starlette) -> Any:
 
 async def _me(request: Request) -> Response:
     token = request.cookies["ocmt"]
-    row = await request.app.state.pool.fetchrow(STATEMENT, hashlib.sha256(token.encode()).digest())
+    row = await request.app.state.pool.fetchrow(
+        STATEMENT, hashlib.sha256(token.encode()).digest(), datetime.now(UTC)
+    )
     return JSONResponse({"id": str(row["user_id"]), "email": row["email"], "role": row["role"]})
 
 

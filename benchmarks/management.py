@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 import time
@@ -37,13 +36,13 @@ from ocmt.platform.principal import Principal
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.platform.secrets import LocalSecrets
 from ocmt.settings import load_settings
+from ocmt.testing.installation import surroundings
 from ocmt.testing.mail import MemoryMail
 
 STORM = 200
 CONNECTIONS = 80
 SECONDS = 4.0
 CODE = "ABCD-2345"
-KEPT_OUT = ("OCMT_", "DATABASE_URL", "PORT")
 
 
 @dataclass
@@ -89,7 +88,7 @@ class Stage:
             "ocmt",
             "serve",
             "management",
-            env=_environment(
+            env=surroundings(
                 DATABASE_URL=self.dsn,
                 PORT=str(self.port),
                 OCMT_HOST="127.0.0.1",
@@ -316,7 +315,7 @@ async def _loaded(port: int, path: str, headers: Mapping[str, str]) -> Load:
 async def _peer(stage: Stage) -> AsyncIterator[int]:
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.bare_starlette", str(port), env=_environment(DATABASE_URL=stage.dsn)
+        sys.executable, "-m", "benchmarks.bare_starlette", str(port), env=surroundings(DATABASE_URL=stage.dsn)
     )
     try:
         async with aiohttp.ClientSession() as session:
@@ -347,11 +346,6 @@ def _microseconds(work: Callable[[], object], times: int = 2000) -> float:
         work()
         took.append(time.perf_counter() - began)
     return median(took) * 1e6
-
-
-def _environment(**given: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(KEPT_OUT)}
-    return {**kept, **given}
 
 
 def _free_port() -> int:

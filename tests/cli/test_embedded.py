@@ -6,7 +6,6 @@ Slow (a server is made and started): run as separate processes, because that is 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import structlog
 
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import processes_in
+from ocmt.testing.installation import surroundings
 
 pytestmark = pytest.mark.anyio
 
@@ -33,16 +33,13 @@ def data() -> Iterator[Path]:
 
 
 def ocmt(command: str, data: Path) -> subprocess.CompletedProcess[str]:
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("OCMT_", "DATABASE_URL"))
-    }
     return subprocess.run(
         [sys.executable, "-m", "ocmt", *command.split(), "--data", str(data)],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env=kept,
+        env=surroundings(),
     )
 
 

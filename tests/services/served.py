@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from ocmt.testing.installation import surroundings
+
 READY_SECONDS = 30
-KEPT_OUT = ("OCMT_", "DATABASE_URL", "PORT")
-
-
-def surroundings(**given: str) -> dict[str, str]:
-    """Of the process: what is around us, without settings but its own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(KEPT_OUT)} | given
 
 
 @asynccontextmanager

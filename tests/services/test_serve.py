@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from ocmt.platform.database import Database
-from tests.services.served import READY_SECONDS, served, surroundings
+from ocmt.testing.installation import surroundings
+from tests.services.served import READY_SECONDS, served
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -18,7 +16,7 @@ from ocmt.runtimes.base import RunsImages
 from ocmt.services.all_in_one import all_in_one_app
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
-from ocmt.services.server import serve
+from ocmt.services.server import serve, stop_signal
 from ocmt.settings import Settings
 
 
@@ -36,9 +34,7 @@ async def run_all_in_one(
     `ready` is awaited once requests are answered. `make_runtime`: another runtime than the settings name.
     Raises SetupProblem where something is missing.
     """
-    stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    stop = stop_signal()
     async with open_platform(settings, paths, announce) as platform:
         features = Features.over(platform)
         agent_features = AgentFeatures.over(platform)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ from ocmt.bootstrap.platform import Announce, Platform, open_shared_platform
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.privacy.service import Privacy
 from ocmt.services.management import Management, management_app
-from ocmt.services.server import serve
+from ocmt.services.server import serve, stop_signal
 from ocmt.settings import Settings
 from ocmt.vault.imported.service import ImportedVaults
 from ocmt.vault.trial import Trial
@@ -57,9 +55,7 @@ async def run_management(
 
     Raises: SetupProblem where something is missing, Unavailable where the database does not answer.
     """
-    stop = asyncio.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    stop = stop_signal()
     async with open_shared_platform(settings, announce) as platform:
 
         @functools.cache

@@ -10,6 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ocmt.errors import (
+    Conflict,
+    InvalidInput,
+    LimitReached,
+    NotFound,
+    OcmtError,
+    PreconditionFailed,
+    Refused,
+    Unauthenticated,
+    Unavailable,
+)
+from ocmt.identity.entrance.model import SignInAgain
+from ocmt.platform.http.problems import MEDIA_TYPE, problem_body
+
 Json = dict[str, Any]
 
 _TIME = "2026-11-27T09:30:00Z"
@@ -70,22 +84,28 @@ PROBLEM: Json = {
         "request_id": {"type": "string", "description": "Where the fault is ours: its number in the log."},
     },
 }
-_REFUSALS: Mapping[str, tuple[int, str, str, bool]] = {
-    "invalid_input": (400, "Bad Request", "The field email is wrong: it is missing.", False),
-    "unauthenticated": (401, "Unauthorized", "Sign in first.", False),
-    "refused": (403, "Forbidden", "Only administrators may do this.", False),
-    "recent_sign_in_needed": (
-        403,
-        "Forbidden",
-        "Prove once more that it is you: sign in again, then repeat this.",
-        False,
-    ),
-    "not_found": (404, "Not Found", "There is no such page.", False),
-    "conflict": (409, "Conflict", "This is the last administrator.", False),
-    "precondition_failed": (412, "Precondition Failed", "It was changed meanwhile: read it again.", False),
-    "limit_reached": (429, "Too Many Requests", "Too many attempts. Try again in 15 minutes.", True),
+_REFUSALS: Mapping[str, OcmtError] = {
+    error.code: error
+    for error in (
+        InvalidInput("The field email is wrong: it is missing."),
+        Unauthenticated("Sign in first."),
+        Refused("Only administrators may do this."),
+        SignInAgain("Prove once more that it is you: sign in again, then repeat this."),
+        NotFound("There is no such page."),
+        Conflict("This is the last administrator."),
+        PreconditionFailed("It was changed meanwhile: read it again."),
+        LimitReached("Too many attempts. Try again in 15 minutes."),
+    )
 }
-_UNAVAILABLE = (503, "Service Unavailable", "The database does not answer just now.", True)
+_NOT_NOW: Json = {
+    "description": "Not just now; `Retry-After` says when to try again.",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {"$ref": "#/components/schemas/Problem"},
+            "example": problem_body(Unavailable("The database does not answer just now.")),
+        }
+    },
+}
 
 
 def complete(description: Json) -> Json:
@@ -97,7 +117,7 @@ def complete(description: Json) -> Json:
         for content in _contents(operation):
             content["example"] = _example(content["schema"], "", schemas)
         operation["responses"]["4XX"] = _refusals(path, method, operation)
-        operation["responses"]["503"] = _problem("unavailable", _UNAVAILABLE)
+        operation["responses"]["503"] = _NOT_NOW
     schemas["Problem"] = PROBLEM
     return description
 
@@ -135,35 +155,11 @@ def _refusals(path: str, method: str, operation: Json) -> Json:
     return {
         "description": f"Refused. Its code is one of {', '.join(said)}; others may come.",
         "content": {
-            "application/problem+json": {
+            MEDIA_TYPE: {
                 "schema": {"$ref": "#/components/schemas/Problem"},
-                "examples": {code: {"value": _problem_value(code, _REFUSALS[code])} for code in said},
+                "examples": {code: {"value": problem_body(_REFUSALS[code])} for code in said},
             }
         },
-    }
-
-
-def _problem(code: str, said: tuple[int, str, str, bool]) -> Json:
-    return {
-        "description": "Not just now; `Retry-After` says when to try again.",
-        "content": {
-            "application/problem+json": {
-                "schema": {"$ref": "#/components/schemas/Problem"},
-                "example": _problem_value(code, said),
-            }
-        },
-    }
-
-
-def _problem_value(code: str, said: tuple[int, str, str, bool]) -> Json:
-    status, title, detail, retryable = said
-    return {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "code": code,
-        "retryable": retryable,
     }
 
 

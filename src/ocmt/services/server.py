@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,10 +11,18 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from ocmt.platform.http import HttpProtocol
+from ocmt.platform.http.listener import server_config
 
 LAST_REQUESTS = 2
 """Seconds that requests under way are given when the process ends."""
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM, from now on."""
+    stop = asyncio.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+    return stop
 
 
 async def serve(
@@ -30,19 +39,7 @@ async def serve(
     `broken`: fails when something in the background has ended by itself; that is raised here. `closing` is
     set when requests shall come to their end, for those that would not by themselves.
     """
-    server = _Server(
-        uvicorn.Config(
-            app,
-            http=HttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=LAST_REQUESTS,
-            proxy_headers=False,
-        )
-    )
+    server = _Server(server_config(app, timeout_graceful_shutdown=LAST_REQUESTS))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:

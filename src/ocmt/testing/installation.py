@@ -28,6 +28,14 @@ ANSWER_TIMEOUT = 120.0
 COMMAND_TIMEOUT = 30.0
 
 
+_SETTINGS = ("OCMT_", "DATABASE_URL", "PORT", "ANTHROPIC_API_KEY")
+
+
+def surroundings(**given: str) -> dict[str, str]:
+    """For a process of ours: what is around us, without settings but those that are given."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)} | given
+
+
 @dataclass
 class Installation:
     """`ocmt up` on a free port, with a data folder of its own."""
@@ -69,7 +77,7 @@ class Installation:
         ]
         self.process = await asyncio.create_subprocess_exec(
             *command,
-            env=self._surroundings(),
+            env=surroundings(PYTHONUNBUFFERED="1", **self.environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -114,7 +122,7 @@ class Installation:
         """`ocmt …` on its data folder; what it printed. Fails if the command does."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "ocmt", *arguments, "--data", str(self.data)),
-            env=self._surroundings(),
+            env=surroundings(PYTHONUNBUFFERED="1", **self.environment),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -128,13 +136,6 @@ class Installation:
         """Of the platform's process."""
         assert self.process is not None
         return self.process.pid
-
-    def _surroundings(self) -> dict[str, str]:
-        """Of its processes: what is around us, without settings but its own."""
-        around = {name: value for name, value in os.environ.items() if not name.startswith("OCMT_")}
-        for name in ("ANTHROPIC_API_KEY", "DATABASE_URL"):
-            around.pop(name, None)
-        return around | {"PYTHONUNBUFFERED": "1", **self.environment}
 
     async def _read(self, ready: asyncio.Event, began: float, took: list[float]) -> None:
         assert self.process is not None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 import uvicorn
@@ -67,15 +67,9 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
 
-async def serve_on(
-    listener: socket.socket, app: ASGIApp, *, max_connections: int = MAX_CONNECTIONS
-) -> Closer:
-    """Serve `app` on that listening TCP or unix socket, which is ours from now on.
-
-    HTTP/1.1 only, no WebSockets, no lifespan. Responses go out as they are sent, never buffered. `close` lets
-    requests under way end for a second, then cuts them off.
-    """
-    config = uvicorn.Config(
+def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
+    """uvicorn's: HTTP/1.1 by `HttpProtocol`, no WebSockets, no lifespan, no log and no banner of its own."""
+    return uvicorn.Config(
         app,
         http=HttpProtocol,
         ws="none",
@@ -84,8 +78,19 @@ async def serve_on(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        date_header=False,
+        **more,
     )
+
+
+async def serve_on(
+    listener: socket.socket, app: ASGIApp, *, max_connections: int = MAX_CONNECTIONS
+) -> Closer:
+    """Serve `app` on that listening TCP or unix socket, which is ours from now on.
+
+    HTTP/1.1 only, no WebSockets, no lifespan. Responses go out as they are sent, never buffered. `close` lets
+    requests under way end for a second, then cuts them off.
+    """
+    config = server_config(app, date_header=False)
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()

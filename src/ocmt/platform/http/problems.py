@@ -47,9 +47,14 @@ def problem(error: OcmtError) -> Response:
         headers["Retry-After"] = str(max(0, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem_body(error), error.status, headers, MEDIA_TYPE)
+
+
+def problem_body(error: OcmtError) -> dict[str, Any]:
+    """What its response says, as JSON."""
     # What is wrong with the machine is the administrator's to read, in the log.
     sentence = _FOR_ADMINISTRATORS if isinstance(error, SetupProblem) else error.message
-    return _response(error.status, error.code, sentence, retryable=error.retryable, headers=headers)
+    return _body(error.status, error.code, sentence, retryable=error.retryable)
 
 
 def internal_problem(request_id: str | None) -> Response:
@@ -79,10 +84,16 @@ def _response(
     code: str,
     detail: str,
     *,
-    retryable: bool = False,
     headers: dict[str, str] | None = None,
-    **more: str | None,
+    request_id: str | None = None,
 ) -> Response:
+    body = _body(status, code, detail, request_id=request_id)
+    return JSONResponse(body, status, headers or {"Cache-Control": "no-store"}, MEDIA_TYPE)
+
+
+def _body(
+    status: int, code: str, detail: str, *, retryable: bool = False, request_id: str | None = None
+) -> dict[str, Any]:
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -90,9 +101,8 @@ def _response(
         "detail": detail,
         "code": code,
         "retryable": retryable,
-        **{name: value for name, value in more.items() if value is not None},
     }
-    return JSONResponse(body, status, headers or {"Cache-Control": "no-store"}, MEDIA_TYPE)
+    return body | {"request_id": request_id} if request_id else body
 
 
 async def _ours(_request: Request, error: OcmtError) -> Response:
