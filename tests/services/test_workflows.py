@@ -115,7 +115,7 @@ def walk(url: str, sessions: list[str]) -> None:
                     suppress_health_check=list(HealthCheck),
                 )
             )
-        except Exception:
+        except Exception:  # whatever hypothesis makes of a fault: also "flaky", for the state was another one
             if not faults:
                 raise
         assert faults == [], f"chain {Workflow.number}: {faults[0]}"

@@ -47,7 +47,8 @@ returning user_id;
 update agents
 set state = :state, since = :now, progress = null, error = :error, failures = :failures, retry_at = :retry_at,
     runtime_state = :runtime_state, image = coalesce(:image, image),
-    desired = case when desired = 'awake' then desired else coalesce(:desired, desired) end, restart_asked = restart_asked and :state <> 'starting',
+    desired = case when desired = 'awake' then desired else coalesce(:desired, desired) end,
+    restart_asked = restart_asked and :state <> 'starting',
     schedule_unread = schedule_unread or :state = 'awake'
 where user_id = :user_id and lease_token = :lease_token
 returning user_id;

@@ -13,7 +13,7 @@ from cyclopts import App, Parameter
 from ocmt.cli.database import open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import NotFound
-from ocmt.identity.administration.service import Administration, RuleKind
+from ocmt.identity.administration.service import Administration, Invitation, RuleKind
 from ocmt.platform.clock import SystemClock
 
 app = App(name="sign-up", help="Who may make an account: rules and invitations.")
@@ -28,11 +28,7 @@ async def list_all(*, data: DataDir = None, json: AsJson = False) -> None:
     """List the rules that let people in, and the invitations that are open."""
     async with _administration(data) as administration:
         rules = [asdict(rule) for rule in await administration.rules()]
-        invitations = [
-            asdict(one)
-            for one in await administration.invitations(limit=_PAGE)
-            if one.accepted_at is None and one.revoked_at is None
-        ]
+        invitations = [asdict(one) async for one in _open_invitations(administration)]
     if json:
         print_json({"rules": rules, "invitations": invitations})
         return
@@ -78,12 +74,22 @@ async def invite(
 async def revoke(email: Email, /, *, data: DataDir = None) -> None:
     """Take an invitation back."""
     async with _administration(data) as administration:
-        for one in await administration.invitations(limit=_PAGE):
-            if one.email == email.strip().lower() and one.accepted_at is None and one.revoked_at is None:
+        async for one in _open_invitations(administration):
+            if one.email == email.strip().lower():
                 await administration.revoke(one.id)
                 print(f"{one.email} is not invited any more.")
                 return
     raise NotFound(f"There is no open invitation of {email}.")
+
+
+async def _open_invitations(administration: Administration) -> AsyncIterator[Invitation]:
+    """All that are open, newest first."""
+    after = None
+    while page := await administration.invitations(after=after, limit=_PAGE):
+        for one in page:
+            if one.accepted_at is None and one.revoked_at is None:
+                yield one
+        after = page[-1].id
 
 
 def _kind_of(value: str) -> RuleKind:
