@@ -118,7 +118,7 @@ async def _start(runtime: WorldRuntime, user: UUID) -> tuple[float, GatewayClien
     async def dial() -> socket.socket:
         return await runtime.dial(user, {})
 
-    environment = {"OPENCLAW_GATEWAY_TOKEN": TOKEN}
+    environment = {"OPENCLAW_GATEWAY_PASSWORD": TOKEN}
     spec = AgentSpec(user, 1, config="{}", environment=environment, lease_until=began + 3600)
     await runtime.start(spec, {})
     client = await GatewayClient.connect(dial, token=TOKEN, clock=SystemClock(), timeout=TIMEOUT)

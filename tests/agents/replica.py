@@ -65,7 +65,7 @@ class Gateways:
         """What bootstrap would make of it, as far as doubles care; the gateway is told its token."""
         if not self.deaf_to_tokens:
             self.of(agent.user_id).token = gateway_token
-        environment = {"OPENCLAW_GATEWAY_TOKEN": gateway_token, "ANTHROPIC_API_KEY": broker_token}
+        environment = {"OPENCLAW_GATEWAY_PASSWORD": gateway_token, "ANTHROPIC_API_KEY": broker_token}
         return AgentSpec(agent.user_id, agent.slot, config="{}", environment=environment)
 
     async def close(self) -> None:

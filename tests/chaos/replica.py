@@ -93,7 +93,7 @@ async def run(dsn: str, place: str, owner: str) -> None:
     starts = asyncio.Semaphore(20)
 
     def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
-        environment = {"OPENCLAW_GATEWAY_TOKEN": gateway_token, "ANTHROPIC_API_KEY": broker_token}
+        environment = {"OPENCLAW_GATEWAY_PASSWORD": gateway_token, "ANTHROPIC_API_KEY": broker_token}
         return AgentSpec(agent.user_id, agent.slot, config="{}", environment=environment)
 
     def driver_for(lease: Lease) -> Driver:

@@ -15,12 +15,20 @@ def test_no_secret_stands_in_the_file_nor_becomes_a_part_of_it() -> None:
     config = json.loads(render_config(model="claude-sonnet-4-6"))
     token, key = (
         {"source": "env", "provider": "default", "id": name}
-        for name in ("OPENCLAW_GATEWAY_TOKEN", "ANTHROPIC_API_KEY")
+        for name in ("OPENCLAW_GATEWAY_PASSWORD", "ANTHROPIC_API_KEY")
     )
-    assert config["gateway"]["auth"] == {"mode": "token", "token": token}
+    assert config["gateway"]["auth"]["password"] == token
     assert config["models"]["providers"]["anthropic"]["apiKey"] == key
     environment = gateway_environment(gateway_token="g", broker_token="b")
-    assert (environment["OPENCLAW_GATEWAY_TOKEN"], environment["ANTHROPIC_API_KEY"]) == ("g", "b")
+    assert (environment["OPENCLAW_GATEWAY_PASSWORD"], environment["ANTHROPIC_API_KEY"]) == ("g", "b")
+
+
+def test_users_come_through_the_platform_alone_and_never_as_administrators() -> None:
+    auth = json.loads(render_config(model="claude-opus-4-7"))["gateway"]["auth"]
+    assert auth["mode"] == "trusted-proxy"
+    assert "token" not in auth
+    assert list(auth["identityScopes"]) == auth["trustedProxy"]["allowUsers"]
+    assert not any("admin" in scope for scopes in auth["identityScopes"].values() for scope in scopes)
 
 
 def test_model_calls_go_to_the_broker() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from math import inf
@@ -137,6 +138,15 @@ class Driver:
             self._waking.add_done_callback(_noticed)
         with self._telling.to(report):
             return await asyncio.shield(self._waking)
+
+    async def dial(self, report: Report | None = None) -> socket.socket:
+        """A connection of its own to the gateway of the awake agent, for its user's program.
+
+        Raises: AgentFailed, LeaseLost, NotYet, Unavailable.
+        """
+        await self.awake(report)
+        agent = await self._agents.find(self.user_id)
+        return await self._running.runtime.dial(self.user_id, agent.runtime_state)
 
     async def tick(self, agent: Agent | None = None) -> None:
         """Look after it once: notice a crash, follow what is desired, let it sleep when it is truly idle.

@@ -31,6 +31,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import OcmtError
+from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform.leases import Lease, Leases
@@ -190,6 +191,7 @@ def compose_orchestrator(
             remembered=remembered,
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
+        sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
     )
 
 

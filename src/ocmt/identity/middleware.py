@@ -7,7 +7,8 @@ route's own business. Bare ASGI, because event streams and sockets run through i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
@@ -20,6 +21,10 @@ from ocmt.identity.origin import PublicAddress
 from ocmt.platform.http import problem
 from ocmt.platform.http.addresses import Network, client_address
 from ocmt.platform.principal import Principal
+
+Still = Callable[[], Awaitable[Principal | None]]
+"""`scope["state"]["still"]` of a socket: who its cookie or token stands for by now; None or Unauthenticated:
+nobody any more."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
@@ -63,12 +68,15 @@ class Authentication:
         connection = HTTPConnection(scope)
         state = scope.setdefault("state", {})
         state.pop("principal", None)
+        state.pop("still", None)
         state["address"] = client_address(connection, self._proxies)
         try:
             principal = await self._identify(connection, state["address"])
             if principal is not None:
                 access.check(principal, scope.get("method", "WEBSOCKET"), scope["path"])
                 state["principal"] = principal
+                if scope["type"] == "websocket":
+                    state["still"] = self._asker_again(connection, state["address"])
         except OcmtError as error:
             await _turn_away(error, scope, receive, send)
             return
@@ -90,6 +98,13 @@ class Authentication:
             raise Refused("Send JSON, or the header X-OCMT-Request: this looks like another site's form.")
         return await self._entrance.authenticate(token)
 
+    def _asker_again(self, connection: HTTPConnection, address: str | None) -> Still:
+        """Who looks again later, keeping of the request only what proves who it is."""
+        bearer = connection.headers.get("authorization", "").partition(" ")[2].strip()
+        if bearer:
+            return functools.partial(self._by_token, bearer, address)
+        return functools.partial(self._entrance.authenticate, connection.cookies[self._address.cookie])
+
     async def _by_token(self, token: str, address: str | None) -> Principal:
         for bearer in self._bearers:
             if bearer.knows(token):
@@ -106,7 +121,7 @@ def _is_a_forms(connection: HTTPConnection) -> bool:
 
 
 async def _turn_away(error: OcmtError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
+    if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
         await problem(error)(scope, receive, send)
         return
     # Closing before accepting makes the server answer the handshake with 403.

@@ -16,6 +16,15 @@ BROKER_URL = "http://127.0.0.1:18990"
 EGRESS_PROXY = "http://127.0.0.1:18991"
 WORKSPACE = "/home/agent/workspace"
 
+OWNER = "owner"
+"""Who an agent's user is to its gateway: there is only this one."""
+OWNER_SCOPES = ("operator.read", "operator.write", "operator.approvals", "operator.questions")
+"""Not `operator.admin`: the configuration is the platform's."""
+OWNER_HEADER = "x-ocmt-user"
+PROXY_HEADER = "x-ocmt-proxy"
+OWNER_ORIGIN = "https://ocmt.internal"
+"""In the place of the page's own, which the platform has looked at already."""
+
 GATEWAY_SWITCHES = {
     "OPENCLAW_DISABLE_BONJOUR": "1",
     "OPENCLAW_EXEC_SHELL_SNAPSHOT": "0",
@@ -46,9 +55,23 @@ def render_config(
             "mode": "local",
             "port": gateway_port,
             "bind": "loopback",
-            "auth": {"mode": "token", "token": _from_environment("OPENCLAW_GATEWAY_TOKEN")},
-            "controlUi": {"enabled": False},
+            "auth": {
+                # The platform's own connection has the password; users come through the platform, which says
+                # that they are the owner. So no client of theirs ever needs, or sees, a credential of it.
+                "mode": "trusted-proxy",
+                "password": _from_environment("OPENCLAW_GATEWAY_PASSWORD"),
+                "identityScopes": {OWNER: list(OWNER_SCOPES)},
+                "trustedProxy": {
+                    "userHeader": OWNER_HEADER,
+                    "requiredHeaders": [PROXY_HEADER],
+                    "allowUsers": [OWNER],
+                    "allowLoopback": True,
+                },
+            },
+            "trustedProxies": ["127.0.0.1"],
+            "controlUi": {"enabled": False, "allowedOrigins": [OWNER_ORIGIN]},
             "terminal": {"enabled": False},
+            "http": {"endpoints": {"chatCompletions": {"enabled": True}, "responses": {"enabled": True}}},
         },
         "models": {
             "providers": {
@@ -117,7 +140,7 @@ def gateway_environment(
 ) -> dict[str, str]:
     """The gateway's part of its environment: its secrets, and what keeps it from calling home or forking."""
     environment = {
-        "OPENCLAW_GATEWAY_TOKEN": gateway_token,
+        "OPENCLAW_GATEWAY_PASSWORD": gateway_token,
         "ANTHROPIC_API_KEY": broker_token,
         **GATEWAY_SWITCHES,
     }

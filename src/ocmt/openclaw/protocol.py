@@ -141,7 +141,7 @@ def connect_params(token: str, *, version: str) -> dict[str, Any]:
         "role": "operator",
         "scopes": list(SCOPES),
         "caps": [],
-        "auth": {"token": token},
+        "auth": {"password": token},
     }
 
 

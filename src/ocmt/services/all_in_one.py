@@ -45,7 +45,9 @@ def all_in_one_app(
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if path in probes.paths:
+        if scope["type"] == "websocket" and path != "/agent/gateway":
+            await send({"type": "websocket.close", "code": 1008})
+        elif path in probes.paths:
             await probes(scope, receive, send)
         elif path.startswith(PATHS):
             await api(scope, receive, send)

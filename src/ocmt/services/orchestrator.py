@@ -26,6 +26,8 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.gateway.routes import routes as gateway_routes
+from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
 from ocmt.platform.http import exception_handlers
 from ocmt.privacy.eraser import Eraser
@@ -52,6 +54,7 @@ class Orchestrator:
     revisions: Revisions
     eraser: Eraser
     retention: Retention
+    sockets: Sockets
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -65,6 +68,7 @@ class Orchestrator:
                 *agent_routes(self.agents, self.runtime, model_of, self.policy),
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
+                *gateway_routes(self.sockets),
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],
             exception_handlers=exception_handlers(),
@@ -83,6 +87,7 @@ class Orchestrator:
             asyncio.create_task(self.transcripts.run(), name="transcripts"),
             asyncio.create_task(self.eraser.run(), name="deletions"),
             asyncio.create_task(self.retention.run(), name="retention"),
+            asyncio.create_task(self.sockets.run(), name="sockets"),
         ]
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ocmt.platform.http.listener import server_config
+from ocmt.platform.http.upgrade import Upgrade
 
 LAST_REQUESTS = 2
 """Seconds that requests under way are given when the process ends."""
@@ -39,7 +40,7 @@ async def serve(
     `broken`: fails when something in the background has ended by itself; that is raised here. `closing` is
     set when requests shall come to their end, for those that would not by themselves.
     """
-    server = _Server(server_config(app, timeout_graceful_shutdown=LAST_REQUESTS))
+    server = _Server(server_config(app, ws=Upgrade, timeout_graceful_shutdown=LAST_REQUESTS))
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     stopping = asyncio.create_task(stop.wait())
     try:

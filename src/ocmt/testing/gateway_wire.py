@@ -122,7 +122,7 @@ class GatewayServer:
             self.starting -= 1
             error = unavailable("gateway starting; retry shortly", 500, "startup-sidecars")
             await respond(connection, frame["id"], error=error)
-        elif method != "connect" or params.get("auth", {}).get("token") != self.token:
+        elif method != "connect" or params.get("auth", {}).get("password") != self.token:
             error = {"code": "INVALID_REQUEST", "message": "unauthorized: gateway token mismatch"}
             await respond(connection, frame["id"], error=error)
         else:

@@ -241,7 +241,7 @@ class WorldRuntime:
 
     async def start(self, spec: AgentSpec, state: RuntimeState) -> RuntimeState:
         """See AgentRuntime."""
-        token = spec.environment["OPENCLAW_GATEWAY_TOKEN"]
+        token = spec.environment["OPENCLAW_GATEWAY_PASSWORD"]
         folder = folder_of(self._disk, spec.user_id)
         await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
         answer = await self._call("start", spec.user_id, token=token, until=spec.lease_until)

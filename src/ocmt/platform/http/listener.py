@@ -12,12 +12,16 @@ import asyncio
 import contextlib
 import socket
 from typing import Any, Protocol
+from urllib.parse import unquote
 
+import httptools
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from ocmt.platform.http.upgrade import Upgrade
 
 MAX_CONNECTIONS = 64
 MAX_HEAD = 128 * 1024
@@ -51,6 +55,26 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.abort()
 
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over, without the detour of writing its request out and reading it again.
+
+        uvicorn drops what came right behind the head, before our answer. No client may send that early
+        (RFC 6455 4.1), and one that does must not have half of it got through.
+        """
+        self.connections.discard(self)
+        # uvicorn adds these only behind the question whether it is an upgrade.
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self.send_400_response("Invalid HTTP request received.")
+            return
+        address = {
+            "path": unquote((url.path or b"/").decode("latin-1")),
+            "raw_path": url.path or b"/",
+            "query_string": url.query or b"",
+        }
+        Upgrade(self.app, {**self.scope, **address}, self.transport, self.server_state).begin()
+
     def on_headers_complete(self) -> None:
         """See httptools."""
         self._moved = True
@@ -68,11 +92,14 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:
-    """uvicorn's: HTTP/1.1 by `HttpProtocol`, no WebSockets, no lifespan, no log and no banner of its own."""
+    """uvicorn's: HTTP/1.1 by `HttpProtocol`, no WebSockets, no lifespan, no log and no banner of its own.
+
+    `ws=Upgrade`: with WebSockets, which the application can refuse or splice.
+    """
     return uvicorn.Config(
         app,
         http=HttpProtocol,
-        ws="none",
+        ws=more.pop("ws", "none"),
         lifespan="off",
         log_config=None,
         access_log=False,

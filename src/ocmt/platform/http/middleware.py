@@ -138,6 +138,8 @@ class RequestLog:
                 _observe(scope, status, time.perf_counter() - begun)
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
+            elif message["type"] == "websocket.http.response.start":
+                status = message["status"]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -1,0 +1,38 @@
+"""The two ways in: `WS /agent/gateway`, and the gateway's own HTTP addresses below it. Bare ASGI."""
+
+from __future__ import annotations
+
+from starlette.requests import HTTPConnection
+from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from ocmt.errors import OcmtError
+from ocmt.gateway.http_proxy import HttpProxy
+from ocmt.gateway.model import handshake
+from ocmt.gateway.service import Sockets
+from ocmt.platform.http import principal, problem
+
+
+def routes(sockets: Sockets) -> list[BaseRoute]:
+    """To be mounted at the root of the orchestrator."""
+    return [
+        WebSocketRoute("/agent/gateway", GatewaySocket(sockets)),
+        Mount("/agent/gateway", app=HttpProxy(sockets)),
+    ]
+
+
+class GatewaySocket:
+    """OpenClaw's own protocol for its own clients."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Splice, or refuse with a problem."""
+        try:
+            who = principal(HTTPConnection(scope))
+            head = handshake(scope["headers"])
+            upgrade, still = scope["extensions"]["ocmt.splice"], scope["state"]["still"]
+            await self._sockets.open(who.user_id, still, upgrade, head)
+        except OcmtError as error:
+            await problem(error)(scope, receive, send)
