@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import management, results, scale, snapshots, spares, starting, turns, waking
+from benchmarks import management, relays, results, scale, snapshots, spares, starting, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -26,7 +26,7 @@ PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
 WITH_OPENCLAW = ("wakes", "turns", "pauses", "swap")
 """What can be left out; the platform must start for any of them."""
-ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management")
+ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management", "relays")
 SWAP = 1_500_000_000
 """Bytes of free swap, and root: without them the last room is left out."""
 QUIET = 5.0
@@ -46,6 +46,7 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=1000, help="how many one orchestrator knows")
     parser.add_argument("--storms", type=int, default=3, help="rounds of waking a hundred at once")
     parser.add_argument("--services", type=int, default=5, help="rounds of starts and loads of the API")
+    parser.add_argument("--relays", type=int, default=5, help="rounds of each relay of WebSockets")
     parser.add_argument(
         "--profile", type=Path, help="a folder for where the orchestrator's time goes at scale"
     )
@@ -87,6 +88,8 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
         )
     if "management" in options.only:
         measured += await management.measure(folder / "management", options.services)
+    if "relays" in options.only:
+        measured += await relays.measure(folder / "relays", options.relays)
     return measured
 
 
