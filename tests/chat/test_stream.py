@@ -115,7 +115,7 @@ async def reading(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[B
         await asyncio.wait_for(serving, 5)
     names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
     assert not {name for name in names if name.startswith(("EventStream.", "_disconnected"))}
-    assert log.CHANNEL not in stream._hints._subscriptions
+    assert log.CHANNEL not in stream._feeds._hints._subscriptions
 
 
 async def test_it_replays_and_then_follows(
@@ -211,3 +211,111 @@ async def test_a_number_that_is_none_is_refused(
     browser = Browser()
     with pytest.raises(InvalidInput, match="last event"):
         await stream(scope(anna, turn.conversation_id, f"after={after}"), browser.receive, browser.send)
+
+
+def whole_events(body: bytes) -> list[tuple[int, str]]:
+    """As a browser reads them (WHATWG HTML 9.2.6): what its blank line has not come for does not count."""
+    found = []
+    for block in body.decode("utf-8", "ignore").split("\n\n")[:-1]:
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if "data" in fields:
+            found.append((int(fields["id"]), fields["data"]))
+    return found
+
+
+async def test_a_cut_at_any_byte_loses_nothing_and_doubles_nothing(
+    stream: EventStream, anna: UUID, turn: Turn, database: Database, clock: VirtualClock
+) -> None:
+    """Every byte of it, on two replicas in turn, while the agent goes on talking."""
+    other = EventStream(stream._chat, database, stream._feeds._hints, clock)
+    await say(database, clock, turn, "grüße ✓")
+    async with reading(stream, scope(anna, turn.conversation_id)) as browser:
+        await until(lambda: len(browser.numbers()) == 6)
+        body = browser.text.encode()
+    everything = whole_events(body)
+    for cut in range(len(body) + 1):
+        before = whole_events(body[:cut])
+        last = before[-1][0] if before else 0
+        resumed = (stream, other)[cut % 2]
+        async with reading(resumed, scope(anna, turn.conversation_id, last=str(last))) as browser:
+            await until(lambda: len(browser.numbers()) >= len(everything) - last)  # noqa: B023
+        assert before + whole_events(browser.text.encode()) == everything
+
+
+async def test_many_windows_of_one_conversation_ask_the_database_once(
+    chat: Chat, database: Database, hints: Hints, clock: VirtualClock, anna: UUID, turn: Turn
+) -> None:
+    counting = Counting(database)
+    stream = EventStream(chat, counting, hints, clock)  # type: ignore[arg-type]
+    asked = scope(anna, turn.conversation_id, last="5")
+    async with (
+        reading_at_once(stream, asked) as first,
+        reading_at_once(stream, asked) as second,
+        reading_at_once(stream, asked) as third,
+    ):
+        windows = (first, second, third)
+        await until(lambda: all("retry" in each.text for each in windows))
+        await say(database, clock, turn, "one")
+        await until(lambda: all(each.numbers() == [6] for each in windows))
+        before = counting.asked
+        await say(database, clock, turn, "two")
+        await until(lambda: all(each.numbers() == [6, 7] for each in windows))
+        assert counting.asked - before <= 2
+
+
+async def test_a_window_that_does_not_read_is_let_go_and_comes_back_complete(
+    stream: EventStream,
+    anna: UUID,
+    turn: Turn,
+    database: Database,
+    clock: VirtualClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ocmt.chat.feed.MAX_QUEUED", 1000)
+    slow = Stuck()
+    serving = asyncio.create_task(
+        stream(scope(anna, turn.conversation_id, last="5"), slow.receive, slow.send)
+    )
+    await until(lambda: slow.stuck)
+    for number in range(10):
+        await say(database, clock, turn, f"{number} " * 100)
+    await asyncio.wait_for(serving, 5)
+    assert slow.ended
+    async with reading(stream, scope(anna, turn.conversation_id, last="5")) as browser:
+        await until(lambda: browser.numbers() == list(range(6, 16)))
+
+
+class Counting:
+    """A database that counts how often it is asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.asked = 0
+
+    def connection(self) -> Any:
+        self.asked += 1
+        return self._database.connection()
+
+
+class Stuck(Browser):
+    """Takes the head and the first piece, and then reads no more."""
+
+    stuck = False
+
+    async def send(self, message: Message) -> None:
+        if self.text and message.get("more_body"):
+            await asyncio.Event().wait()
+        await super().send(message)
+        self.stuck = bool(self.text)
+
+
+@asynccontextmanager
+async def reading_at_once(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[Browser]:
+    """As `reading`, beside others."""
+    browser = Browser()
+    serving = asyncio.create_task(stream(asked, browser.receive, browser.send))
+    try:
+        yield browser
+    finally:
+        browser.gone.set()
+        await asyncio.wait_for(serving, 5)

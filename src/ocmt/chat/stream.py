@@ -7,7 +7,6 @@ last number that it saw, on whatever replica. Looking at a stream does not wake 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from uuid import UUID
 
@@ -15,8 +14,8 @@ import structlog
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from ocmt.chat import log
-from ocmt.chat.model import Event
+from ocmt.chat.feed import Feeds, Window
+from ocmt.chat.model import Conversation
 from ocmt.chat.service import Chat
 from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError
 from ocmt.platform.clock import Clock
@@ -32,7 +31,6 @@ PING_INTERVAL = 15.0
 LIFETIME = 300.0
 """Seconds after which the browser is sent to connect anew, and so to sign in anew."""
 RECONNECT_MS = 500
-BATCH = 500
 
 
 class EventStream:
@@ -40,8 +38,7 @@ class EventStream:
 
     def __init__(self, chat: Chat, database: Database, hints: Hints, clock: Clock) -> None:
         self._chat = chat
-        self._database = database
-        self._hints = hints
+        self._feeds = Feeds(database, hints, clock)
         self._clock = clock
         self._open: Counter[UUID] = Counter()
         self.closing = asyncio.Event()
@@ -57,14 +54,14 @@ class EventStream:
             raise LimitReached(f"You have {MAX_STREAMS} windows open on your conversations. Close some.")
         self._open[user_id] += 1
         try:
-            await self._serve(user_id, conversation.id, after, receive, send)
+            await self._serve(user_id, conversation, after, receive, send)
         finally:
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
 
     async def _serve(
-        self, user_id: UUID, conversation_id: UUID, after: int, receive: Receive, send: Send
+        self, user_id: UUID, conversation: Conversation, after: int, receive: Receive, send: Send
     ) -> None:
         await send(
             {
@@ -77,50 +74,57 @@ class EventStream:
                 ],
             }
         )
-        following = asyncio.create_task(self._follow(user_id, conversation_id, after, send))
-        leaving = asyncio.create_task(_disconnected(receive))
-        closing = asyncio.create_task(self.closing.wait())
-        tasks = {following, leaving, closing}
-        try:
-            await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        async with self._feeds.window(user_id, conversation.id, conversation.last_seq) as window:
+            following = asyncio.create_task(self._follow(user_id, conversation.id, after, window, send))
+            leaving = asyncio.create_task(_disconnected(receive))
+            tasks = {
+                following,
+                leaving,
+                asyncio.create_task(self.closing.wait()),
+                asyncio.create_task(window.let_go.wait()),
+            }
+            try:
+                await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
         if following.done() and not following.cancelled():
             try:
                 following.result()
             except OcmtError as error:
                 # The answer has begun: all that can be done is to end it, and the browser comes back.
                 logger.warning(
-                    "event stream broken off", conversation_id=str(conversation_id), error=str(error)
+                    "event stream broken off", conversation_id=str(conversation.id), error=str(error)
                 )
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _follow(self, user_id: UUID, conversation_id: UUID, after: int, send: Send) -> None:
+    async def _follow(
+        self, user_id: UUID, conversation_id: UUID, after: int, window: Window, send: Send
+    ) -> None:
         await _send(send, f"retry: {RECONNECT_MS}\n\n".encode())
-        with self._hints.subscribe(log.CHANNEL, str(conversation_id)) as hinted:
-            while True:
-                events = await log.read(
-                    self._database,
-                    user_id=user_id,
-                    conversation_id=conversation_id,
-                    after=after,
-                    limit=BATCH,
-                )
-                if events:
-                    after = events[-1].seq
-                    await _send(send, b"".join(_frame(event) for event in events))
-                elif not await hinted.wait(PING_INTERVAL):
-                    await _send(send, b": ping\n\n")
+        while (missed := await self._feeds.missed(user_id, conversation_id, after)) is not None:
+            after, body = missed
+            await _send(send, body)
+        while not window.let_go.is_set():
+            came = window.take(after)
+            if came is not None:
+                after, body = came
+                await _send(send, body)
+            elif not await self._wait(window):
+                await _send(send, b": ping\n\n")
 
-
-def _frame(event: Event) -> bytes:
-    data = json.dumps(
-        {"turn_id": str(event.turn_id), **event.data}, ensure_ascii=False, separators=(",", ":")
-    )
-    return f"id: {event.seq}\nevent: {event.type.value}\ndata: {data}\n\n".encode()
+    async def _wait(self, window: Window) -> bool:
+        """Whether something came within PING_INTERVAL."""
+        coming = asyncio.ensure_future(window.came.wait())
+        timer = asyncio.ensure_future(self._clock.sleep(PING_INTERVAL))
+        try:
+            await asyncio.wait((coming, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            coming.cancel()
+            timer.cancel()
+        return window.came.is_set()
 
 
 async def _send(send: Send, body: bytes) -> None:

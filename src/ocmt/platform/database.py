@@ -245,7 +245,8 @@ class Hints:
     def __init__(self, dsn: str, clock: Clock) -> None:
         self._dsn = dsn
         self._clock = clock
-        self._subscriptions: dict[str, set[Subscription]] = {}
+        # By channel and payload: of a thousand that follow a thousand things, a hint concerns one.
+        self._subscriptions: dict[str, dict[str | None, set[Subscription]]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -264,19 +265,27 @@ class Hints:
     def subscribe(self, channel: str, payload: str | None = None) -> Iterator[Subscription]:
         """Hints of `channel` with exactly that payload (None: any), until the block ends."""
         subscription = Subscription(self._clock, payload)
-        self._subscriptions.setdefault(channel, set()).add(subscription)
-        self._changed.set()
+        of_channel = self._subscriptions.setdefault(channel, {})
+        of_channel.setdefault(payload, set()).add(subscription)
+        if len(of_channel) == 1:
+            self._changed.set()
+        else:
+            # We listen already, or will: what was notified in between is made up for by one hint.
+            subscription.hint()
         try:
             yield subscription
         finally:
-            self._subscriptions[channel].discard(subscription)
-            if not self._subscriptions[channel]:
+            of_channel[payload].discard(subscription)
+            if not of_channel[payload]:
+                del of_channel[payload]
+            if not of_channel and self._subscriptions.get(channel) is of_channel:
                 del self._subscriptions[channel]
                 self._changed.set()
 
     def _on_notification(self, _connection: object, _pid: int, channel: str, payload: object) -> None:
-        for subscription in self._subscriptions.get(channel, ()):
-            if subscription.payload is None or subscription.payload == payload:
+        of_channel = self._subscriptions.get(channel, {})
+        for which in (str(payload), None):
+            for subscription in of_channel.get(which, ()):
                 subscription.hint(str(payload))
 
     async def _keep_listening(self) -> None:
@@ -312,8 +321,9 @@ class Hints:
             for channel in wanted - listening:
                 await connection.add_listener(channel, self._on_notification)
                 # What was notified before we listened is made up for by one hint.
-                for subscription in self._subscriptions.get(channel, ()):
-                    subscription.hint()
+                for subscriptions in self._subscriptions.get(channel, {}).values():
+                    for subscription in subscriptions:
+                        subscription.hint()
             listening = wanted
             await self._wait_for_change()
             if not self._changed.is_set():
