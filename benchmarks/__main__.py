@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import management, relays, results, scale, snapshots, spares, starting, turns, waking
+from benchmarks import management, relays, results, scale, snapshots, spares, starting, tabs, turns, waking
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -26,7 +26,7 @@ PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
 WITH_OPENCLAW = ("wakes", "turns", "pauses", "swap")
 """What can be left out; the platform must start for any of them."""
-ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management", "relays")
+ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management", "relays", "tabs")
 SWAP = 1_500_000_000
 """Bytes of free swap, and root: without them the last room is left out."""
 QUIET = 5.0
@@ -90,6 +90,8 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
         measured += await management.measure(folder / "management", options.services)
     if "relays" in options.only:
         measured += await relays.measure(folder / "relays", options.relays)
+    if "tabs" in options.only:
+        measured += await tabs.measure(folder / "tabs")
     return measured
 
 
