@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks.results import Result
-from benchmarks.wire import HANDSHAKE
+from benchmarks.wire import HANDSHAKE, listening
 from ocmt.cli.process import allow_many_files
 
 SMALL, LARGE = 256, 16 * 1024
@@ -271,14 +271,7 @@ async def _process(port: int, *command: object) -> AsyncIterator[None]:
         *(str(word) for word in command), stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        async with asyncio.timeout(15):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                except OSError:
-                    await asyncio.sleep(0.05)
+        await listening(port)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):

@@ -19,6 +19,7 @@ import uvloop
 from tests.accounts import make_user
 
 from benchmarks.results import Result
+from benchmarks.wire import listening
 from ocmt.chat import log
 from ocmt.chat.model import Event, EventType
 from ocmt.chat.service import Chat
@@ -56,6 +57,7 @@ async def measure(folder: Path) -> list[Result]:
             port = str(found.getsockname()[1])
         replica = await _start("serve", port, dsn)
         try:
+            await listening(int(port))
             reading = await _start("read", port, str(whose))
             assert reading.stdout is not None
             await reading.stdout.readline()  # all windows are open

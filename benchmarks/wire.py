@@ -28,6 +28,19 @@ _ANSWER = (
 )
 
 
+async def listening(port: int) -> None:
+    """Wait until somebody does. Raises: TimeoutError after 15 s."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+
 def frame(size: int, *, masked: bool) -> bytes:
     """One binary message of that size; under a mask of zeros where a client sends it."""
     mark = 0x80 if masked else 0
