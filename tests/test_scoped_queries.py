@@ -24,6 +24,21 @@ ABOUT_EVERYBODY = {
         "everything at once",
         ["needs_secrets", "forget_agents", "forget_holds", "forget_transcripts", "conversation_exists"],
     ),
+    "channels": (
+        "webhooks come by the endpoint's random address, the workers look for work, operators look at all",
+        [
+            "list_all_endpoints",
+            "endpoint_owner",
+            "find_endpoints",
+            "keep_deliveries",
+            "claim_deliveries",
+            "answered_deliveries",
+            "typing_deliveries",
+            "answering_conversations",
+            "claim_outbox",
+            "sweep_deliveries",
+        ],
+    ),
     "chat": ("the workers look for work", ["find_work", "find_unwritten"]),
     "groups": (
         "of one group, asked only behind the lock that shows the asker's own membership",

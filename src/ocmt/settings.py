@@ -145,6 +145,11 @@ class Settings(BaseSettings):
     daily_token_limit: int = Field(default=5_000_000, ge=0)
     """Tokens (input and output) that one user may use per day (UTC)."""
 
+    telegram_url: str = "https://api.telegram.org"
+    """Where the API of this channel is; likewise the next two."""
+    slack_url: str = "https://slack.com/api"
+    github_url: str = "https://api.github.com"
+
     sign_up: Literal["invitation", "allowlist", "approval", "open"] = "invitation"
     """Who may make an account by signing in: whom an administrator added or invited; also whom
     `sign_up_allowed` or a rule of an administrator's names; everybody, to be approved; everybody."""

@@ -15,11 +15,14 @@ from starlette.types import ASGIApp
 
 from ocmt.agents.revisions.service import Revisions
 from ocmt.bootstrap.agent_features import AgentFeatures
+from ocmt.bootstrap.channels import ChannelSeal
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
 from ocmt.bootstrap.orchestrator import quiet
 from ocmt.bootstrap.platform import Platform
 from ocmt.broker.service import Broker
+from ocmt.channels.room import ChannelRoom
+from ocmt.channels.signed import Signed
 from ocmt.chat.answer import Answerer
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
@@ -177,6 +180,15 @@ async def house(
             remembered=nothing_left,
         ),
         retention=Retention(features.accounts.identity.audit, clock, None),
+        channels=ChannelRoom.over(
+            database,
+            clock,
+            hints,
+            chat,
+            kinds={"signed": Signed(http.session, clock.now)},
+            seal=ChannelSeal(platform.secrets),
+            url=URL,
+        ),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

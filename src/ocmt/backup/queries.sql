@@ -30,7 +30,7 @@ select setval(format('%I', :name::text)::regclass, :last_value);
 
 -- name: needs_secrets$
 -- Whether a row can be read only with one of the secrets.
-select exists (select from vault_keys);
+select exists (select from vault_keys) or exists (select from channel_endpoints);
 
 -- name: find_schema^
 -- The schema's name, quoted, whether anything is in it, and whether our migrations made that.

@@ -19,11 +19,13 @@ from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.revisions.service import Revisions
 from ocmt.agents.service import Agents
 from ocmt.bootstrap.agent_features import AgentFeatures
+from ocmt.bootstrap.channels import ChannelSeal, kinds_of_channels
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.platform import Platform
 from ocmt.bootstrap.runtime import memory_for_agents, runtime_of
 from ocmt.broker.model import RunningTurn
 from ocmt.broker.service import Broker
+from ocmt.channels.room import ChannelRoom
 from ocmt.chat.answer import Answerer
 from ocmt.chat.model import Fault
 from ocmt.chat.service import Chat
@@ -191,6 +193,15 @@ def compose_orchestrator(
             remembered=remembered,
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
+        channels=ChannelRoom.over(
+            database,
+            clock,
+            platform.hints,
+            chat,
+            kinds=kinds_of_channels(platform),
+            seal=ChannelSeal(platform.secrets),
+            url=settings.url,
+        ),
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
     )
 

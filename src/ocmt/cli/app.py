@@ -34,6 +34,7 @@ app = App(
 app.command("ocmt.cli.up:up", name="up", help="Run everything on this machine, on one port.")
 app.command("ocmt.cli.serve:app", name="serve", help="Run one service by itself, as in a container.")
 app.command("ocmt.cli.agents:app", name="agents", help="List, wake, hold, hibernate agents; read logs.")
+app.command("ocmt.cli.channels:app", name="channels", help="Channels, what came in there, and run it again.")
 app.command("ocmt.cli.users:app", name="users", help="Add, list and suspend users; make sign-in links.")
 app.command("ocmt.cli.sign_up:app", name="sign-up", help="Who may make an account.")
 app.command("ocmt.cli.audit:app", name="audit", help="Verify and export the audit log.")

@@ -63,7 +63,10 @@ def all_in_one_app(
     )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        # Agents have neither cookies nor pages, and longer requests than browsers.
+        # Agents and other services have neither cookies nor pages, and agents longer requests than browsers.
+        if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
+            await orchestrator.channels.intake(scope, receive, send)
+            return
         inner = agents if scope["path"].startswith("/broker/") else pages
         await inner(scope, receive, send)
 

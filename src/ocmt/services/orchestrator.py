@@ -21,6 +21,8 @@ from ocmt.agents.snapshots.routes import routes as snapshot_routes
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.broker.service import Broker
+from ocmt.channels.room import ChannelRoom
+from ocmt.channels.routes import routes as channel_routes
 from ocmt.chat.routes import routes as chat_routes
 from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
@@ -55,6 +57,7 @@ class Orchestrator:
     eraser: Eraser
     retention: Retention
     sockets: Sockets
+    channels: ChannelRoom
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -69,7 +72,9 @@ class Orchestrator:
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 *gateway_routes(self.sockets),
+                *channel_routes(self.channels.channels, self.channels.deliveries),
                 Mount("/broker/anthropic", app=self.broker.app()),
+                Mount("/webhooks", app=self.channels.intake),
             ],
             exception_handlers=exception_handlers(),
         )
@@ -88,6 +93,8 @@ class Orchestrator:
             asyncio.create_task(self.eraser.run(), name="deletions"),
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.sockets.run(), name="sockets"),
+            asyncio.create_task(self.channels.run_deliveries(), name="deliveries"),
+            asyncio.create_task(self.channels.run_outbox(), name="outbox"),
         ]
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -1,0 +1,1 @@
+"""Channels: what other services send us becomes turns, and the answers go back to them."""

@@ -1,0 +1,308 @@
+"""Makes turns of what came in, and puts their answers into the outbox.
+
+Every step can be done again: a turn's idempotency key is the delivery's, and what is written is guarded by
+the lease's token. So a process may die between any two lines. Within a thread one delivery is worked on at a
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from ocmt.channels.base import Channel, Endpoint, Message
+from ocmt.channels.endpoints import Endpoints, queries
+from ocmt.channels.model import DELIVERY_TRIES, MAX_ID, State, clean, clean_json, fault, pause, short_id
+from ocmt.channels.pairing import Pairing, Verdict
+from ocmt.chat.model import TITLE_LENGTH, Turn
+from ocmt.chat.service import Chat
+from ocmt.errors import LimitReached, NotFound, OcmtError, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection, Database, Hints, Subscription, notify
+from ocmt.platform.queries import every
+
+DELIVERIES_CHANNEL = "deliveries"
+OUTBOX_CHANNEL = "outbox"
+"""LISTEN channels (in queries.sql, too): something came in; something is owed."""
+POLL_INTERVAL = 1.0
+LEASE = timedelta(seconds=30)
+"""For one step, which takes milliseconds."""
+PARALLEL = 16
+_THREAD_TRIES = 3
+
+log = structlog.get_logger(__name__)
+
+
+class DeliveryWorker:
+    """Works on deliveries, in any number of processes. What follows a turn's end is `answering`'s."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        hints: Hints,
+        chat: Chat,
+        channels: Mapping[str, Channel],
+        endpoints: Endpoints,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._hints = hints
+        self._chat = chat
+        self._channels = channels
+        self._endpoints = endpoints
+        self._pairing = Pairing(clock)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; what is under way then is taken up again when its lease has run out."""
+        try:
+            with self._hints.subscribe(DELIVERIES_CHANNEL) as hinted:
+                while True:
+                    try:
+                        await self._look(hinted)
+                    except OcmtError as error:
+                        log.warning("deliveries_not_looked_for", error=error.message)
+                    await hinted.wait(POLL_INTERVAL)
+        finally:
+            tasks = list(self._tasks)
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+    async def _look(self, hinted: Subscription) -> None:
+        free = PARALLEL - len(self._tasks)
+        if free <= 0:
+            return  # each that ends is a hint
+        now = self._clock.now()
+        async with self._database.connection() as connection:
+            rows = await every(queries.claim_deliveries(connection, now=now, until=now + LEASE, limit=free))
+        for row in rows:
+            task = asyncio.create_task(self._work_on(row), name=f"delivery {row['id']}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _: hinted.hint())  # the next one of its thread need not wait
+
+    async def _work_on(self, row: Any) -> None:
+        try:
+            try:
+                await self._turn_of(row)
+            except OcmtError as error:
+                await self._failed(row, error)
+            except Exception:
+                log.exception("delivery_failed", delivery_id=str(row["id"]))
+                await self._failed(row, Unavailable("Something went wrong on our side."))
+        except OcmtError as error:
+            log.warning("delivery_left", delivery_id=str(row["id"]), error=error.message)
+        except Exception:
+            # The lease runs out, and it is found again; the worker must go on with the others.
+            log.exception("delivery_left", delivery_id=str(row["id"]))
+
+    async def _turn_of(self, row: Any) -> None:
+        endpoint = await self._endpoints.get(row["endpoint_id"])
+        channel = self._channels.get(endpoint.channel) if endpoint is not None else None
+        if endpoint is None or channel is None:
+            raise NotFound("This channel is not connected any more.")
+        message = channel.read(row["body"], endpoint)
+        if message is None:
+            await self._ignore(row, "nothing_to_say", "There is nothing in it for the agent.")
+            return
+        text = text_of(message)
+        if not text.strip():
+            await self._ignore(row, "empty", "The message is empty.", message)
+            return
+        if channel.pairs and not await self._let_in(row, channel, endpoint, message):
+            return
+        try:
+            turn = await self._post(row, message, text)
+        except OcmtError as error:
+            told = message if can_answer(channel, endpoint.settings) else None
+            await self._failed(row, error, told)
+            return
+        async with self._database.connection() as connection:
+            await queries.delivery_answering(
+                connection,
+                user_id=row["user_id"],
+                id=row["id"],
+                token=row["lease_token"],
+                turn_id=turn.id,
+                conversation_id=turn.conversation_id,
+                sender=sender_of(message),
+                reply=clean_json(message.reply),
+            )
+            # It may have ended before we had written that we wait for it.
+            await notify(connection, "conversations", str(turn.conversation_id))
+
+    async def _let_in(self, row: Any, channel: Channel, endpoint: Endpoint, message: Message) -> bool:
+        """Whether its sender may speak to the agent; else the delivery ends here."""
+        async with self._database.transaction() as connection:
+            verdict = await self._pairing.look(connection, endpoint, sender_of(message), message)
+            if verdict.approved:
+                return True
+            state = State.WAITING if verdict.waits else State.IGNORED
+            closed = await self._close(connection, row, state, verdict.why, message)
+            if closed and verdict.notice and can_answer(channel, endpoint.settings):
+                await owe(
+                    connection,
+                    self._clock,
+                    row,
+                    run=-1,
+                    texts=[verdict.notice],
+                    reply=clean_json(message.reply),
+                )
+            _log_stranger(row, verdict)
+            return False
+
+    async def _post(self, row: Any, message: Message, text: str) -> Turn:
+        """The turn, in the conversation of the thread."""
+        key = f"delivery:{row['id']}" + (f":{row['replays']}" if row["replays"] else "")
+        for attempt in range(_THREAD_TRIES):
+            conversation_id = await self._conversation(row, message)
+            try:
+                return await self._chat.post(row["user_id"], conversation_id, text, key=key)
+            except NotFound:  # it was deleted this moment, and its mapping with it
+                if attempt == _THREAD_TRIES - 1:
+                    raise
+        raise AssertionError
+
+    async def _conversation(self, row: Any, message: Message) -> UUID:
+        where = {name: row[name] for name in ("user_id", "endpoint_id", "thread")}
+        async with self._database.connection() as connection:
+            known: UUID | None = await queries.find_thread(connection, **where)
+        if known is not None:
+            return known
+        made = await self._chat.create_conversation(row["user_id"], _title(message.title))
+        async with self._database.connection() as connection:
+            kept: UUID = await queries.keep_thread(
+                connection, conversation_id=made.id, now=self._clock.now(), **where
+            )
+        if kept != made.id:  # somebody else was quicker
+            await self._chat.delete(row["user_id"], made.id)
+        return kept
+
+    async def _ignore(self, row: Any, code: str, why: str, message: Message | None = None) -> None:
+        async with self._database.connection() as connection:
+            await self._close(connection, row, State.IGNORED, fault(code, why), message)
+
+    async def _close(
+        self,
+        connection: Connection,
+        row: Any,
+        state: State,
+        error: Mapping[str, Any] | None,
+        message: Message | None,
+        *,
+        failed: bool = False,
+    ) -> bool:
+        closed = await queries.delivery_closed(
+            connection,
+            user_id=row["user_id"],
+            id=row["id"],
+            token=row["lease_token"],
+            state=state.value,
+            error=error,
+            sender=sender_of(message) if message else None,
+            reply=clean_json(message.reply) if message else None,
+            failed=int(failed),
+            now=self._clock.now(),
+        )
+        return closed is not None
+
+    async def _failed(self, row: Any, error: OcmtError, told: Message | None = None) -> None:
+        """To be tried again, or dead: kept with the reason, and to be run again by hand.
+
+        `told`: whose sender hears the reason then, for there will be no answer.
+        """
+        # A limit of the user's is waited for: open turns end, days begin.
+        temporary = error.retryable or isinstance(error, LimitReached)
+        failures = row["attempts"] + 1
+        why = fault(error.code, error.message)
+        log.info("delivery_not_taken", delivery_id=str(row["id"]), failures=failures, **why)
+        async with self._database.transaction() as connection:
+            if temporary and failures < DELIVERY_TRIES:
+                await queries.delivery_later(
+                    connection,
+                    user_id=row["user_id"],
+                    id=row["id"],
+                    token=row["lease_token"],
+                    next_at=self._clock.now() + pause(failures, chance(), error.retry_after),
+                    error=why,
+                )
+                return
+            log.warning("delivery_dead", delivery_id=str(row["id"]), **why)
+            if await self._close(connection, row, State.DEAD, why, told, failed=True) and told:
+                reply = clean_json(told.reply)
+                await owe(connection, self._clock, row, run=-1, texts=[error.message], reply=reply)
+
+
+def text_of(message: Message) -> str:
+    """What the agent reads. It depends on the delivery alone: a second try must not differ."""
+    text = clean(message.text)
+    # Their contents are not given to the agent yet, and dropping them silently would be a lie.
+    files = [
+        f"[Attached, but not passed on to you: {_one_line(one.name)} ({_one_line(one.media_type)})]"
+        for one in message.attachments
+    ]
+    said = "\n\n".join(part for part in (text, "\n".join(files[:20])) if part.strip())
+    if said and not message.private:
+        said = f"{_one_line(message.sender_name or message.sender)}: {said}"
+    return said
+
+
+def can_answer(channel: Channel, settings: Mapping[str, Any]) -> bool:
+    """Whether an answer can go back over this endpoint."""
+    return channel.answers and settings.get("answers") is not False
+
+
+async def owe(
+    connection: Connection, clock: Clock, row: Any, *, run: int, texts: list[str], reply: Mapping[str, Any]
+) -> None:
+    """Messages for the outbox, in the caller's transaction. `run`: the delivery's replays; -1: a notice."""
+    for part, text in enumerate(texts):
+        await queries.owe(
+            connection,
+            id=uuid7(),
+            user_id=row["user_id"],
+            endpoint_id=row["endpoint_id"],
+            delivery_id=row["id"],
+            run=run,
+            part=part,
+            thread=row["thread"],
+            reply=reply,
+            text=clean(text),
+            now=clock.now(),
+        )
+    if texts:
+        await notify(connection, OUTBOX_CHANNEL, "")
+
+
+def sender_of(message: Message) -> str:
+    """The channel's id of who said it, as the database can hold it."""
+    return short_id(message.sender)
+
+
+def chance() -> float:
+    """0 to 1, for jitter."""
+    return secrets.randbelow(1001) / 1000
+
+
+def _title(title: str) -> str | None:
+    """As a conversation can have it; None: its first message will be it."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in clean(title, MAX_ID))
+    return " ".join(printable.split())[:TITLE_LENGTH].strip() or None
+
+
+def _one_line(text: str) -> str:
+    return " ".join(clean(text, MAX_ID).split())
+
+
+def _log_stranger(row: Any, verdict: Verdict) -> None:
+    log.info("sender_not_let_in", delivery_id=str(row["id"]), why=verdict.why["code"])

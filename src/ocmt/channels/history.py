@@ -1,0 +1,151 @@
+"""What came in and what became of it: to be looked at, and to be run again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from ocmt.channels.endpoints import queries
+from ocmt.channels.model import ENDED, KEEP, Delivery, State
+from ocmt.errors import Conflict, InvalidInput, NotFound, OcmtError
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database
+from ocmt.platform.queries import every
+
+_SWEEP_EVERY = timedelta(hours=1)
+NO_ENDPOINT = "There is no such channel."
+NO_DELIVERY = "There is no such delivery."
+
+log = structlog.get_logger(__name__)
+
+
+class Deliveries:
+    """Of all users; every call takes the user's id and sees only theirs."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def page(
+        self,
+        user_id: UUID,
+        endpoint_id: UUID,
+        *,
+        before: UUID | None = None,
+        state: str | None = None,
+        limit: int = 50,
+    ) -> list[Delivery]:
+        """The latest first; `before` is the id of the last one on the page before. Raises: NotFound."""
+        if state is not None and state not in set(State):
+            raise InvalidInput(f"A delivery's state is one of: {', '.join(State)}.")
+        async with self._database.connection() as connection:
+            if await queries.find_endpoint(connection, user_id=user_id, id=endpoint_id) is None:
+                raise NotFound(NO_ENDPOINT)
+            rows = await every(
+                queries.list_deliveries(
+                    connection,
+                    user_id=user_id,
+                    endpoint_id=endpoint_id,
+                    before=before,
+                    state=state,
+                    limit=limit,
+                )
+            )
+        return [Delivery(**{name: row[name] for name in Delivery.__dataclass_fields__}) for row in rows]
+
+    async def replay(self, user_id: UUID, endpoint_id: UUID, delivery_id: UUID) -> None:
+        """Have one that has ended run again, as a new turn. Raises: NotFound, Conflict where it is open."""
+        async with self._database.transaction() as connection:
+            known = await queries.find_delivery(
+                connection, user_id=user_id, endpoint_id=endpoint_id, id=delivery_id
+            )
+            if known is None:
+                raise NotFound(NO_DELIVERY)
+            if not await self._replay(connection, user_id, endpoint_id, ids=[delivery_id]):
+                raise Conflict("This delivery is under way.")
+
+    async def replay_many(
+        self,
+        user_id: UUID,
+        endpoint_id: UUID,
+        *,
+        ids: Sequence[UUID] | None = None,
+        since: datetime | None = None,
+        till: datetime | None = None,
+        states: Sequence[str] = (State.DEAD,),
+    ) -> int:
+        """Have those run again that came in from `since` until before `till`; how many. Raises: NotFound."""
+        for state in states:
+            if state not in ENDED:
+                raise InvalidInput(f"What can be run again is: {', '.join(ENDED)}.")
+        async with self._database.transaction() as connection:
+            if await queries.find_endpoint(connection, user_id=user_id, id=endpoint_id) is None:
+                raise NotFound(NO_ENDPOINT)
+            return await self._replay(
+                connection, user_id, endpoint_id, ids=ids, since=since, till=till, states=states
+            )
+
+    async def resend(self, user_id: UUID, endpoint_id: UUID, delivery_id: UUID) -> int:
+        """Send what of its answer was given up; how many messages. Raises: NotFound."""
+        async with self._database.transaction() as connection:
+            where = {"user_id": user_id, "endpoint_id": endpoint_id}
+            if await queries.find_delivery(connection, id=delivery_id, **where) is None:
+                raise NotFound(NO_DELIVERY)
+            count: int = await queries.resend_outbox(
+                connection, delivery_id=delivery_id, now=self._clock.now(), **where
+            )
+            return count
+
+    async def endpoints(self, email: str | None = None) -> list[dict[str, Any]]:
+        """For operators: all endpoints, or those of one user, with what is open there."""
+        async with self._database.connection() as connection:
+            return [dict(row) for row in await every(queries.list_all_endpoints(connection, email=email))]
+
+    async def owner(self, endpoint_id: UUID) -> UUID:
+        """For operators: whose it is. Raises: NotFound."""
+        async with self._database.connection() as connection:
+            found: UUID | None = await queries.endpoint_owner(connection, id=endpoint_id)
+        if found is None:
+            raise NotFound(NO_ENDPOINT)
+        return found
+
+    async def sweep(self) -> None:
+        """Forget what ended long ago."""
+        async with self._database.connection() as connection:
+            await queries.sweep_deliveries(connection, before=self._clock.now() - KEEP)
+
+    async def keep_sweeping(self) -> None:
+        """That, every hour, until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except OcmtError as error:
+                log.warning("deliveries_not_swept", error=error.message)
+            await self._clock.sleep(_SWEEP_EVERY.total_seconds())
+
+    async def _replay(
+        self,
+        connection: Any,
+        user_id: UUID,
+        endpoint_id: UUID,
+        *,
+        ids: Sequence[UUID] | None = None,
+        since: datetime | None = None,
+        till: datetime | None = None,
+        states: Sequence[str] = ENDED,
+    ) -> int:
+        count: int = await queries.replay_deliveries(
+            connection,
+            user_id=user_id,
+            endpoint_id=endpoint_id,
+            ids=list(ids) if ids is not None else None,
+            since=since,
+            till=till,
+            states=list(states),
+            now=self._clock.now(),
+        )
+        return count

@@ -1,0 +1,319 @@
+-- name: create_endpoint^
+-- Nothing where the user has as many as may be.
+insert into channel_endpoints (id, user_id, channel, name, settings, sealed, created_at, updated_at)
+select :id::uuid, :user_id::uuid, :channel::text, :name::text, :settings::jsonb, :sealed::bytea, :now::timestamptz,
+       :now::timestamptz
+where (select count(*) from channel_endpoints where user_id = :user_id::uuid) < :most
+returning id, user_id, channel, name, settings, active, created_at, updated_at;
+
+-- name: list_endpoints
+select id, user_id, channel, name, settings, active, created_at, updated_at
+from channel_endpoints where user_id = :user_id order by created_at, id limit 200;
+
+-- name: list_all_endpoints
+-- For operators.
+select u.email, e.id, e.channel, e.name, e.active, e.created_at,
+       (select count(*) from deliveries d where d.endpoint_id = e.id and d.state in ('accepted', 'answering')) as open,
+       (select count(*) from deliveries d where d.endpoint_id = e.id and d.state = 'dead') as dead,
+       (select count(*) from outbox o where o.endpoint_id = e.id and o.state = 'pending') as owed
+from channel_endpoints e join users u on u.id = e.user_id
+where (:email::text is null or lower(u.email) = lower(:email::text))
+order by u.email, e.created_at limit 10000;
+
+-- name: endpoint_owner$
+-- For operators.
+select user_id from channel_endpoints where id = :id;
+
+-- name: find_endpoint^
+select id, user_id, channel, name, settings, active, created_at, updated_at, sealed
+from channel_endpoints where user_id = :user_id and id = :id;
+
+-- name: find_endpoints
+-- By their addresses, for webhooks and for the workers; who is suspended has none.
+select e.id, e.user_id, e.channel, e.settings, e.sealed from channel_endpoints e
+where e.id = any(:ids::uuid[]) and e.active
+  and exists (select from users u where u.id = e.user_id and u.status = 'active');
+
+-- name: update_endpoint^
+update channel_endpoints set settings = :settings, sealed = :sealed, active = true, updated_at = :now
+where user_id = :user_id and id = :id
+returning id, user_id, channel, name, settings, active, created_at, updated_at;
+
+-- name: rename_endpoint^
+update channel_endpoints set name = :name, updated_at = :now where user_id = :user_id and id = :id
+returning id, user_id, channel, name, settings, active, created_at, updated_at;
+
+-- name: delete_endpoint$
+delete from channel_endpoints where user_id = :user_id and id = :id returning id;
+
+-- name: keep_deliveries
+-- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are.
+with known as (
+  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
+), added as (
+  insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
+  select n.id, k.user_id, k.id, n.external_id, n.thread, n.body, n.received_at, n.received_at
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
+              :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
+  join known k on k.id = n.endpoint_id
+  on conflict (endpoint_id, external_id) do nothing
+  returning 1
+)
+select k.id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
+
+-- name: claim_deliveries
+-- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it.
+with recursive heads as (
+  (select d.endpoint_id, d.thread, d.id from deliveries d where d.state in ('accepted', 'answering')
+   order by d.endpoint_id, d.thread, d.received_at, d.id limit 1)
+  union all
+  select n.endpoint_id, n.thread, n.id from heads h cross join lateral (
+    select d.endpoint_id, d.thread, d.id from deliveries d
+    where d.state in ('accepted', 'answering') and (d.endpoint_id, d.thread) > (h.endpoint_id, h.thread)
+    order by d.endpoint_id, d.thread, d.received_at, d.id limit 1) n
+), due as (
+  select d.id from deliveries d
+  where d.id in (select h.id from heads h) and d.state = 'accepted' and d.next_at <= :now::timestamptz
+    and (d.lease_expires_at is null or d.lease_expires_at <= :now::timestamptz)
+  order by d.next_at limit :limit for update skip locked
+)
+update deliveries d set lease_token = d.lease_token + 1, lease_expires_at = :until::timestamptz
+from due where d.id = due.id
+returning d.id, d.user_id, d.endpoint_id, d.external_id, d.thread, d.body, d.received_at, d.attempts, d.replays,
+          d.lease_token;
+
+-- name: delivery_answering$
+-- Its turn is accepted. Null: somebody else has it now.
+update deliveries
+set state = 'answering', turn_id = :turn_id, conversation_id = :conversation_id, sender = :sender, reply = :reply,
+    typing_at = null, error = null, lease_expires_at = null
+where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted'
+returning id;
+
+-- name: delivery_closed$
+-- It ends here (ignored, waiting, dead), or ended well. Null: somebody else has it now.
+update deliveries
+set state = :state, error = :error, sender = coalesce(:sender::text, sender), reply = coalesce(:reply::jsonb, reply),
+    attempts = attempts + :failed::int, finished_at = :now, lease_expires_at = null
+where user_id = :user_id and id = :id and lease_token = :token and state in ('accepted', 'answering')
+returning id;
+
+-- name: delivery_later$
+update deliveries set attempts = attempts + 1, next_at = :next_at, error = :error, lease_expires_at = null
+where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted'
+returning id;
+
+-- name: answered_deliveries
+-- Those whose turn has ended, or is gone with its conversation; locked until the transaction ends.
+select d.id, d.user_id, d.endpoint_id, d.thread, d.reply, d.replays, d.lease_token, e.channel, e.settings,
+       t.status, t.answer, t.error
+from deliveries d
+join channel_endpoints e on e.id = d.endpoint_id
+left join turns t on t.id = d.turn_id and t.user_id = d.user_id
+where d.state = 'answering' and (t.id is null or t.status in ('completed', 'failed', 'stopped'))
+order by t.finished_at limit :limit
+for update of d skip locked;
+
+-- name: typing_deliveries
+-- Those whose senders are to be shown again that an answer is on its way; counted as shown.
+with due as (
+  select d.id from deliveries d
+  where d.state = 'answering' and (d.typing_at is null or d.typing_at <= :before::timestamptz)
+  order by d.typing_at nulls first limit :limit for update skip locked
+)
+update deliveries d set typing_at = :now from due where d.id = due.id
+returning d.endpoint_id, d.reply;
+
+-- name: answering_conversations
+select conversation_id from deliveries where state = 'answering' limit 1000;
+
+-- name: find_thread$
+select conversation_id from channel_threads where user_id = :user_id and endpoint_id = :endpoint_id and thread = :thread;
+
+-- name: keep_thread$
+-- The conversation of that thread from now on: the one that there is, if there is one.
+with made as (
+  insert into channel_threads (user_id, endpoint_id, thread, conversation_id, created_at)
+  values (:user_id, :endpoint_id, :thread, :conversation_id, :now)
+  on conflict (endpoint_id, thread) do nothing
+  returning conversation_id
+)
+select conversation_id from made
+union all
+select conversation_id from channel_threads where user_id = :user_id and endpoint_id = :endpoint_id and thread = :thread;
+
+-- name: owe!
+insert into outbox (id, user_id, endpoint_id, delivery_id, run, part, thread, reply, text, next_at, created_at)
+values (:id, :user_id, :endpoint_id, :delivery_id, :run, :part, :thread, :reply, :text, :now, :now)
+on conflict (delivery_id, run, part) where run >= 0 do nothing;
+
+-- name: find_sender^
+select sender, name, state, code_hash, code_expires_at, told_at from channel_senders
+where user_id = :user_id and endpoint_id = :endpoint_id and sender = :sender;
+
+-- name: lock_endpoint$
+-- Serialises who is let in and who asks.
+select id from channel_endpoints where user_id = :user_id and id = :id for no key update;
+
+-- name: count_codes$
+-- Codes that are out, of others than this sender.
+select count(*) from channel_senders
+where user_id = :user_id and endpoint_id = :endpoint_id and state = 'pending' and code_expires_at > :now and sender <> :sender;
+
+-- name: tell_code!
+insert into channel_senders
+  (user_id, endpoint_id, sender, name, state, code_hash, code_expires_at, told_at, created_at, updated_at)
+values (:user_id, :endpoint_id, :sender, :name, 'pending', :code_hash, :expires_at, :now, :now, :now)
+on conflict (endpoint_id, sender) do update
+set name = excluded.name, code_hash = excluded.code_hash, code_expires_at = excluded.code_expires_at,
+    told_at = excluded.told_at, updated_at = excluded.updated_at
+where channel_senders.state = 'pending';
+
+-- name: note_stranger!
+-- Somebody of a group who was not answered: the owner can let them in by name. Only so many are remembered.
+insert into channel_senders (user_id, endpoint_id, sender, name, state, created_at, updated_at)
+select :user_id::uuid, :endpoint_id::uuid, :sender::text, :name::text, 'pending', :now::timestamptz, :now::timestamptz
+where (select count(*) from channel_senders
+       where user_id = :user_id::uuid and endpoint_id = :endpoint_id::uuid and state = 'pending') < :most
+on conflict (endpoint_id, sender) do nothing;
+
+-- name: drop_stale_senders!
+delete from channel_senders
+where user_id = :user_id and endpoint_id = :endpoint_id and state = 'pending' and updated_at < :before;
+
+-- name: list_senders
+select sender, name, state, code_expires_at, created_at, updated_at from channel_senders
+where user_id = :user_id and endpoint_id = :endpoint_id order by state, updated_at desc, sender limit 500;
+
+-- name: approve_code^
+update channel_senders
+set state = 'approved', code_hash = null, code_expires_at = null, updated_at = :now
+where user_id = :user_id and endpoint_id = :endpoint_id and state = 'pending' and code_hash = :code_hash
+  and code_expires_at > :now
+returning sender, name, state, code_expires_at, created_at, updated_at;
+
+-- name: set_sender^
+insert into channel_senders (user_id, endpoint_id, sender, name, state, created_at, updated_at)
+values (:user_id, :endpoint_id, :sender, '', :state, :now, :now)
+on conflict (endpoint_id, sender) do update
+set state = excluded.state, code_hash = null, code_expires_at = null, updated_at = excluded.updated_at
+returning sender, name, state, code_expires_at, created_at, updated_at;
+
+-- name: drop_sender$
+delete from channel_senders where user_id = :user_id and endpoint_id = :endpoint_id and sender = :sender returning sender;
+
+-- name: let_in!
+-- What somebody who was let in has said before: the latest go on, the others are left.
+with told as (
+  select id, row_number() over (order by received_at desc, id desc) as number from deliveries
+  where user_id = :user_id and endpoint_id = :endpoint_id and sender = :sender and state = 'waiting'
+), moved as (
+  update deliveries d
+  set state = case when t.number <= :most then 'accepted' else 'ignored' end, next_at = :now, attempts = 0,
+      error = null, finished_at = case when t.number <= :most then null else :now::timestamptz end
+  from told t where d.user_id = :user_id and d.id = t.id
+)
+select pg_notify('deliveries', '');
+
+-- name: list_deliveries
+select d.id, d.external_id, d.thread, d.sender, d.received_at, d.state, d.attempts, d.replays, d.next_at, d.error,
+       d.conversation_id, d.turn_id, d.finished_at, length(d.body) as size,
+       o.sent, o.pending, o.dead, o.may_be_double, o.last_error
+from deliveries d cross join lateral (
+  select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
+         count(*) filter (where state = 'dead') as dead, coalesce(bool_or(may_be_double), false) as may_be_double,
+         (array_agg(error order by seq desc) filter (where error is not null and state <> 'sent'))[1] as last_error
+  from outbox where delivery_id = d.id) o
+where d.user_id = :user_id and d.endpoint_id = :endpoint_id
+  and (:before::uuid is null or d.id < :before::uuid)
+  and (:state::text is null or d.state = :state::text)
+order by d.id desc limit :limit;
+
+-- name: find_delivery^
+select id, state from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
+
+-- name: replay_deliveries$
+-- Run again: those named, or those that came in a time. Open ones stay as they are. How many.
+with moved as (
+  update deliveries
+  set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
+      finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
+  where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[])
+    and (:ids::uuid[] is null or id = any(:ids::uuid[]))
+    and (:since::timestamptz is null or received_at >= :since::timestamptz)
+    and (:till::timestamptz is null or received_at < :till::timestamptz)
+  returning 1
+)
+select count(*) from moved, pg_notify('deliveries', '');
+
+-- name: resend_outbox$
+with moved as (
+  update outbox set state = 'pending', attempts = 0, next_at = :now, error = null, lease_expires_at = null
+  where user_id = :user_id and endpoint_id = :endpoint_id and delivery_id = :delivery_id and state = 'dead'
+  returning 1
+)
+select count(*) from moved, pg_notify('outbox', '');
+
+-- name: claim_outbox
+-- As claim_deliveries. One whose lease ran out may have been sent by whoever had it.
+with recursive heads as (
+  (select o.endpoint_id, o.thread, o.id from outbox o where o.state = 'pending'
+   order by o.endpoint_id, o.thread, o.seq limit 1)
+  union all
+  select n.endpoint_id, n.thread, n.id from heads h cross join lateral (
+    select o.endpoint_id, o.thread, o.id from outbox o
+    where o.state = 'pending' and (o.endpoint_id, o.thread) > (h.endpoint_id, h.thread)
+    order by o.endpoint_id, o.thread, o.seq limit 1) n
+), due as (
+  select o.id from outbox o
+  where o.id in (select h.id from heads h) and o.state = 'pending' and o.next_at <= :now::timestamptz
+    and (o.lease_expires_at is null or o.lease_expires_at <= :now::timestamptz)
+  order by o.next_at limit :limit for update skip locked
+)
+update outbox o
+set lease_token = o.lease_token + 1, lease_expires_at = :until::timestamptz,
+    may_be_double = o.may_be_double or o.lease_expires_at is not null
+from due where o.id = due.id
+returning o.id, o.user_id, o.endpoint_id, o.delivery_id, o.run, o.part, o.thread, o.reply, o.text, o.attempts,
+          o.lease_token;
+
+-- name: outbox_sent$
+update outbox set state = 'sent', sent_at = :now, error = null, lease_expires_at = null
+where user_id = :user_id and id = :id and lease_token = :token and state = 'pending' returning id;
+
+-- name: outbox_later$
+update outbox
+set attempts = attempts + 1, next_at = :next_at, error = :error, lease_expires_at = null,
+    may_be_double = may_be_double or :uncertain
+where user_id = :user_id and id = :id and lease_token = :token and state = 'pending' returning id;
+
+-- name: outbox_hold_back!
+-- The vendor asked to wait: that holds for all that this endpoint is owed.
+update outbox set next_at = :next_at
+where user_id = :user_id and endpoint_id = :endpoint_id and state = 'pending' and next_at < :next_at
+  and lease_expires_at is null;
+
+-- name: outbox_dead$
+-- With the parts behind it: half an answer is not continued after a gap.
+with died as (
+  update outbox
+  set state = 'dead', attempts = attempts + 1, error = :error, lease_expires_at = null,
+      may_be_double = may_be_double or :uncertain
+  where user_id = :user_id and id = :id and lease_token = :token and state = 'pending'
+  returning id, delivery_id, run, part
+), behind as (
+  update outbox o set state = 'dead', error = :error, lease_expires_at = null
+  from died d
+  where o.user_id = :user_id and o.delivery_id = d.delivery_id and o.run = d.run and o.part > d.part
+    and o.state = 'pending'
+)
+select id from died;
+
+-- name: sweep_deliveries!
+-- What ended long ago, and owes nothing any more.
+delete from deliveries d
+where d.id in (
+  select f.id from deliveries f
+  where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
+    and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
+  limit 5000);

@@ -1,0 +1,349 @@
+"""Slack: an app of the user's own, by the Events API. https://docs.slack.dev/apis/events-api.
+
+The app hears `message.im` and `app_mention`, and needs the scopes `chat:write`, `im:history`,
+`app_mentions:read` and, for files, `files:read`. Where its events go can not be set by API.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from ocmt.channels.base import (
+    Accepted,
+    Answered,
+    Attachment,
+    Connected,
+    Endpoint,
+    Ignored,
+    Incoming,
+    Message,
+    Received,
+    SendFailed,
+)
+from ocmt.channels.model import short_id
+from ocmt.channels.telegram import in_pieces
+from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
+
+if TYPE_CHECKING:
+    import aiohttp
+    from yarl import URL
+
+TOLERANCE = 300.0
+"""Seconds that a request's timestamp may be off, either way."""
+PIECE = 3500
+"""Characters of one message; Slack advises 4,000: https://docs.slack.dev/reference/methods/chat.postMessage."""
+CALL_SECONDS = 20.0
+FILE_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
+_LARGEST_ANSWER = 1024 * 1024
+_FILES = "https://files.slack.com"
+_TOKEN = re.compile(r"[A-Za-z0-9._-]{10,500}")
+_SECRET = re.compile(r"[A-Za-z0-9]{16,200}")
+_TEMPORARY = frozenset({
+    "ratelimited", "rate_limited", "service_unavailable", "request_timeout", "team_added_to_org",
+    "internal_error", "fatal_error",
+})  # fmt: skip
+_MAY_HAVE_DONE_IT = frozenset({"internal_error", "fatal_error"})
+_MARKED = re.compile(r"<([^<>]*)>")
+
+
+class Slack:
+    """The channel `slack`."""
+
+    name = "slack"
+    label = "Slack"
+    fields: Mapping[str, str] = {
+        "bot_token": "The app's bot token, which begins with xoxb-",
+        "signing_secret": "The app's signing secret, under Basic Information",
+    }
+    answers = True
+    pairs = True
+
+    def __init__(self, session: Callable[[], aiohttp.ClientSession], base_url: str) -> None:
+        """`base_url`: where the methods are, `https://slack.com/api`."""
+        self._session = session
+        self._url = base_url.rstrip("/")
+
+    def receive(self, request: Incoming, endpoint: Endpoint, now: datetime) -> Received:
+        """See Channel: https://docs.slack.dev/authentication/verifying-requests-from-slack."""
+        moment = request.headers.get("x-slack-request-timestamp", "")
+        given = request.headers.get("x-slack-signature", "").encode("utf-8", "replace")
+        if not (moment.isascii() and moment.isdigit() and len(moment) <= 12):
+            raise Unauthenticated("The signature of this webhook is missing or wrong.")
+        if not hmac.compare_digest(
+            given, sign(endpoint.secrets["signing_secret"], moment, request.body).encode()
+        ):
+            raise Unauthenticated("The signature of this webhook is missing or wrong.")
+        if abs(now.timestamp() - int(moment)) > TOLERANCE:
+            raise Unauthenticated("This webhook is too old, or comes from the future.")
+        data = _object(request.body)
+        kind, event = _words(data, "type"), _part(data, "event")
+        if not kind:
+            raise InvalidInput("This is not an event of Slack's.")
+        if kind == "url_verification":
+            return Answered(_words(data, "challenge").encode("utf-8", "replace"))
+        if kind != "event_callback" or not _is_said(event):
+            return Ignored()
+        event_id, thread = _words(data, "event_id"), _thread(event)
+        if not event_id or not thread:
+            raise InvalidInput("This event of Slack's has no id or no channel.")
+        return Accepted(short_id(event_id), short_id(thread))
+
+    def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
+        """See Channel. Slack tells only the id of who said it; a name would take a call of its own."""
+        event = _part(_object(body), "event")
+        sender, thread, me = _words(event, "user"), _thread(event), endpoint.settings.get("bot_user_id")
+        if not _is_said(event) or not sender or not thread or sender == me:
+            return None
+        text, attachments = plain(_words(event, "text"), str(me)), _attachments(event)
+        if not text and not attachments:
+            return None
+        private, channel = _is_direct(event), _words(event, "channel")
+        reply = {"channel": channel}
+        answered = _words(event, "thread_ts") or ("" if private else _words(event, "ts"))
+        if answered:
+            reply["thread_ts"] = answered
+        profile = _part(event, "user_profile")
+        name = _words(profile, "display_name") or _words(profile, "real_name") or sender
+        return Message(
+            sender=short_id(sender),
+            sender_name=name,
+            text=text,
+            thread=short_id(thread),
+            title=f"Slack: {name if private else channel}",
+            attachments=attachments,
+            reply=reply,
+            private=private,
+        )
+
+    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
+        """See Channel. The user tells Slack the address: there is no API for it."""
+        token, secret = fields.get("bot_token", "").strip(), fields.get("signing_secret", "").strip()
+        if not _TOKEN.fullmatch(token) or not token.startswith("xoxb-"):
+            raise InvalidInput("This is not the token of a Slack bot: those begin with xoxb-.")
+        if not _SECRET.fullmatch(secret):
+            raise InvalidInput("This is not a signing secret of Slack's: letters and digits only.")
+        try:
+            known = await self._call(token, "auth.test", {})
+        except SendFailed as error:
+            if not error.permanent:
+                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
+            raise InvalidInput(error.message, detail=error.detail) from None
+        me, team = _words(known, "user_id"), _words(known, "team")
+        if not me:
+            raise Unavailable("Slack gave an answer that we do not understand.")
+        settings = {
+            "bot_user_id": me,
+            "team_id": _words(known, "team_id"),
+            "team": team,
+            "manual": (
+                f"Paste {url} as the Request URL under Event Subscriptions of your Slack app, and subscribe "
+                "there to the bot events message.im and app_mention."
+            ),
+        }
+        name = f"@{_words(known, 'user') or me}" + (f" in {team}" if team else "")
+        return Connected(name, {"bot_token": token, "signing_secret": secret}, settings)
+
+    async def disconnect(self, endpoint: Endpoint) -> None:
+        """See Channel: the address is the user's to remove."""
+
+    def split(self, text: str) -> list[str]:
+        """See Channel."""
+        return in_pieces(text, PIECE)
+
+    async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
+        """See Channel. Slack knows no duplicates, so `key` is of no use.
+
+        Escaped, so that an answer calls nobody: https://docs.slack.dev/messaging/formatting-message-text.
+        Links are not unfolded, for Slack would visit them.
+        """
+        body: dict[str, Any] = {
+            "channel": reply.get("channel"),
+            "text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"),
+            "unfurl_links": False,
+            "unfurl_media": False,
+        }
+        if "thread_ts" in reply:
+            body["thread_ts"] = reply["thread_ts"]
+        await self._call(endpoint.secrets["bot_token"], "chat.postMessage", body)
+
+    async def typing(self, endpoint: Endpoint, reply: Mapping[str, Any]) -> None:
+        """See Channel: Slack shows it for its assistants only."""
+
+    async def fetch(self, endpoint: Endpoint, attachment: Attachment, *, most: int) -> bytes:
+        """See Channel. The token goes to Slack's own host for files and to no other.
+
+        https://docs.slack.dev/reference/objects/file-object; without the scope `files:read` there comes a
+        page to sign in at, or a redirect to it.
+        """
+        too_large = TooLarge(f"The file is larger than {most} bytes.")
+        url = _address(attachment.reference, (_FILES, self._url))
+        if url is None:
+            raise SendFailed("This file is not at Slack.", permanent=True)
+        if attachment.size is not None and attachment.size > most:
+            raise too_large
+        token = endpoint.secrets["bot_token"]
+        status, headers, content = await self._ask("GET", url, token, None, FILE_SECONDS, most)
+        is_page = headers.get("content-type", "").startswith("text/html")
+        if (is_page and not attachment.media_type.startswith("text/html")) or 300 <= status < 400:
+            raise SendFailed(
+                "The Slack app may not read files: it lacks the scope files:read.", permanent=True
+            )
+        if status != 200:
+            permanent = 400 <= status < 500 and status != 429
+            raise SendFailed("Slack does not give the file.", permanent=permanent, detail=f"file: {status}")
+        if content is None:
+            raise too_large
+        return content
+
+    async def _call(self, token: str, method: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A method's answer. Raises: SendFailed. https://docs.slack.dev/apis/web-api#responses."""
+        url = f"{self._url}/{method}"
+        status, headers, content = await self._ask("POST", url, token, body, CALL_SECONDS, _LARGEST_ANSWER)
+        answer = _object(content or b"")
+        if status == 200 and answer.get("ok") is True:
+            return answer
+        said = _words(answer, "error")[:100]
+        detail = f"{method}: {status} {said}"
+        if status == 429 or said in _TEMPORARY:
+            after = headers.get("retry-after", "")
+            raise SendFailed(
+                "Slack wants us to wait." if said not in _MAY_HAVE_DONE_IT else "Slack has a problem.",
+                uncertain=said in _MAY_HAVE_DONE_IT,
+                detail=detail,
+                retry_after=float(after) if after.isascii() and after.isdigit() and len(after) < 7 else None,
+            )
+        if (status == 200 and said) or 300 <= status < 500:
+            raise SendFailed(f"Slack says: {said or status}", permanent=True, detail=detail)
+        # Behind a 200 without an `ok` is something that is not Slack; it may have passed it on.
+        raise SendFailed(
+            "Slack has a problem.", uncertain=status < 300 or status in (502, 504), detail=detail
+        )
+
+    async def _ask(
+        self, verb: str, url: str | URL, token: str, body: Mapping[str, Any] | None, seconds: float, most: int
+    ) -> tuple[int, Mapping[str, str], bytes | None]:
+        """Status, headers, content (None: over `most` bytes). Raises: SendFailed."""
+        import aiohttp  # late, as HttpClient says
+
+        times = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
+        try:
+            async with self._session().request(
+                verb,
+                url,
+                json=body,
+                headers={"authorization": f"Bearer {token}"},
+                allow_redirects=False,
+                timeout=times,
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                content = bytearray()
+                async for piece in response.content.iter_any():
+                    content += piece
+                    if len(content) > most:
+                        response.close()
+                        return response.status, headers, None
+                return response.status, headers, bytes(content)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
+            raise SendFailed("Slack can not be reached.", detail=type(error).__name__) from None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise SendFailed("Slack does not answer.", uncertain=True, detail=type(error).__name__) from None
+
+
+def sign(signing_secret: str, timestamp: str, body: bytes) -> str:
+    """The signature of a request: `v0=…`."""
+    base = b"v0:" + timestamp.encode() + b":" + body
+    return "v0=" + hmac.digest(signing_secret.encode(), base, "sha256").hex()
+
+
+def plain(text: str, me: str) -> str:
+    """Slack's mark-up as text, without the mentions of `me`.
+
+    https://docs.slack.dev/messaging/formatting-message-text#parsing.
+    """
+
+    def said(found: re.Match[str]) -> str:
+        target, _, label = found[1].partition("|")
+        if target == f"@{me}":
+            return ""
+        if target[:1] in ("@", "#"):
+            return target[0] + (label.removeprefix(target[0]) or target[1:])
+        if target[:1] == "!":
+            return label or "@" + target[1:].split("^")[0]
+        address = target.removeprefix("mailto:")
+        return f"{label} ({address})" if label and label != address else address
+
+    text = _MARKED.sub(said, text).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+    return text.strip()
+
+
+def _is_direct(event: Mapping[str, Any]) -> bool:
+    return event.get("channel_type") == "im"
+
+
+def _is_said(event: Mapping[str, Any]) -> bool:
+    """Whether somebody said it to the app: what a bot says, changes and what a channel says is not."""
+    if event.get("bot_id") or event.get("subtype") not in (None, "file_share"):
+        return False
+    kind = event.get("type")
+    return kind == "app_mention" or (kind == "message" and _is_direct(event))
+
+
+def _thread(event: Mapping[str, Any]) -> str:
+    channel = _words(event, "channel")
+    if not channel or _is_direct(event):
+        return channel
+    return f"{channel}:{_words(event, 'thread_ts') or _words(event, 'ts')}"
+
+
+def _attachments(event: Mapping[str, Any]) -> Sequence[Attachment]:
+    files = event.get("files")
+    found = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
+    return [
+        Attachment(
+            reference=_words(one, "url_private"),
+            name=(_words(one, "name") or "file")[:200],
+            media_type=(_words(one, "mimetype") or "application/octet-stream")[:200],
+            size=size if type(size := one.get("size")) is int and size >= 0 else None,
+        )
+        for one in found
+        if _words(one, "url_private")
+    ]
+
+
+def _address(reference: str, allowed: Sequence[str]) -> URL | None:
+    """The address, where it is on one of these servers."""
+    from yarl import URL  # late, as HttpClient says; what is looked at is what is called
+
+    try:
+        url = URL(reference)
+        there = url.origin()
+    except (ValueError, TypeError):
+        return None
+    servers = [URL(one).origin() for one in allowed]
+    return url if there in servers and url.user is None and url.password is None else None
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    """The body where it is a JSON object, else nothing."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _part(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _words(data: Mapping[str, Any], key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""

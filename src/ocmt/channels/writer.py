@@ -1,0 +1,156 @@
+"""Keeps webhooks, many in one transaction: what arrives while a batch is written makes up the next one.
+
+Nobody waits for a batch to fill, and under load a commit is shared by hundreds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+import structlog
+from uuid_utils.compat import uuid7
+
+from ocmt.channels.base import Accepted
+from ocmt.channels.endpoints import queries
+from ocmt.channels.model import short_id
+from ocmt.errors import InvalidInput, NotFound, OcmtError, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Database
+from ocmt.platform.queries import every
+
+MOST = 500
+"""Webhooks of one batch."""
+MOST_BYTES = 8 * 1024 * 1024
+"""Of their bodies, together; one that is larger goes alone."""
+QUEUE = 5_000
+QUEUE_BYTES = 64 * 1024 * 1024
+RETRY_AFTER = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    id: UUID
+    endpoint_id: UUID
+    external_id: str
+    thread: str
+    body: bytes
+    received_at: datetime
+    kept: asyncio.Future[None]
+
+
+class Writer:
+    """Of one process. It works while something is to be written, and needs no task of its own."""
+
+    def __init__(self, database: Database, clock: Clock, *, queue: int = QUEUE, most: int = MOST) -> None:
+        """`queue`: how many may wait; `most`: how many one transaction takes."""
+        self._database = database
+        self._clock = clock
+        self._queue = queue
+        self._most = most
+        self._waiting: deque[_Arrival] = deque()
+        self._bytes = 0
+        self._writing: asyncio.Task[None] | None = None
+        self.batches = 0
+        """Transactions so far."""
+
+    async def keep(self, endpoint_id: UUID, accepted: Accepted, body: bytes) -> None:
+        """Returns once it is committed, now or earlier. Who stops waiting has it kept all the same.
+
+        Raises: Unavailable (perhaps it was kept), NotFound where the endpoint has gone.
+        """
+        if len(self._waiting) >= self._queue or (self._waiting and self._bytes + len(body) > QUEUE_BYTES):
+            raise Unavailable("Too much comes in just now.", retry_after=RETRY_AFTER)
+        arrival = _Arrival(
+            id=uuid7(),
+            endpoint_id=endpoint_id,
+            external_id=short_id(accepted.external_id),
+            thread=short_id(accepted.thread),
+            body=body,
+            received_at=self._clock.now(),
+            kept=asyncio.get_running_loop().create_future(),
+        )
+        self._waiting.append(arrival)
+        self._bytes += len(body)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all(), name="webhooks")
+        await arrival.kept
+
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch = [self._next()]
+            size = len(batch[0].body)
+            while self._waiting and len(batch) < self._most:
+                size += len(self._waiting[0].body)
+                if size > MOST_BYTES:
+                    break
+                batch.append(self._next())
+            try:
+                await self._write(batch)
+            except BaseException as error:
+                for arrival in batch:
+                    _settle(arrival, _as_ours(error))
+                if not isinstance(error, Exception):
+                    for arrival in self._waiting:
+                        _settle(arrival, _as_ours(error))
+                    raise
+
+    def _next(self) -> _Arrival:
+        arrival = self._waiting.popleft()
+        self._bytes -= len(arrival.body)
+        return arrival
+
+    async def _write(self, batch: list[_Arrival]) -> None:
+        try:
+            there = await self._insert(batch)
+        except (InvalidInput, asyncpg.DataError) as error:
+            # One of them cannot be kept: the others must not suffer for it.
+            log.warning("webhooks_not_kept_together", count=len(batch), error=repr(error)[:500])
+            if len(batch) == 1:
+                raise InvalidInput("This webhook can not be kept as it is.") from error
+            for arrival in batch:
+                try:
+                    await self._write([arrival])
+                except OcmtError as alone:
+                    _settle(arrival, alone)
+            return
+        for arrival in batch:
+            gone = NotFound("There is no such page.") if arrival.endpoint_id not in there else None
+            _settle(arrival, gone)
+
+    async def _insert(self, batch: list[_Arrival]) -> set[UUID]:
+        async with self._database.transaction() as connection:
+            rows = await every(
+                queries.keep_deliveries(
+                    connection,
+                    ids=[one.id for one in batch],
+                    endpoint_ids=[one.endpoint_id for one in batch],
+                    external_ids=[one.external_id for one in batch],
+                    threads=[one.thread for one in batch],
+                    bodies=[one.body for one in batch],
+                    times=[one.received_at for one in batch],
+                )
+            )
+        self.batches += 1
+        return {row["id"] for row in rows}
+
+
+def _settle(arrival: _Arrival, error: OcmtError | None) -> None:
+    if arrival.kept.done():
+        return  # who sent it has gone
+    if error is None:
+        arrival.kept.set_result(None)
+    else:
+        arrival.kept.set_exception(error)
+
+
+def _as_ours(error: BaseException) -> OcmtError:
+    if isinstance(error, OcmtError):
+        return error
+    return Unavailable("This service ends just now.", retry_after=RETRY_AFTER, detail=repr(error)[:500])

@@ -1,0 +1,141 @@
+"""A channel whose vendor is a list in memory: signatures, pieces and faults as a test wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from ocmt.channels.base import (
+    Accepted,
+    Answered,
+    Attachment,
+    Connected,
+    Endpoint,
+    Ignored,
+    Incoming,
+    Message,
+    Received,
+    SendFailed,
+)
+from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
+
+PIECE = 100
+"""Characters of one message."""
+
+
+@dataclass
+class Sent:
+    """A message that the vendor has got."""
+
+    thread: str
+    text: str
+    key: str
+
+
+@dataclass
+class FakeChannel:
+    """Webhooks are JSON: `id`, `thread`, `sender`, `text`, `private`; `x-signature` is their HMAC."""
+
+    name: str = "fake"
+    label: str = "Fake"
+    answers: bool = True
+    pairs: bool = False
+    fields: Mapping[str, str] = field(default_factory=lambda: {"token": "The token"})
+    sent: list[Sent] = field(default_factory=list)
+    typed: list[str] = field(default_factory=list)
+    """Threads in which typing was shown."""
+    tries: int = 0
+    faults: list[SendFailed] = field(default_factory=list)
+    """Of the next tries to send, one each."""
+    takes_it: bool = False
+    """Whether the vendor has got a message all the same when a fault comes."""
+    hangs: asyncio.Event | None = None
+    """The vendor answers when this is set; it has got the message before."""
+    away: bool = False
+    """Whether the vendor's API is down for `connect` and `disconnect`."""
+    connected: dict[UUID, str] = field(default_factory=dict)
+    """Webhook addresses that are registered, by endpoint."""
+
+    def sign(self, body: bytes, secret: str = "token") -> str:  # noqa: S107 - a double
+        """The signature that `receive` expects."""
+        return hmac.digest(secret.encode(), body, "sha256").hex()
+
+    def receive(self, request: Incoming, endpoint: Endpoint, now: datetime) -> Received:
+        """See Channel."""
+        given = request.headers.get("x-signature", "")
+        expected = self.sign(request.body, endpoint.secrets["token"])
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Unauthenticated("The signature is wrong.")
+        try:
+            data = json.loads(request.body)
+        except ValueError:
+            raise InvalidInput("This is no JSON.") from None
+        if not isinstance(data, dict):
+            raise InvalidInput("This is no object.")
+        if "challenge" in data:
+            return Answered(str(data["challenge"]).encode("utf-8", "replace"))
+        if "id" not in data:
+            return Ignored()
+        return Accepted(str(data["id"]), str(data.get("thread", "main")))
+
+    def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
+        """See Channel."""
+        data = json.loads(body)
+        if "text" not in data:
+            return None
+        thread = str(data.get("thread", "main"))
+        sender = str(data.get("sender", "ada"))
+        return Message(
+            sender=sender,
+            sender_name=sender.title(),
+            text=str(data["text"]),
+            thread=thread,
+            title=f"Fake: {thread}",
+            attachments=[Attachment(name, name, "text/plain") for name in data.get("files", [])],
+            reply={"thread": thread},
+            private=bool(data.get("private", True)),
+        )
+
+    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
+        """See Channel."""
+        if self.away:
+            raise Unavailable("The vendor does not answer.")
+        if not fields.get("token"):
+            raise InvalidInput("The token is missing.")
+        self.connected[endpoint_id] = url
+        return Connected("@fake", {"token": fields["token"]}, {"bot": "fake"})
+
+    async def disconnect(self, endpoint: Endpoint) -> None:
+        """See Channel."""
+        if self.away:
+            raise Unavailable("The vendor does not answer.")
+        self.connected.pop(endpoint.id, None)
+
+    def split(self, text: str) -> list[str]:
+        """See Channel."""
+        return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+
+    async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
+        """See Channel."""
+        self.tries += 1
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is None or self.takes_it:
+            self.sent.append(Sent(reply["thread"], text, key))
+        if self.hangs is not None:
+            await self.hangs.wait()
+        if fault is not None:
+            raise fault
+
+    async def typing(self, endpoint: Endpoint, reply: Mapping[str, Any]) -> None:
+        """See Channel."""
+        self.typed.append(reply["thread"])
+
+    async def fetch(self, endpoint: Endpoint, attachment: Attachment, *, most: int) -> bytes:
+        """See Channel."""
+        return attachment.reference.encode()[:most]

@@ -1,0 +1,195 @@
+"""GitHub's REST API and webhooks of one repository as a double on the wire: a real server on loopback.
+
+    async with GitHubApi() as github:
+        ...  # a channel connects with github.token and github.repository at github.url
+        await github.deliver("issue_comment", github.comment("@ocmt-bot hello", number=7))
+
+Shapes as documented at https://docs.github.com/en/rest and …/webhooks/webhook-events-and-payloads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import json
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+from uuid import uuid4
+
+import aiohttp
+from aiohttp import web
+
+TOKEN = "token-of-nobody-0123456789"  # noqa: S105
+REPOSITORY = "octocat/Hello-World"
+
+
+@dataclass
+class Failed:
+    """How one call that writes a comment ends. `takes_it`: the comment is there all the same."""
+
+    status: int
+    message: str = "Server Error"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    takes_it: bool = False
+    hangs: bool = False
+
+
+class GitHubApi:
+    """One repository, and the account that the token is of."""
+
+    def __init__(self, token: str = TOKEN, repository: str = REPOSITORY, login: str = "ocmt-bot") -> None:
+        self.token = token
+        self.repository = repository
+        self.login = login
+        self.url = ""
+        self.hooks: dict[int, dict[str, Any]] = {}
+        self.comments: list[tuple[int, str]] = []
+        """Number and text of what was written."""
+        self._script: deque[Failed] = deque()
+        self._numbers = 1
+
+    def script(self, *answers: Failed) -> None:
+        """How the next comments end."""
+        self._script.extend(answers)
+
+    def issue(self, text: str, *, number: int = 1, user: str = "Codertocat", **more: Any) -> dict[str, Any]:
+        """The payload of `issues` when one is opened. `more`: other fields of the issue, as `labels`."""
+        return {"action": "opened", "issue": self._subject(text, number, user, more), **self._around(user)}
+
+    def pull_request(
+        self, text: str, *, number: int = 2, user: str = "Codertocat", **more: Any
+    ) -> dict[str, Any]:
+        """The payload of `pull_request` when one is opened."""
+        subject = self._subject(text, number, user, more)
+        return {"action": "opened", "number": number, "pull_request": subject, **self._around(user)}
+
+    def comment(self, text: str, *, number: int = 1, user: str = "Codertocat", **more: Any) -> dict[str, Any]:
+        """The payload of `issue_comment` when one is written. `more`: other fields of its issue."""
+        self._numbers += 1
+        comment = {"id": self._numbers, "body": text, "user": _user(user)}
+        issue = self._subject("It does not work.", number, "octocat", more)
+        return {"action": "created", "issue": issue, "comment": comment, **self._around(user)}
+
+    async def deliver(self, event: str, payload: Mapping[str, Any], *, delivery: str = "") -> int:
+        """POST it once to every webhook that asked for the event, as GitHub does; the last status."""
+        body = json.dumps(payload).encode()
+        status = 0
+        async with aiohttp.ClientSession() as session:
+            for hook_id, hook in list(self.hooks.items()):
+                if event != "ping" and event not in hook["events"]:
+                    continue
+                headers = signed(hook["config"]["secret"], body) | {
+                    "Content-Type": "application/json",
+                    "User-Agent": "GitHub-Hookshot/044aadd",
+                    "X-GitHub-Hook-ID": str(hook_id),
+                    "X-GitHub-Event": event,
+                    "X-GitHub-Delivery": delivery or str(uuid4()),
+                }
+                async with session.post(hook["config"]["url"], data=body, headers=headers) as response:
+                    status = response.status
+        return status
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        repository = "/repos/{owner}/{name}"
+        app.router.add_get("/user", self._user)
+        app.router.add_get(repository + "/hooks", self._list_hooks)
+        app.router.add_post(repository + "/hooks", self._make_hook)
+        app.router.add_patch(repository + "/hooks/{id}", self._change_hook)
+        app.router.add_delete(repository + "/hooks/{id}", self._delete_hook)
+        app.router.add_post(repository + "/issues/{number}/comments", self._write)
+        app.middlewares.append(self._guard)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def _subject(self, text: str, number: int, user: str, more: Mapping[str, Any]) -> dict[str, Any]:
+        known = {"number": number, "title": "Spelling error", "state": "open", "labels": []}
+        return {**known, "user": _user(user), "body": text, **more}
+
+    def _around(self, user: str) -> dict[str, Any]:
+        return {"repository": {"full_name": self.repository}, "sender": _user(user)}
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return _error(401, "Bad credentials")
+        if not request.headers.get("user-agent"):
+            return _error(403, "Request forbidden by administrative rules.")
+        where = request.match_info
+        if "owner" in where and f"{where['owner']}/{where['name']}" != self.repository:
+            return _error(404, "Not Found")
+        if "id" in where and int(where["id"]) not in self.hooks:
+            return _error(404, "Not Found")
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _user(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({"login": self.login, "id": 41898282, "type": "User"})
+
+    async def _list_hooks(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response([_shown(hook) for hook in self.hooks.values()])
+
+    async def _make_hook(self, request: web.Request) -> web.StreamResponse:
+        hook = await request.json()
+        if any(one["config"]["url"] == hook["config"]["url"] for one in self.hooks.values()):
+            problem = {
+                "resource": "Hook",
+                "code": "custom",
+                "message": "Hook already exists on this repository",
+            }
+            return _error(422, "Validation Failed", errors=[problem])
+        self._numbers += 1
+        self.hooks[self._numbers] = {"id": self._numbers, **hook}
+        return web.json_response(_shown(self.hooks[self._numbers]), status=201)
+
+    async def _change_hook(self, request: web.Request) -> web.StreamResponse:
+        hook = self.hooks[int(request.match_info["id"])]
+        hook.update(await request.json())
+        return web.json_response(_shown(hook))
+
+    async def _delete_hook(self, request: web.Request) -> web.StreamResponse:
+        del self.hooks[int(request.match_info["id"])]
+        return web.Response(status=204)
+
+    async def _write(self, request: web.Request) -> web.StreamResponse:
+        text, number = str((await request.json()).get("body", "")), int(request.match_info["number"])
+        fault = self._script.popleft() if self._script else None
+        if fault is None and not 0 < len(text) <= 65536:
+            return _error(422, "Validation Failed")
+        if fault is None or fault.takes_it:
+            self.comments.append((number, text))
+        if fault is None:
+            return web.json_response({"id": len(self.comments), "body": text}, status=201)
+        if fault.hangs:
+            await asyncio.Event().wait()
+        return _error(fault.status, fault.message, headers=fault.headers)
+
+
+def signed(secret: str, body: bytes) -> dict[str, str]:
+    """The header that proves it."""
+    return {"X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+
+
+def _user(login: str) -> dict[str, Any]:
+    return {"login": login, "id": 21031067, "type": "Bot" if login.endswith("[bot]") else "User"}
+
+
+def _shown(hook: Mapping[str, Any]) -> dict[str, Any]:
+    return {**hook, "config": {**hook["config"], "secret": "********"}}
+
+
+def _error(
+    status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: object
+) -> web.Response:
+    body = {"message": message, "documentation_url": "https://docs.github.com/rest", **more}
+    return web.json_response(body, status=status, headers=headers)

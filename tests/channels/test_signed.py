@@ -1,0 +1,203 @@
+"""Standard Webhooks and plain HMAC: signatures in, signed answers out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from ocmt.channels.base import SendFailed
+from ocmt.channels.service import Opened
+from ocmt.channels.signed import check_callback, sign
+from ocmt.errors import InvalidInput
+from tests.agents.replica import until
+from tests.channels.conftest import Answer, House, call
+
+
+async def connect(house: House, **fields: str) -> Opened:
+    return await house.room.channels.connect(house.anna, "signed", fields)
+
+
+def own_signature(secret: str, message_id: str, moment: str, body: bytes) -> str:
+    """As the specification says it, written anew."""
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    signed = f"{message_id}.{moment}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+
+
+async def send(
+    house: House, opened: Opened, body: bytes, *, id: str = "m1", age: float = 0, **headers: str
+) -> Answer:
+    moment = str(int(house.clock.now().timestamp() - age))
+    assert opened.secret is not None
+    given = {
+        "webhook-id": id,
+        "webhook-timestamp": moment,
+        "webhook-signature": own_signature(opened.secret, id, moment, body),
+        **{name.replace("_", "-"): value for name, value in headers.items()},
+    }
+    return await call(
+        house.room.intake, opened.webhook_url.removeprefix("https://ocmt.example.org"), body, given
+    )
+
+
+def test_the_specifications_own_example() -> None:
+    # https://github.com/standard-webhooks/standard-webhooks: the libraries' shared test vector.
+    signature = sign(
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "1614265330",
+        b'{"test": 2432232314}',
+    )
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+async def test_a_signed_webhook_is_kept_once(house: House) -> None:
+    opened = await connect(house)
+    assert opened.secret is not None
+    assert opened.secret.startswith("whsec_")
+    assert opened.webhook_url.startswith("https://ocmt.example.org/webhooks/signed/")
+    body = json.dumps({"text": "Hi", "thread": "t"}).encode()
+    for _ in range(2):
+        assert (await send(house, opened, body)).status == 200
+    (row,) = await house.rows("select external_id, thread from deliveries")
+    assert tuple(row) == ("m1", "t")
+    async with house.at_work():
+        await house.becomes("m1", "answering")
+        await house.answer()
+        await house.becomes("m1", "done")
+    assert await house.rows("select * from outbox") == []
+    assert (await house.turns())[0]["text"] == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("age", "headers", "status"),
+    [
+        (299, {}, 200),
+        (-299, {}, 200),
+        (301, {}, 401),
+        (-301, {}, 401),
+        (0, {"webhook_signature": ""}, 401),
+        (0, {"webhook_signature": "v1,AAAA"}, 401),
+        (0, {"webhook_signature": "v1a,é"}, 401),
+        (0, {"webhook_id": "another"}, 401),
+        (0, {"webhook_id": ""}, 401),
+        (0, {"webhook_timestamp": "1"}, 401),
+        (0, {"webhook_timestamp": "٣"}, 401),
+        (0, {"webhook_timestamp": "9" * 500}, 401),
+    ],
+)
+async def test_what_is_forged_or_stale_is_refused(
+    house: House, age: float, headers: dict[str, str], status: int
+) -> None:
+    opened = await connect(house)
+    headers = {name: value.encode().decode("latin-1") for name, value in headers.items()}
+    assert (await send(house, opened, b"Hi", age=age, **headers)).status == status
+
+
+async def test_one_of_several_signatures_is_enough(house: House) -> None:
+    opened = await connect(house)
+    assert opened.secret is not None
+    moment = str(int(house.clock.now().timestamp()))
+    right = own_signature(opened.secret, "m1", moment, b"Hi")
+    assert (await send(house, opened, b"Hi", webhook_signature=f"v1,AAAA {right}")).status == 200
+
+
+async def test_plain_hmac(house: House) -> None:
+    opened = await connect(house, mode="hmac")
+    assert opened.secret is not None
+    path = opened.webhook_url.removeprefix("https://ocmt.example.org")
+    signature = "sha256=" + hmac.digest(opened.secret.encode(), b"Hi", "sha256").hex()
+    for headers, status in [
+        ({"x-signature-256": signature, "x-delivery-id": "d1"}, 200),
+        ({"X-Signature-256": signature}, 200),
+        ({"x-signature-256": signature[:-1] + "x"}, 401),
+        ({}, 401),
+    ]:
+        assert (await call(house.room.intake, path, b"Hi", headers)).status == status
+    assert set(await house.states()) == {"d1", hashlib.sha256(b"Hi").hexdigest()}
+
+
+async def test_the_secret_is_shown_once_kept_sealed_and_stays_at_a_repair(house: House) -> None:
+    opened = await connect(house)
+    assert opened.secret is not None
+    again = await house.room.channels.reconnect(house.anna, opened.connection.id)
+    assert again.secret is None
+    assert (await send(house, opened, b"Hi")).status == 200
+    rows = await house.rows("select * from channel_endpoints")
+    assert opened.secret not in str(rows)
+    assert opened.secret not in repr(opened)
+
+
+async def test_answers_are_posted_and_signed(house: House) -> None:
+    got: list[tuple[dict[str, str], bytes]] = []
+    statuses = [500, 429, 200]
+
+    async def take(request: web.Request) -> web.Response:
+        got.append(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return web.Response(status=statuses.pop(0))
+
+    app = web.Application()
+    app.router.add_post("/answers", take)
+    async with TestServer(app) as server:
+        opened = await connect(house, callback_url=str(server.make_url("/answers")))
+        async with house.at_work():
+            await send(house, opened, b'{"text": "Hi", "thread": "t"}')
+            await house.becomes("m1", "answering")
+            await house.answer("Hello!")
+            await until(lambda: len(got) == 3)
+    assert opened.secret is not None
+    for headers, body in got:
+        said = json.loads(body)
+        assert (said["text"], said["thread"], said["id"]) == ("Hello!", "t", headers["webhook-id"])
+        expected = own_signature(opened.secret, said["id"], headers["webhook-timestamp"], body)
+        assert headers["webhook-signature"] == expected
+    assert len({headers["webhook-id"] for headers, _ in got}) == 1
+
+
+@pytest.mark.parametrize(("status", "permanent"), [(302, True), (404, True), (410, True), (503, False)])
+async def test_what_an_address_says_to_an_answer(house: House, status: int, permanent: bool) -> None:
+    async def take(_request: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"retry-after": "7"})
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server:
+        opened = await connect(house, callback_url=str(server.make_url("/")))
+        endpoint = await house.room.endpoints.get(opened.connection.id)
+        signed: Any = house.room.channels.kinds["signed"]
+        with pytest.raises(SendFailed) as refused:
+            await signed.send(endpoint, {}, "Hi", key="k")
+    assert (refused.value.permanent, refused.value.retry_after) == (permanent, 7)
+
+
+def test_where_answers_may_be_sent() -> None:
+    for good in ("https://example.org/x", "http://127.0.0.1:8000/", "http://localhost/", "http://[::1]/"):
+        check_callback(good)
+    for bad in (
+        "http://example.org/",
+        "ftp://x/",
+        "x",
+        "https://",
+        "https://a:b@c/",
+        "http://[x/",
+        "http://x:y/",
+    ):
+        with pytest.raises(InvalidInput):
+            check_callback(bad)
+
+
+async def test_fields_that_make_no_sense(house: House) -> None:
+    for fields in ({"mode": "x"}, {"callback_url": "http://example.org"}, {"secret": "mine"}):
+        with pytest.raises(InvalidInput):
+            await connect(house, **fields)
+    with pytest.raises(InvalidInput):
+        await house.room.channels.connect(house.anna, "nope", {})
+    assert isinstance(house.endpoint, UUID)

@@ -1,0 +1,107 @@
+"""From nothing to an answering Telegram bot, all real but Telegram: across sleep, wake and a kill.
+
+Slow, for it starts the real OpenClaw, three times; told in order.
+"""
+
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from ocmt.settings import load_settings
+from ocmt.testing.installation import Installation, Person
+from ocmt.testing.telegram import TelegramApi
+from tests.agents.replica import until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Path]:
+    if not (load_settings().cache_dir / "tools.json").is_file():
+        pytest.skip("needs what `make setup` fetches: OpenClaw")
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-telegram-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+async def telegram(anyio_backend: str) -> AsyncIterator[TelegramApi]:
+    async with TelegramApi() as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+async def installation(telegram: TelegramApi, data: Path) -> AsyncIterator[Installation]:
+    async with Installation(data, {"OCMT_TELEGRAM_URL": telegram.url}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def anna(installation: Installation) -> AsyncIterator[Person]:
+    async with Person(installation.url) as person:
+        await person.sign_in(installation.link)
+        yield person
+
+
+async def connected(anna: Person) -> str:
+    """The id of the one channel."""
+    told = await anna.call("GET", "/agent/channels")
+    (endpoint,) = told["items"]
+    return str(endpoint["id"])
+
+
+async def test_a_bots_token_is_all_it_takes(anna: Person, telegram: TelegramApi) -> None:
+    made = await anna.call(
+        "POST",
+        "/agent/channels",
+        {"channel": "telegram", "fields": {"bot_token": telegram.token}},
+        status=201,
+    )
+    assert telegram.webhook is not None
+    assert telegram.webhook["url"] == made["webhook_url"]
+    assert telegram.token not in str(made)
+
+
+async def test_a_stranger_gets_a_code_and_wakes_nobody(anna: Person, telegram: TelegramApi) -> None:
+    assert await telegram.deliver(telegram.say("hello")) == 1
+    await until(lambda: len(telegram.sent) == 1, timeout=20)
+    code = re.search(r"\b[A-Z0-9]{4}-[A-Z0-9]{4}\b", telegram.sent[0].text)
+    assert code is not None
+    assert (await anna.call("GET", "/agent"))["state"] == "stopped"
+    await anna.call("POST", f"/agent/channels/{await connected(anna)}/senders/approve", {"code": code[0]})
+
+
+async def test_what_the_stranger_said_is_answered_once_they_are_let_in(
+    anna: Person, telegram: TelegramApi
+) -> None:
+    await until(lambda: len(telegram.sent) == 2, timeout=90)
+    assert "demo model" in telegram.sent[1].text
+    assert telegram.actions, "they see that an answer is on its way"
+
+
+async def test_a_message_wakes_the_sleeping_agent(anna: Person, telegram: TelegramApi) -> None:
+    await anna.call("POST", "/agent/hibernate")
+    await anna.wait_for_state("stopped")
+    assert await telegram.deliver(telegram.say("hello again")) == 1
+    await until(lambda: len(telegram.sent) == 3, timeout=90)
+
+
+async def test_a_message_taken_by_a_replica_that_dies_is_answered_once_by_the_next(
+    installation: Installation, telegram: TelegramApi, anna: Person
+) -> None:
+    update = telegram.say("hello once more")
+    assert await telegram.deliver(update) == 1
+    await installation.kill()
+    await installation.start()
+    assert telegram.webhook is not None
+    path = telegram.webhook["url"].partition("/webhooks/")[2]
+    telegram.webhook["url"] = f"{installation.url}/webhooks/{path}"
+    assert await telegram.deliver(update) == 1, "Telegram asks again, and is told yes"
+    await until(lambda: len(telegram.sent) == 4, timeout=120)
+    assert await telegram.deliver(telegram.say("and now?")) == 1
+    await until(lambda: len(telegram.sent) == 5, timeout=60)
+    assert [each.body.get("chat_id") for each in telegram.sent] == [telegram.sent[0].chat_id] * 5
