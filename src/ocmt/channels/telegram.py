@@ -210,7 +210,7 @@ class Telegram:
             return _part(answer, "result")
         said = _words(answer, "description").replace(token, "…")[:300]
         detail = f"{method}: {status} {said}"
-        if "file is too big" in said:
+        if method == "getFile" and "file is too big" in said:
             raise TooLarge("Telegram does not give bots a file as large as this.", detail=detail)
         if status == 429:
             after = _number(_part(answer, "parameters"), "retry_after")
