@@ -11,7 +11,19 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import management, relays, results, scale, snapshots, spares, starting, tabs, turns, waking
+from benchmarks import (
+    intake,
+    management,
+    relays,
+    results,
+    scale,
+    snapshots,
+    spares,
+    starting,
+    tabs,
+    turns,
+    waking,
+)
 from benchmarks.bare import BareGateway
 from benchmarks.model import StopwatchModel
 from benchmarks.person import Timekeeper
@@ -26,7 +38,7 @@ PAUSE_AFTER = "4s"
 """Longer than a bare turn between two of the agent's, or its next would find it paused."""
 WITH_OPENCLAW = ("wakes", "turns", "pauses", "swap")
 """What can be left out; the platform must start for any of them."""
-ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management", "relays", "tabs")
+ROOMS = (*WITH_OPENCLAW, "spares", "snapshots", "scale", "management", "relays", "tabs", "intake")
 SWAP = 1_500_000_000
 """Bytes of free swap, and root: without them the last room is left out."""
 QUIET = 5.0
@@ -47,6 +59,8 @@ def main() -> None:
     parser.add_argument("--storms", type=int, default=3, help="rounds of waking a hundred at once")
     parser.add_argument("--services", type=int, default=5, help="rounds of starts and loads of the API")
     parser.add_argument("--relays", type=int, default=5, help="rounds of each relay of WebSockets")
+    parser.add_argument("--intakes", type=int, default=3, help="rounds of taking webhooks")
+    parser.add_argument("--kills", type=int, default=100, help="kills of the intake under load")
     parser.add_argument(
         "--profile", type=Path, help="a folder for where the orchestrator's time goes at scale"
     )
@@ -92,6 +106,8 @@ async def _measure(folder: Path, options: argparse.Namespace) -> list[results.Re
         measured += await relays.measure(folder / "relays", options.relays)
     if "tabs" in options.only:
         measured += await tabs.measure(folder / "tabs")
+    if "intake" in options.only:
+        measured += await intake.measure(folder / "intake", options.intakes, options.kills)
     return measured
 
 
