@@ -30,7 +30,14 @@ select setval(format('%I', :name::text)::regclass, :last_value);
 
 -- name: needs_secrets$
 -- Whether a row can be read only with one of the secrets.
-select exists (select from vault_keys) or exists (select from channel_endpoints);
+select exists (select from vault_keys);
+
+-- name: has_channels$
+-- Whether this schema has channels at all: an older one has not.
+select to_regclass('channel_endpoints') is not null;
+
+-- name: channels_need_secrets$
+select exists (select from channel_endpoints);
 
 -- name: find_schema^
 -- The schema's name, quoted, whether anything is in it, and whether our migrations made that.

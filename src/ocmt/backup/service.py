@@ -136,7 +136,7 @@ class Backups:
                 await rows.write_tables(connection, writer)
                 return _Needs(
                     objects=frozenset(await self.needed_objects(connection)),
-                    secrets=bool(await rows.queries.needs_secrets(connection)),
+                    secrets=await _needs_secrets(connection),
                 )
         finally:
             await connection.close(timeout=5)
@@ -367,3 +367,11 @@ async def _restore_errors() -> AsyncIterator[None]:
             f"The objects or secrets cannot be written: {error.strerror or error}. The database was left as "
             "it was; correct that, then restore again."
         ) from error
+
+
+async def _needs_secrets(connection: Connection) -> bool:
+    """Whether a row can be read only with one of the secrets."""
+    if await rows.queries.needs_secrets(connection):
+        return True
+    channels = await rows.queries.has_channels(connection)
+    return bool(channels and await rows.queries.channels_need_secrets(connection))
