@@ -268,7 +268,9 @@ async def _crowd(port: int, size: int, count: int, *, timed: bool = False) -> di
 @asynccontextmanager
 async def _process(port: int, *command: object) -> AsyncIterator[None]:
     process = await asyncio.create_subprocess_exec(
-        *(str(word) for word in command), stderr=asyncio.subprocess.DEVNULL
+        *(str(word) for word in command),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
     )
     try:
         await listening(port)
