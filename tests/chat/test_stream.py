@@ -114,7 +114,7 @@ async def reading(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[B
         browser.gone.set()
         await asyncio.wait_for(serving, 5)
     names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
-    assert not {name for name in names if name.startswith(("EventStream.", "_disconnected"))}
+    assert not {name for name in names if name.startswith(("EventStream.", "disconnected"))}
     assert log.CHANNEL not in stream._feeds._hints._subscriptions
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from ocmt.errors import LimitReached, SetupProblem, Unavailable
-from ocmt.platform.clock import Clock
+from ocmt.platform.clock import Clock, happens
 
 MAX_WAITING = 1_000
 """Agents in line; further ones are told to come back."""
@@ -96,18 +96,13 @@ class Admission:
             self._move_up()
 
     async def _admitted(self, waiting: _Waiting, timeout: float) -> None:
-        entering = asyncio.ensure_future(waiting.admitted.wait())
-        timer = asyncio.ensure_future(self._clock.sleep(timeout))
         try:
-            await asyncio.wait((entering, timer), return_when=asyncio.FIRST_COMPLETED)
+            admitted = await happens(waiting.admitted, timeout, self._clock)
         except asyncio.CancelledError:
             if waiting.admitted.is_set():
                 self.shrink(waiting.user_id, self._inside.get(waiting.user_id, 0) - waiting.size)
             raise
-        finally:
-            entering.cancel()
-            timer.cancel()
-        if not waiting.admitted.is_set():
+        if not admitted:
             raise Unavailable(
                 "All the memory for agents is in use just now. Try again in a minute.",
                 retry_after=RETRY_AFTER,

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from ocmt.broker.events import error_event
+from ocmt.platform.http import disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,7 +176,7 @@ def header(scope: Scope, name: bytes) -> bytes:
 async def while_connected(receive: Receive, reply: Reply, work: Coroutine[Any, Any, None]) -> None:
     """Do the work, or stop it as soon as the agent hangs up. Raises ClientGone, or what the work raises."""
     working = asyncio.create_task(work)
-    gone = asyncio.create_task(_hung_up(receive))
+    gone = asyncio.create_task(disconnected(receive))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done() and not reply.complete:
@@ -185,8 +186,3 @@ async def while_connected(receive: Receive, reply: Reply, work: Coroutine[Any, A
         working.cancel()
         gone.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _hung_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -91,8 +91,6 @@ class Intake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] != "http":
-            raise NotImplementedError("webhooks come by HTTP")
         path = _PATH.fullmatch(scope["path"])
         name = path[1] if path and path[1] in self._channels else "unknown"
         try:

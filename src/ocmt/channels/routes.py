@@ -15,8 +15,8 @@ from starlette.routing import Route
 from ocmt.channels.history import NO_DELIVERY, NO_ENDPOINT, Deliveries
 from ocmt.channels.model import Connection, Delivery, Sender, State
 from ocmt.channels.service import Channels, Opened
-from ocmt.errors import InvalidInput, NotFound
-from ocmt.platform.http import json_body, principal
+from ocmt.errors import InvalidInput
+from ocmt.platform.http import json_body, path_id, principal
 
 PAGE = 50
 
@@ -217,18 +217,11 @@ def _jsonable(value: Any) -> Any:
 
 
 def _endpoint(request: Request) -> UUID:
-    return _uuid(request.path_params["endpoint_id"], NO_ENDPOINT)
+    return path_id(request, "endpoint_id", NO_ENDPOINT)
 
 
 def _delivery(request: Request) -> UUID:
-    return _uuid(request.path_params["delivery_id"], NO_DELIVERY)
-
-
-def _uuid(text: str, missing: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound(missing) from None
+    return path_id(request, "delivery_id", NO_DELIVERY)
 
 
 def _cursor(text: str) -> UUID:

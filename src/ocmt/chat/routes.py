@@ -15,10 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ocmt.chat.model import Conversation, Turn
-from ocmt.chat.service import Chat
+from ocmt.chat.service import UNKNOWN, Chat
 from ocmt.chat.stream import EventStream
-from ocmt.errors import InvalidInput, NotFound
-from ocmt.platform.http import json_body, principal
+from ocmt.errors import InvalidInput
+from ocmt.platform.http import as_id, json_body, path_id, principal
 
 PAGE = 50
 
@@ -77,7 +77,7 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
         page = await chat.history(
             principal(request).user_id,
             _id(request, "conversation_id"),
-            before=_uuid(cursor) if cursor else None,
+            before=as_id(cursor, UNKNOWN) if cursor else None,
             limit=PAGE,
         )
         return JSONResponse(
@@ -151,14 +151,7 @@ def describe_turn(turn: Turn, tools: list[dict[str, Any]] | None = None) -> dict
 
 
 def _id(request: Request, name: str) -> UUID:
-    return _uuid(request.path_params[name])
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("There is no such conversation or message.") from None
+    return path_id(request, name, UNKNOWN)
 
 
 def _cursor_of(conversation: Conversation) -> str:

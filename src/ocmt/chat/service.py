@@ -36,6 +36,7 @@ from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
 
+UNKNOWN = "There is no such conversation or message."
 TURNS_CHANNEL = "turns"
 """LISTEN channel (in queries.sql, too): the worker has something to do; the payload is the user id."""
 
@@ -271,7 +272,7 @@ def _title(title: str) -> str:
 
 def _known(row: Any) -> Any:
     if row is None:
-        raise NotFound("There is no such conversation or message.")
+        raise NotFound(UNKNOWN)
     return row
 
 

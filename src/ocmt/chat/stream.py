@@ -16,11 +16,11 @@ from starlette.types import Receive, Scope, Send
 
 from ocmt.chat.feed import Feeds, Window
 from ocmt.chat.model import Conversation
-from ocmt.chat.service import Chat
-from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError
-from ocmt.platform.clock import Clock
+from ocmt.chat.service import UNKNOWN, Chat
+from ocmt.errors import InvalidInput, LimitReached, OcmtError
+from ocmt.platform.clock import Clock, happens
 from ocmt.platform.database import Database, Hints
-from ocmt.platform.http import principal
+from ocmt.platform.http import disconnected, path_id, principal
 
 logger = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class EventStream:
         """Serve one stream. Raises NotFound, InvalidInput, LimitReached before it begins."""
         request = Request(scope, receive)
         user_id = principal(request).user_id
-        conversation = await self._chat.conversation(user_id, _uuid(request.path_params["conversation_id"]))
+        conversation = await self._chat.conversation(user_id, path_id(request, "conversation_id", UNKNOWN))
         after = _after(request)
         if self._open[user_id] >= MAX_STREAMS:
             raise LimitReached(f"You have {MAX_STREAMS} windows open on your conversations. Close some.")
@@ -76,7 +76,7 @@ class EventStream:
         )
         async with self._feeds.window(user_id, conversation.id, conversation.last_seq) as window:
             following = asyncio.create_task(self._follow(user_id, conversation.id, after, window, send))
-            leaving = asyncio.create_task(_disconnected(receive))
+            leaving = asyncio.create_task(disconnected(receive))
             tasks = {
                 following,
                 leaving,
@@ -112,28 +112,12 @@ class EventStream:
             if came is not None:
                 after, body = came
                 await _send(send, body)
-            elif not await self._wait(window):
+            elif not await happens(window.came, PING_INTERVAL, self._clock):
                 await _send(send, b": ping\n\n")
-
-    async def _wait(self, window: Window) -> bool:
-        """Whether something came within PING_INTERVAL."""
-        coming = asyncio.ensure_future(window.came.wait())
-        timer = asyncio.ensure_future(self._clock.sleep(PING_INTERVAL))
-        try:
-            await asyncio.wait((coming, timer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            coming.cancel()
-            timer.cancel()
-        return window.came.is_set()
 
 
 async def _send(send: Send, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _after(request: Request) -> int:
@@ -142,10 +126,3 @@ def _after(request: Request) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise InvalidInput("`after` is the number of the last event that you have seen.")
     return int(text)
-
-
-def _uuid(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("There is no such conversation or message.") from None

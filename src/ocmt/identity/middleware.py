@@ -83,9 +83,9 @@ class Authentication:
         await self._app(scope, receive, send)
 
     async def _identify(self, connection: HTTPConnection, address: str | None) -> Principal | None:
-        kind, _, bearer = connection.headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer":
-            return await self._by_token(bearer.strip(), address)
+        bearer = _bearer(connection)
+        if bearer is not None:
+            return await self._by_token(bearer, address)
         token = connection.cookies.get(self._address.cookie)
         if not token:
             return None
@@ -100,8 +100,8 @@ class Authentication:
 
     def _asker_again(self, connection: HTTPConnection, address: str | None) -> Still:
         """Who looks again later, keeping of the request only what proves who it is."""
-        bearer = connection.headers.get("authorization", "").partition(" ")[2].strip()
-        if bearer:
+        bearer = _bearer(connection)
+        if bearer is not None:
             return functools.partial(self._by_token, bearer, address)
         return functools.partial(self._entrance.authenticate, connection.cookies[self._address.cookie])
 
@@ -112,6 +112,12 @@ class Authentication:
                 if principal is not None:
                     return principal
         raise Unauthenticated("This token is not valid, or not any more.")
+
+
+def _bearer(connection: HTTPConnection) -> str | None:
+    """The token of `Authorization: Bearer`; None where there is no such header."""
+    kind, _, token = connection.headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None
 
 
 def _is_a_forms(connection: HTTPConnection) -> bool:

@@ -38,3 +38,16 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """See Clock."""
         await asyncio.sleep(seconds)
+
+
+async def happens(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
+    """Wait for it, that many seconds of the clock at most; whether it is set by then."""
+    if not event.is_set():
+        happening = asyncio.ensure_future(event.wait())
+        timer = asyncio.ensure_future(clock.sleep(seconds))
+        try:
+            await asyncio.wait((happening, timer), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            happening.cancel()
+            timer.cancel()
+    return event.is_set()

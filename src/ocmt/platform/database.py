@@ -19,7 +19,7 @@ import structlog
 from asyncpg.pool import PoolConnectionProxy
 
 from ocmt.errors import InvalidInput, Unavailable
-from ocmt.platform.clock import Clock
+from ocmt.platform.clock import Clock, happens
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -222,15 +222,7 @@ class Subscription:
 
     async def wait(self, timeout: float) -> bool:
         """True: hinted since the last wait. False: `timeout` seconds passed without a hint."""
-        if not self._hinted.is_set():
-            hinted = asyncio.ensure_future(self._hinted.wait())
-            timer = asyncio.ensure_future(self._clock.sleep(timeout))
-            try:
-                await asyncio.wait((hinted, timer), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                hinted.cancel()
-                timer.cancel()
-        was_hinted = self._hinted.is_set()
+        was_hinted = await happens(self._hinted, timeout, self._clock)
         self._hinted.clear()
         self.named, self._coming = self._coming, set()
         return was_hinted
@@ -265,20 +257,17 @@ class Hints:
     def subscribe(self, channel: str, payload: str | None = None) -> Iterator[Subscription]:
         """Hints of `channel` with exactly that payload (None: any), until the block ends."""
         subscription = Subscription(self._clock, payload)
+        if channel not in self._subscriptions:
+            self._changed.set()
         of_channel = self._subscriptions.setdefault(channel, {})
         of_channel.setdefault(payload, set()).add(subscription)
-        if len(of_channel) == 1:
-            self._changed.set()
-        else:
-            # We listen already, or will: what was notified in between is made up for by one hint.
-            subscription.hint()
         try:
             yield subscription
         finally:
             of_channel[payload].discard(subscription)
             if not of_channel[payload]:
                 del of_channel[payload]
-            if not of_channel and self._subscriptions.get(channel) is of_channel:
+            if not of_channel:
                 del self._subscriptions[channel]
                 self._changed.set()
 
@@ -325,16 +314,6 @@ class Hints:
                     for subscription in subscriptions:
                         subscription.hint()
             listening = wanted
-            await self._wait_for_change()
-            if not self._changed.is_set():
+            if not await happens(self._changed, _LISTEN_CHECK_SECONDS, self._clock):
                 await connection.execute("select 1")  # a connection that died silently shows itself here
         raise Unavailable("The database closed the connection that listens.")
-
-    async def _wait_for_change(self) -> None:
-        changed = asyncio.ensure_future(self._changed.wait())
-        timer = asyncio.ensure_future(self._clock.sleep(_LISTEN_CHECK_SECONDS))
-        try:
-            await asyncio.wait((changed, timer), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            changed.cancel()
-            timer.cancel()

@@ -45,9 +45,7 @@ def all_in_one_app(
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        if scope["type"] == "websocket" and path != "/agent/gateway":
-            await send({"type": "websocket.close", "code": 1008})
-        elif path in probes.paths:
+        if path in probes.paths:
             await probes(scope, receive, send)
         elif path.startswith(PATHS):
             await api(scope, receive, send)
@@ -64,10 +62,14 @@ def all_in_one_app(
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         # Agents and other services have neither cookies nor pages, and agents longer requests than browsers.
-        if scope["type"] == "http" and scope["path"].startswith("/webhooks/"):
+        path = scope["path"]
+        if scope["type"] == "websocket" and path != "/agent/gateway":
+            await send({"type": "websocket.close", "code": 1008})
+        elif path.startswith("/webhooks/"):
             await orchestrator.channels.intake(scope, receive, send)
-            return
-        inner = agents if scope["path"].startswith("/broker/") else pages
-        await inner(scope, receive, send)
+        elif path.startswith("/broker/"):
+            await agents(scope, receive, send)
+        else:
+            await pages(scope, receive, send)
 
     return RequestLog(front)

@@ -74,7 +74,6 @@ class Orchestrator:
                 *gateway_routes(self.sockets),
                 *channel_routes(self.channels.channels, self.channels.deliveries),
                 Mount("/broker/anthropic", app=self.broker.app()),
-                Mount("/webhooks", app=self.channels.intake),
             ],
             exception_handlers=exception_handlers(),
         )

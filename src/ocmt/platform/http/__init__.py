@@ -7,7 +7,7 @@ from ocmt.platform.http.client import HttpClient, client_session
 from ocmt.platform.http.listener import Closer, HttpProtocol, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
-from ocmt.platform.http.requests import json_body, principal
+from ocmt.platform.http.requests import as_id, disconnected, json_body, path_id, principal
 
 __all__ = [
     "Closer",
@@ -16,9 +16,12 @@ __all__ = [
     "RequestLimits",
     "RequestLog",
     "SecurityHeaders",
+    "as_id",
     "client_session",
+    "disconnected",
     "exception_handlers",
     "json_body",
+    "path_id",
     "principal",
     "problem",
     "serve_on",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import HTTPConnection, Request
+from starlette.types import Receive
 
-from ocmt.errors import InvalidInput, Unauthenticated
+from ocmt.errors import InvalidInput, NotFound, Unauthenticated
 from ocmt.platform.principal import Principal
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -19,6 +21,25 @@ def principal(connection: HTTPConnection) -> Principal:
     if not isinstance(found, Principal):
         raise Unauthenticated("Sign in first.")
     return found
+
+
+def path_id(request: Request, name: str, missing: str) -> UUID:
+    """The id of that name in the path. Raises: NotFound(missing)."""
+    return as_id(request.path_params[name], missing)
+
+
+def as_id(text: str, missing: str) -> UUID:
+    """The id. Raises: NotFound(missing), for what is no id is nobody's."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound(missing) from None
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the client is gone; what it still sends is of no interest."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def json_body(request: Request, model: type[Body]) -> Body:
