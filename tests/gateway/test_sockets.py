@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ocmt.agents.model import State
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
-from ocmt.gateway.model import Allowance, Limits, handshake, may_ask, sent_back, sent_on
+from ocmt.gateway.model import Limits, handshake, may_ask, sent_back, sent_on
 from ocmt.gateway.routes import routes
 from ocmt.gateway.service import Sockets
 from ocmt.platform.principal import Principal
@@ -157,13 +157,6 @@ async def test_one_user_has_only_so_many_and_is_told_so(front: Front) -> None:
         assert b"Close some" in (refused.value.response.body or b"")
     async with connect(front.url, proxy=None) as client:
         await challenged(client)
-
-
-def test_an_allowance_lets_a_burst_through_and_then_a_rate() -> None:
-    allowance = Allowance(rate=10, burst=100)
-    assert not allowance.take(100, 1)
-    assert allowance.take(20, 1)
-    assert not allowance.take(0, 1)
 
 
 def test_nothing_of_a_request_gets_in_but_what_is_named() -> None:

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from ocmt.errors import OcmtError
 from ocmt.gateway.model import handshake
 from ocmt.platform.http import problem
-from ocmt.platform.http.upgrade import Splice
+from ocmt.platform.http.splice import Splice
 from ocmt.services.server import serve as serve_app
 
 MOST = 1024 * 1024

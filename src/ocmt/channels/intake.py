@@ -23,6 +23,7 @@ from ocmt.channels.endpoints import Endpoints
 from ocmt.channels.model import MAX_BODY
 from ocmt.channels.writer import Writer
 from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, SetupProblem, TooLarge, Unavailable
+from ocmt.platform.bucket import Bucket
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import problem
 from ocmt.platform.telemetry import REGISTRY
@@ -168,24 +169,21 @@ class Intake:
 
 
 class Buckets:
-    """Token buckets of one process, by endpoint: BURST at once, then PER_SECOND."""
+    """The buckets of one process, by endpoint: BURST at once, then PER_SECOND."""
 
     def __init__(self, clock: Clock, *, burst: float = BURST, per_second: float = PER_SECOND) -> None:
         self._clock = clock
         self._burst = burst
         self._per_second = per_second
-        self._left: OrderedDict[UUID, tuple[float, float]] = OrderedDict()
-        """(tokens, when that was)"""
+        self._of: OrderedDict[UUID, Bucket] = OrderedDict()
 
     def take(self, key: UUID) -> None:
         """Take one. Raises: LimitReached, with the seconds until there is another."""
         now = self._clock.monotonic()
-        tokens, since = self._left.get(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - since) * self._per_second)
-        if tokens < 1:
-            self._left[key] = (tokens, now)
-            raise LimitReached("That was too often.", retry_after=(1 - tokens) / self._per_second)
-        self._left[key] = (tokens - 1, now)
-        self._left.move_to_end(key)
-        if len(self._left) > _MOST_BUCKETS:
-            self._left.popitem(last=False)
+        bucket = self._of.setdefault(key, Bucket(self._per_second, self._burst))
+        if wait := bucket.wait(1, now):
+            raise LimitReached("That was too often.", retry_after=wait)
+        bucket.pour(1, now)
+        self._of.move_to_end(key)
+        if len(self._of) > _MOST_BUCKETS:
+            self._of.popitem(last=False)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID
 
@@ -20,8 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from ocmt.errors import LimitReached, NotFound, OcmtError, TooLarge, Unavailable
 from ocmt.gateway.model import may_ask, sent_back, sent_on
-from ocmt.gateway.service import Woken
-from ocmt.platform.http import principal, problem
+from ocmt.platform.http import disconnected, principal, problem
 
 MAX_REQUESTS = 8
 """Of one user at a time."""
@@ -37,8 +36,9 @@ _Result = TypeVar("_Result")
 class HttpProxy:
     """ASGI, mounted at `/agent/gateway`."""
 
-    def __init__(self, gateways: Woken) -> None:
-        self._gateways = gateways
+    def __init__(self, dial: Callable[[UUID], Awaitable[socket.socket]]) -> None:
+        """`dial`: a connection to that user's gateway, awake by then."""
+        self._dial = dial
         self._under_way: Counter[UUID] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,7 +66,7 @@ class HttpProxy:
         try:
             headers = [*sent_on(request.headers.raw), (b"Content-Length", b"%d" % len(body))]
             head = h11.Request(method=request.method, target=path, headers=headers)
-            async with _Exchange(await self._gateways.dial(user_id)) as exchange:
+            async with _Exchange(await self._dial(user_id)) as exchange:
                 await exchange.ask(head, body)
                 await exchange.answer(request, send)
         finally:
@@ -108,7 +108,7 @@ class _Exchange:
                 "headers": sent_back(response.headers),
             }
         )
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(disconnected(request.receive))
         passing = asyncio.ensure_future(self._body(send))
         try:
             await asyncio.wait([leaving, passing], return_when=asyncio.FIRST_COMPLETED)
@@ -147,8 +147,3 @@ class _Exchange:
 
 def _unavailable(detail: str) -> Unavailable:
     return Unavailable("Your agent does not answer just now.", detail=detail, retry_after=5)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -52,20 +52,6 @@ class Limits:
     burst_messages: int = 2_000
 
 
-@dataclass
-class Allowance:
-    """A token bucket: `rate` a second, `burst` at once."""
-
-    rate: float
-    burst: float
-    used: float = 0.0
-
-    def take(self, amount: float, seconds: float) -> bool:
-        """Count what came in the last `seconds`; whether it was too much, so that nothing more is read."""
-        self.used = max(0.0, self.used - self.rate * seconds) + amount
-        return self.used > self.burst
-
-
 def handshake(headers: Headers) -> bytes:
     """The request to the gateway that begins a WebSocket. Raises: InvalidInput.
 

@@ -17,7 +17,7 @@ def routes(sockets: Sockets) -> list[BaseRoute]:
     """To be mounted at the root of the orchestrator."""
     return [
         WebSocketRoute("/agent/gateway", GatewaySocket(sockets)),
-        Mount("/agent/gateway", app=HttpProxy(sockets)),
+        Mount("/agent/gateway", app=HttpProxy(sockets.dial)),
     ]
 
 

@@ -12,18 +12,19 @@ import random
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
-from typing import Protocol
 from uuid import UUID
 
 import structlog
 
+from ocmt.agents.holds import TTL
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.errors import LeaseLost, LimitReached, NotYet, OcmtError, Unauthenticated, Unavailable
-from ocmt.gateway.model import Allowance, Limits
+from ocmt.gateway.model import Limits
+from ocmt.platform.bucket import Bucket
 from ocmt.platform.clock import Clock
-from ocmt.platform.http.upgrade import POLICY, RESTART, Splice, Upgrade
+from ocmt.platform.http.splice import POLICY, RESTART, Splice
+from ocmt.platform.http.upgrade import Upgrade
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +33,7 @@ MAX_SOCKETS = 10_000
 LOOK_INTERVAL = 1.0
 IDLE_AFTER = 300.0
 """Seconds after a program's last message in which its socket still keeps the agent awake."""
-HOLD_TTL = timedelta(seconds=90)
-RENEW_EVERY = 30.0
+RENEW_EVERY = TTL.total_seconds() / 3
 CHECK_EVERY = 30.0
 """Seconds between two looks whether the user may still do this: twice that is promised."""
 DIAL_SECONDS = 10.0
@@ -41,13 +41,6 @@ DIAL_SECONDS = 10.0
 Drive = Callable[[UUID], Awaitable[Driver | None]]
 Still = Callable[[], Awaitable[object | None]]
 """Who it is by now, None or Unauthenticated where nobody any more. Raises: Unavailable."""
-
-
-class Woken(Protocol):
-    """What the HTTP proxy needs of this room."""
-
-    async def dial(self, user_id: UUID) -> socket.socket:
-        """A connection to the user's gateway, awake by then."""
 
 
 @dataclass(eq=False)
@@ -65,8 +58,8 @@ class _Socket:
 class _User:
     """What one user's programs do together."""
 
-    bytes: Allowance
-    messages: Allowance
+    bytes: Bucket
+    messages: Bucket
     opening: int = 0
     sockets: set[_Socket] = field(default_factory=set)
     held_at: float | None = None
@@ -109,6 +102,7 @@ class Sockets:
                 raise Unavailable("Too many programs are connected to this server.", retry_after=30)
             user.opening += 1
             try:
+                await self._agents.find(user_id)
                 await self._hold(user_id, user)
                 upstream = await self.dial(user_id)
                 splice = await upgrade.join(
@@ -128,7 +122,7 @@ class Sockets:
             self._forget_unused(user_id)
 
     async def dial(self, user_id: UUID) -> socket.socket:
-        """See Woken. Raises: Unavailable."""
+        """A connection to the user's gateway, awake by then. Raises: Unavailable (or the agent's failure)."""
         deadline = self._clock.monotonic() + DIAL_SECONDS
         while True:
             try:
@@ -149,19 +143,17 @@ class Sockets:
 
     async def run(self) -> None:
         """Look after them until cancelled."""
-        last = self._clock.monotonic()
         while True:
             await self._clock.sleep(LOOK_INTERVAL)
             now = self._clock.monotonic()
             for user_id, user in list(self._users.items()):
                 try:
-                    await self._look(user_id, user, now, now - last)
+                    await self._look(user_id, user, now)
                 except OcmtError as error:
                     log.warning("could not look after sockets", user_id=str(user_id), error=str(error))
-            last = now
 
-    async def _look(self, user_id: UUID, user: _User, now: float, seconds: float) -> None:
-        self._measure(user, now, seconds)
+    async def _look(self, user_id: UUID, user: _User, now: float) -> None:
+        self._measure(user, now)
         active = any(now - each.active < IDLE_AFTER for each in user.sockets) or user.opening
         if active and (user.held_at is None or now - user.held_at >= RENEW_EVERY):
             await self._hold(user_id, user)
@@ -176,7 +168,7 @@ class Sockets:
                 await self._check(each)
         self._forget_unused(user_id)
 
-    def _measure(self, user: _User, now: float, seconds: float) -> None:
+    def _measure(self, user: _User, now: float) -> None:
         size = messages = 0
         for each in user.sockets:
             frames, came = each.splice.from_client.data_frames, each.splice.bytes_in
@@ -185,8 +177,9 @@ class Sockets:
             messages += frames - each.frames
             size += came - each.bytes_in
             each.frames, each.bytes_in = frames, came
-        # Both are counted, always: no `or`, which would stop at the first.
-        too_much = any([user.bytes.take(size, seconds), user.messages.take(messages, seconds)])
+        user.bytes.pour(size, now)
+        user.messages.pour(messages, now)
+        too_much = user.bytes.wait(0, now) > 0 or user.messages.wait(0, now) > 0
         if too_much != user.throttled:
             user.throttled = too_much
             for each in user.sockets:
@@ -201,8 +194,7 @@ class Sockets:
             each.splice.close(POLICY, "Signed out, or the account may no longer do this.")
 
     async def _hold(self, user_id: UUID, user: _User) -> None:
-        await self._agents.find(user_id)
-        await self._agents.hold(user_id, "socket", self._reference, ttl=HOLD_TTL)
+        await self._agents.hold(user_id, "socket", self._reference, ttl=TTL)
         user.held_at = self._clock.monotonic()
 
     def _returned(self, user_id: UUID, user: _User) -> None:
@@ -235,6 +227,6 @@ class Sockets:
     def _new_user(self) -> _User:
         limits = self._limits
         return _User(
-            Allowance(limits.bytes_per_second, limits.burst_bytes),
-            Allowance(limits.messages_per_second, limits.burst_messages),
+            Bucket(limits.bytes_per_second, limits.burst_bytes),
+            Bucket(limits.messages_per_second, limits.burst_messages),
         )

@@ -1,4 +1,4 @@
-"""A connection that asks to become a WebSocket, and the splice that joins it to another one, byte for byte.
+"""A connection that asks to become a WebSocket, and how it is joined to another one.
 
 uvicorn hands us the connection once the head of the request is read. The application is asked as for any
 other WebSocket (ASGI scope `websocket`), so whoever authenticates requests authenticates these, too. It may
@@ -19,24 +19,13 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
 from ocmt.errors import Unavailable
-from ocmt.platform.http.frames import FrameMeter, FrameTooLarge, close_frame, masked_close_frame
+from ocmt.platform.http.splice import RESTART, Splice
 
 log = structlog.get_logger(__name__)
 
-MAX_BUFFERED = 128 * 1024
-"""Bytes that wait for a slow reader before its peer is not read from any more."""
 MAX_UPSTREAM_HEAD = 16 * 1024
 ANSWER_SECONDS = 15.0
 """For the other side to answer the handshake."""
-LAST_WORDS_SECONDS = 1.0
-"""For a frame that is under way to end before a close frame follows it, and for that to be read."""
-
-GOING_AWAY = 1001
-POLICY = 1008
-TOO_BIG = 1009
-RESTART = 1012
-"""IANA: Service Restart. Clients are to connect anew after a short, random pause."""
-TRY_LATER = 1013
 
 
 class UpstreamRefused(Unavailable):
@@ -98,15 +87,13 @@ class Upgrade(asyncio.Protocol):
         except BaseException:
             transport.abort()
             raise
-        splice = self.splice = Splice(self, other, most, on_end)
+        splice = self.splice = Splice(self.transport, transport, most, on_end)
         other.splice = splice
         self._answered = True
         # What the application needed is not kept for hours.
         self._gone = None
         self._scope = {}
         self._app = _nobody
-        self.transport.set_write_buffer_limits(high=MAX_BUFFERED)
-        transport.set_write_buffer_limits(high=MAX_BUFFERED)
         self.transport.write(answer)
         if rest:
             splice.to_client(rest)
@@ -142,12 +129,12 @@ class Upgrade(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client reads slowly."""
         if self.splice is not None:
-            self.splice.upstream.transport.pause_reading()
+            self.splice.pause_upstream()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        if self.splice is not None and not self.splice.upstream.transport.is_closing():
-            self.splice.upstream.transport.resume_reading()
+        if self.splice is not None:
+            self.splice.resume_upstream()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
@@ -178,9 +165,6 @@ class Upgrade(asyncio.Protocol):
             await self._app(scope, self._receive, self._send)
         except Exception:
             log.exception("upgrade_failed", path=scope["path"])
-            if not self._answered:
-                self._refuse(500, [], b"")
-            return
         if not self._answered:
             self._refuse(500, [], b"")
 
@@ -280,7 +264,7 @@ class _Upstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.splice is not None:
-            self.splice.client.transport.pause_reading()
+            self.splice.pause_client()
 
     def resume_writing(self) -> None:
         if self.splice is not None:
@@ -294,157 +278,6 @@ class _Upstream(asyncio.Protocol):
 
 
 _HANDSHAKE = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"})
-
-
-class Splice:
-    """Two connections that pass bytes on to each other."""
-
-    __slots__ = (
-        "_on_bytes",
-        "_on_end",
-        "_said_all",
-        "_throttled",
-        "bytes_in",
-        "client",
-        "from_client",
-        "from_upstream",
-        "over",
-        "upstream",
-    )
-
-    def __init__(
-        self, client: Upgrade, upstream: _Upstream, most: int, on_end: Callable[[Splice], None]
-    ) -> None:
-        self.client = client
-        self.upstream = upstream
-        self.from_client = FrameMeter(most)
-        # What an agent sends to its own user is bounded by back-pressure, not by size.
-        self.from_upstream = FrameMeter(1 << 62)
-        self._on_end: Callable[[Splice], None] | None = on_end
-        self._on_bytes: Callable[[], None] | None = None
-        self._said_all = False
-        self._throttled = False
-        self.bytes_in = 0
-        """That came from the client."""
-        self.over = False
-        """Whether its end has been decided."""
-
-    def to_upstream(self, data: bytes) -> None:
-        """From the client."""
-        if self.over:
-            return
-        self.bytes_in += len(data)
-        try:
-            self.from_client.feed(data)
-        except FrameTooLarge:
-            self.close(TOO_BIG, "This message is too large.")
-            return
-        self.upstream.transport.write(data)
-        if self._on_bytes is not None:
-            on_bytes, self._on_bytes = self._on_bytes, None
-            on_bytes()
-
-    def watch(self, on_bytes: Callable[[], None]) -> None:
-        """Call that, once, when the client next sends something."""
-        self._on_bytes = on_bytes
-
-    def to_client(self, data: bytes) -> None:
-        """From the other side."""
-        self.from_upstream.feed(data)
-        self.client.transport.write(data)
-
-    def throttle(self, throttled: bool) -> None:
-        """Stop, or go on, reading from a client that sends more than its share."""
-        self._throttled = throttled
-        if throttled and not self.client.transport.is_closing():
-            self.client.transport.pause_reading()
-        else:
-            self.resume_client()
-
-    def resume_client(self) -> None:
-        """Read from the client again, unless it is throttled."""
-        if not self._throttled and not self.client.transport.is_closing():
-            self.client.transport.resume_reading()
-
-    def client_finished(self) -> bool:
-        """The client has half-closed; so do we. True: keep its connection for what is still to come."""
-        if self.over or self.upstream.transport.is_closing():
-            return False
-        self._said_all = True
-        _finish(self.upstream.transport)
-        return True
-
-    def upstream_finished(self) -> bool:
-        """As `client_finished`, the other way round: an agent that leaves has nothing more to say."""
-        self.close(RESTART, "Your agent went to sleep or restarts: connect again.")
-        return False
-
-    def close(self, code: int, reason: str) -> None:
-        """End it: with a close frame to the client as soon as no other frame is under way. Idempotent."""
-        if self.over:
-            return
-        self.over = True
-        if self.client.transport.is_closing():
-            self._cut()
-            return
-        if self.from_upstream.between and not self.from_upstream.closing:
-            self._say_goodbye(code, reason)
-            self._leave_upstream()
-        elif self.from_upstream.closing or self.upstream.transport.is_closing():
-            self.client.transport.close()
-            self._leave_upstream()
-        else:
-            # The frame under way may end soon; else it is cut.
-            asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._last_words, code, reason)
-            return
-        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._cut)
-
-    def _say_goodbye(self, code: int, reason: str) -> None:
-        """And read on, into nothing: what lies unread when a socket is closed makes the kernel reset it, and
-        the client would never see our frame."""
-        self.client.transport.write(close_frame(code, reason))
-        _finish(self.client.transport)
-        self._throttled = False
-        self.resume_client()
-
-    def _leave_upstream(self) -> None:
-        if self.upstream.transport.is_closing():
-            return
-        if self.from_client.between and not self.from_client.closing and not self._said_all:
-            self.upstream.transport.write(masked_close_frame(GOING_AWAY))
-        self.upstream.transport.close()
-
-    def _last_words(self, code: int, reason: str) -> None:
-        if self.from_upstream.between and not self.client.transport.is_closing():
-            self._say_goodbye(code, reason)
-        self.upstream.transport.abort()
-        asyncio.get_running_loop().call_later(LAST_WORDS_SECONDS, self._cut)
-
-    def _cut(self) -> None:
-        self.client.transport.abort()
-        self.upstream.transport.abort()
-
-    def ended(self) -> None:
-        """One of the two is gone, and so the other goes."""
-        if self._on_end is None:
-            return
-        on_end, self._on_end = self._on_end, None
-        if not self.client.transport.is_closing():
-            self.close(RESTART, "Your agent went to sleep or restarts: connect again.")
-        else:
-            self.over = True
-            # What was written to it is still sent.
-            self.client.transport.close()
-            self.upstream.transport.close()
-        on_end(self)
-
-
-def _finish(transport: asyncio.Transport) -> None:
-    """Write no more."""
-    try:
-        transport.write_eof()
-    except OSError:
-        transport.abort()  # it is gone, and its protocol just has not heard of it yet
 
 
 async def _nobody(scope: Any, receive: Any, send: Any) -> None:
