@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import ocmt.channels.telegram as module
 from ocmt.channels.base import Accepted, Attachment, Endpoint, Ignored, Incoming, Message, SendFailed
-from ocmt.channels.telegram import PIECE, Telegram, in_pieces, utf16_units
+from ocmt.channels.splitting import in_pieces
+from ocmt.channels.telegram import PIECE, Telegram, utf16_units
 from ocmt.errors import InvalidInput, OcmtError, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.telegram import ADA, GROUP, TOKEN, TelegramApi
 

@@ -28,7 +28,19 @@ from ocmt.channels.base import (
     SendFailed,
 )
 from ocmt.channels.model import short_id
-from ocmt.channels.telegram import in_pieces
+from ocmt.channels.splitting import in_pieces
+from ocmt.channels.wire import (
+    WRONG_SIGNATURE,
+    ask,
+    json_of,
+    number_of,
+    object_of,
+    part,
+    removing,
+    retry_after,
+    setting_up,
+    words,
+)
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
@@ -39,7 +51,6 @@ PIECE = 60_000
 LABEL = "agent"
 """What has this label is for the agent without a mention."""
 CALL_SECONDS = 20.0
-_CONNECT_SECONDS = 10.0
 _LARGEST_ANSWER = 4 * 1024 * 1024
 _EVENTS = ("issues", "issue_comment", "pull_request")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_-]{1,100}/(?!\.{1,2}$)[A-Za-z0-9_.-]{1,100}")
@@ -70,8 +81,8 @@ class GitHub:
         """
         given = request.headers.get("x-hub-signature-256", "").encode("utf-8", "replace")
         if not hmac.compare_digest(given, sign(endpoint.secrets["webhook_secret"], request.body).encode()):
-            raise Unauthenticated("The signature of this webhook is missing or wrong.")
-        data = _object(request.body)
+            raise Unauthenticated(WRONG_SIGNATURE)
+        data = object_of(request.body)
         if not data:
             raise InvalidInput("This is not an event of GitHub's.")
         if request.headers.get("x-github-event") not in _EVENTS or _said(data) is None:
@@ -83,15 +94,15 @@ class GitHub:
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. Only what mentions the bot's account or has the label `agent`."""
-        data = _object(body)
+        data = object_of(body)
         number, said, login = _number(data), _said(data), str(endpoint.settings.get("login"))
         if said is None or number is None:
             return None
-        author, subject = _part(said, "user"), _part(data, "issue") or _part(data, "pull_request")
-        sender, title = _words(author, "login"), _words(subject, "title")
+        author, subject = part(said, "user"), part(data, "issue") or part(data, "pull_request")
+        sender, title = words(author, "login"), words(subject, "title")
         if not sender or sender.lower() == login.lower() or author.get("type") == "Bot":
             return None
-        text = _words(said, "body")
+        text = words(said, "body")
         if said is subject:
             text = f"{title}\n\n{text}"
         # Not within a word, a path or an address.
@@ -120,14 +131,10 @@ class GitHub:
         if not _TOKEN.fullmatch(token):
             raise InvalidInput("This is not a token of GitHub's.")
         secret = fields.get("webhook_secret") or secrets.token_urlsafe(32)
-        try:
+        with setting_up():
             _, me = await self._call(token, "GET", "/user")
             hook_id = await self._register(token, repository, url, secret, fields.get("hook_id", ""))
-        except SendFailed as error:
-            if not error.permanent:
-                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
-            raise InvalidInput(error.message, detail=error.detail) from None
-        login = _words(me, "login") if isinstance(me, dict) else ""
+        login = words(me, "login") if isinstance(me, dict) else ""
         if not login:
             raise Unavailable("GitHub gave an answer that we do not understand.")
         settings = {"repository": repository, "login": login, "hook_id": hook_id}
@@ -136,11 +143,8 @@ class GitHub:
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel. What the token may not remove any more is its owner's to remove."""
         hook = f"/repos/{endpoint.settings['repository']}/hooks/{endpoint.settings['hook_id']}"
-        try:
+        with removing():
             await self._call(endpoint.secrets["access_token"], "DELETE", hook)
-        except SendFailed as error:
-            if not error.permanent:
-                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
@@ -179,7 +183,7 @@ class GitHub:
         if "already exists" in json.dumps(made):
             _, others = await self._call(token, "GET", f"{hooks}?per_page=100")
             for other in others if isinstance(others, list) else ():
-                if isinstance(other, dict) and _part(other, "config").get("url") == url:
+                if isinstance(other, dict) and part(other, "config").get("url") == url:
                     await self._call(token, "PATCH", f"{hooks}/{_id_of(other)}", hook)
                     return _id_of(other)
         raise SendFailed(f"GitHub does not take this webhook: {_problem(made)}", permanent=True)
@@ -194,34 +198,26 @@ class GitHub:
         also: tuple[int, ...] = (),
     ) -> tuple[int, Any]:
         """Status and JSON of an answer that is 2xx or one of `also`. Raises: SendFailed."""
-        import aiohttp  # late, as HttpClient says
-
         headers = {
             "accept": "application/vnd.github+json",
             "authorization": f"Bearer {token}",
             "user-agent": "ocmt",
             "x-github-api-version": "2022-11-28",
         }
-        times = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=_CONNECT_SECONDS)
-        content = bytearray()
-        try:
-            async with self._session().request(
-                verb, self._url + path, json=body, headers=headers, allow_redirects=False, timeout=times
-            ) as response:
-                status, given = response.status, response.headers
-                async for piece in response.content.iter_any():
-                    content += piece
-                    if len(content) > _LARGEST_ANSWER:
-                        response.close()
-                        break
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-            raise SendFailed("GitHub can not be reached.", detail=type(error).__name__) from None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise SendFailed("GitHub does not answer.", uncertain=True, detail=type(error).__name__) from None
-        answer = _json(bytes(content))
+        reply = await ask(
+            self._session,
+            verb,
+            self._url + path,
+            body=body,
+            headers=headers,
+            seconds=CALL_SECONDS,
+            most=_LARGEST_ANSWER,
+        )
+        reply.check(self.label)
+        status, answer = reply.status, json_of(reply.content or b"")
         if 200 <= status < 300 or status in also:
             return status, answer
-        raise _failed(status, given, answer, f"{verb} {path}: {status}")
+        raise _failed(status, reply.headers, answer, f"{verb} {path}: {status}")
 
 
 def sign(secret: str, body: bytes) -> str:
@@ -235,12 +231,10 @@ def _failed(status: int, headers: Mapping[str, str], answer: object, detail: str
     detail = f"{detail} {said}"
     spent = headers.get("x-ratelimit-remaining") == "0" or "rate limit" in said.lower()
     if status == 429 or (status == 403 and (spent or "retry-after" in headers)):
-        after, until = headers.get("retry-after", ""), headers.get("x-ratelimit-reset", "")
-        seconds = 60.0
-        if after.isascii() and after.isdigit() and len(after) < 7:
-            seconds = float(after)
-        elif headers.get("x-ratelimit-remaining") == "0" and until.isascii() and until.isdigit():
-            seconds = min(max(float(until[:12]) - time.time(), 1.0), 3600.0)
+        seconds, until = retry_after(headers), number_of(headers.get("x-ratelimit-reset", "")[:12], 12)
+        if seconds is None and until is not None and headers.get("x-ratelimit-remaining") == "0":
+            seconds = min(max(until - time.time(), 1.0), 3600.0)
+        seconds = 60.0 if seconds is None else seconds
         return SendFailed("GitHub wants us to wait.", detail=detail, retry_after=seconds)
     if status >= 500:
         return SendFailed("GitHub has a problem.", uncertain=status in (502, 504), detail=detail)
@@ -257,27 +251,27 @@ def _problem(answer: object) -> str:
         return ""
     errors = answer.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
-    parts = [_words(answer, "message"), _words(first, "message") if isinstance(first, dict) else ""]
+    parts = [words(answer, "message"), words(first, "message") if isinstance(first, dict) else ""]
     return ": ".join(filter(None, parts))[:300]
 
 
 def _said(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The part of an event that somebody has just written: a comment, an issue, a pull request."""
-    action, comment, issue = data.get("action"), _part(data, "comment"), _part(data, "issue")
+    action, comment, issue = data.get("action"), part(data, "comment"), part(data, "issue")
     if comment:
         return comment if action == "created" and issue else None
-    return (issue or _part(data, "pull_request") or None) if action == "opened" else None
+    return (issue or part(data, "pull_request") or None) if action == "opened" else None
 
 
 def _number(data: Mapping[str, Any]) -> int | None:
-    number = (_part(data, "issue") or _part(data, "pull_request")).get("number")
+    number = (part(data, "issue") or part(data, "pull_request")).get("number")
     return number if type(number) is int and 0 < number < 2**63 else None
 
 
 def _is_labelled(subject: Mapping[str, Any]) -> bool:
     labels = subject.get("labels")
     return isinstance(labels, list) and any(
-        isinstance(one, dict) and _words(one, "name").lower() == LABEL for one in labels
+        isinstance(one, dict) and words(one, "name").lower() == LABEL for one in labels
     )
 
 
@@ -286,26 +280,3 @@ def _id_of(hook: object) -> str:
     if type(found) is not int:
         raise SendFailed("GitHub gave an answer that we do not understand.")
     return str(found)
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The body where it is a JSON object, else nothing."""
-    data = _json(body)
-    return data if isinstance(data, dict) else {}
-
-
-def _part(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _words(data: Mapping[str, Any], key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""

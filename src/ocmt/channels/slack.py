@@ -7,7 +7,6 @@ The app hears `message.im` and `app_mention`, and needs the scopes `chat:write`,
 from __future__ import annotations
 
 import hmac
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -27,20 +26,29 @@ from ocmt.channels.base import (
     SendFailed,
 )
 from ocmt.channels.model import short_id
-from ocmt.channels.telegram import in_pieces
+from ocmt.channels.splitting import in_pieces
+from ocmt.channels.wire import (
+    WRONG_SIGNATURE,
+    Reply,
+    ask,
+    check_moment,
+    moment_of,
+    object_of,
+    part,
+    retry_after,
+    setting_up,
+    words,
+)
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
     import aiohttp
     from yarl import URL
 
-TOLERANCE = 300.0
-"""Seconds that a request's timestamp may be off, either way."""
 PIECE = 3500
 """Characters of one message; Slack advises 4,000: https://docs.slack.dev/reference/methods/chat.postMessage."""
 CALL_SECONDS = 20.0
 FILE_SECONDS = 60.0
-_CONNECT_SECONDS = 10.0
 _LARGEST_ANSWER = 1024 * 1024
 _FILES = "https://files.slack.com"
 _TOKEN = re.compile(r"[A-Za-z0-9._-]{10,500}")
@@ -72,45 +80,43 @@ class Slack:
 
     def receive(self, request: Incoming, endpoint: Endpoint, now: datetime) -> Received:
         """See Channel: https://docs.slack.dev/authentication/verifying-requests-from-slack."""
-        moment = request.headers.get("x-slack-request-timestamp", "")
+        stamp = request.headers.get("x-slack-request-timestamp", "")
+        moment = moment_of(stamp)
         given = request.headers.get("x-slack-signature", "").encode("utf-8", "replace")
-        if not (moment.isascii() and moment.isdigit() and len(moment) <= 12):
-            raise Unauthenticated("The signature of this webhook is missing or wrong.")
         if not hmac.compare_digest(
-            given, sign(endpoint.secrets["signing_secret"], moment, request.body).encode()
+            given, sign(endpoint.secrets["signing_secret"], stamp, request.body).encode()
         ):
-            raise Unauthenticated("The signature of this webhook is missing or wrong.")
-        if abs(now.timestamp() - int(moment)) > TOLERANCE:
-            raise Unauthenticated("This webhook is too old, or comes from the future.")
-        data = _object(request.body)
-        kind, event = _words(data, "type"), _part(data, "event")
+            raise Unauthenticated(WRONG_SIGNATURE)
+        check_moment(moment, now)
+        data = object_of(request.body)
+        kind, event = words(data, "type"), part(data, "event")
         if not kind:
             raise InvalidInput("This is not an event of Slack's.")
         if kind == "url_verification":
-            return Answered(_words(data, "challenge").encode("utf-8", "replace"))
+            return Answered(words(data, "challenge").encode("utf-8", "replace"))
         if kind != "event_callback" or not _is_said(event):
             return Ignored()
-        event_id, thread = _words(data, "event_id"), _thread(event)
+        event_id, thread = words(data, "event_id"), _thread(event)
         if not event_id or not thread:
             raise InvalidInput("This event of Slack's has no id or no channel.")
         return Accepted(short_id(event_id), short_id(thread))
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. Slack tells only the id of who said it; a name would take a call of its own."""
-        event = _part(_object(body), "event")
-        sender, thread, me = _words(event, "user"), _thread(event), endpoint.settings.get("bot_user_id")
+        event = part(object_of(body), "event")
+        sender, thread, me = words(event, "user"), _thread(event), endpoint.settings.get("bot_user_id")
         if not _is_said(event) or not sender or not thread or sender == me:
             return None
-        text, attachments = plain(_words(event, "text"), str(me)), _attachments(event)
+        text, attachments = plain(words(event, "text"), str(me)), _attachments(event)
         if not text and not attachments:
             return None
-        private, channel = _is_direct(event), _words(event, "channel")
+        private, channel = _is_direct(event), words(event, "channel")
         reply = {"channel": channel}
-        answered = _words(event, "thread_ts") or ("" if private else _words(event, "ts"))
+        answered = words(event, "thread_ts") or ("" if private else words(event, "ts"))
         if answered:
             reply["thread_ts"] = answered
-        profile = _part(event, "user_profile")
-        name = _words(profile, "display_name") or _words(profile, "real_name") or sender
+        profile = part(event, "user_profile")
+        name = words(profile, "display_name") or words(profile, "real_name") or sender
         return Message(
             sender=short_id(sender),
             sender_name=name,
@@ -129,25 +135,21 @@ class Slack:
             raise InvalidInput("This is not the token of a Slack bot: those begin with xoxb-.")
         if not _SECRET.fullmatch(secret):
             raise InvalidInput("This is not a signing secret of Slack's: letters and digits only.")
-        try:
+        with setting_up():
             known = await self._call(token, "auth.test", {})
-        except SendFailed as error:
-            if not error.permanent:
-                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
-            raise InvalidInput(error.message, detail=error.detail) from None
-        me, team = _words(known, "user_id"), _words(known, "team")
+        me, team = words(known, "user_id"), words(known, "team")
         if not me:
             raise Unavailable("Slack gave an answer that we do not understand.")
         settings = {
             "bot_user_id": me,
-            "team_id": _words(known, "team_id"),
+            "team_id": words(known, "team_id"),
             "team": team,
             "manual": (
                 f"Paste {url} as the Request URL under Event Subscriptions of your Slack app, and subscribe "
                 "there to the bot events message.im and app_mention."
             ),
         }
-        name = f"@{_words(known, 'user') or me}" + (f" in {team}" if team else "")
+        name = f"@{words(known, 'user') or me}" + (f" in {team}" if team else "")
         return Connected(name, {"bot_token": token, "signing_secret": secret}, settings)
 
     async def disconnect(self, endpoint: Endpoint) -> None:
@@ -189,8 +191,9 @@ class Slack:
         if attachment.size is not None and attachment.size > most:
             raise too_large
         token = endpoint.secrets["bot_token"]
-        status, headers, content = await self._ask("GET", url, token, None, FILE_SECONDS, most)
-        is_page = headers.get("content-type", "").startswith("text/html")
+        answer = await self._ask("GET", url, token, None, FILE_SECONDS, most)
+        status, content = answer.status, answer.content
+        is_page = answer.headers.get("content-type", "").startswith("text/html")
         if (is_page and not attachment.media_type.startswith("text/html")) or 300 <= status < 400:
             raise SendFailed(
                 "The Slack app may not read files: it lacks the scope files:read.", permanent=True
@@ -205,19 +208,18 @@ class Slack:
     async def _call(self, token: str, method: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """A method's answer. Raises: SendFailed. https://docs.slack.dev/apis/web-api#responses."""
         url = f"{self._url}/{method}"
-        status, headers, content = await self._ask("POST", url, token, body, CALL_SECONDS, _LARGEST_ANSWER)
-        answer = _object(content or b"")
+        reply = await self._ask("POST", url, token, body, CALL_SECONDS, _LARGEST_ANSWER)
+        status, answer = reply.status, object_of(reply.content or b"")
         if status == 200 and answer.get("ok") is True:
             return answer
-        said = _words(answer, "error")[:100]
+        said = words(answer, "error")[:100]
         detail = f"{method}: {status} {said}"
         if status == 429 or said in _TEMPORARY:
-            after = headers.get("retry-after", "")
             raise SendFailed(
                 "Slack wants us to wait." if said not in _MAY_HAVE_DONE_IT else "Slack has a problem.",
                 uncertain=said in _MAY_HAVE_DONE_IT,
                 detail=detail,
-                retry_after=float(after) if after.isascii() and after.isdigit() and len(after) < 7 else None,
+                retry_after=retry_after(reply.headers),
             )
         if (status == 200 and said) or 300 <= status < 500:
             raise SendFailed(f"Slack says: {said or status}", permanent=True, detail=detail)
@@ -228,32 +230,12 @@ class Slack:
 
     async def _ask(
         self, verb: str, url: str | URL, token: str, body: Mapping[str, Any] | None, seconds: float, most: int
-    ) -> tuple[int, Mapping[str, str], bytes | None]:
-        """Status, headers, content (None: over `most` bytes). Raises: SendFailed."""
-        import aiohttp  # late, as HttpClient says
-
-        times = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        try:
-            async with self._session().request(
-                verb,
-                url,
-                json=body,
-                headers={"authorization": f"Bearer {token}"},
-                allow_redirects=False,
-                timeout=times,
-            ) as response:
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                content = bytearray()
-                async for piece in response.content.iter_any():
-                    content += piece
-                    if len(content) > most:
-                        response.close()
-                        return response.status, headers, None
-                return response.status, headers, bytes(content)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-            raise SendFailed("Slack can not be reached.", detail=type(error).__name__) from None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise SendFailed("Slack does not answer.", uncertain=True, detail=type(error).__name__) from None
+    ) -> Reply:
+        """With the token. Raises: SendFailed where there was no answer."""
+        headers = {"authorization": f"Bearer {token}"}
+        reply = await ask(self._session, verb, url, body=body, headers=headers, seconds=seconds, most=most)
+        reply.check(self.label)
+        return reply
 
 
 def sign(signing_secret: str, timestamp: str, body: bytes) -> str:
@@ -296,10 +278,10 @@ def _is_said(event: Mapping[str, Any]) -> bool:
 
 
 def _thread(event: Mapping[str, Any]) -> str:
-    channel = _words(event, "channel")
+    channel = words(event, "channel")
     if not channel or _is_direct(event):
         return channel
-    return f"{channel}:{_words(event, 'thread_ts') or _words(event, 'ts')}"
+    return f"{channel}:{words(event, 'thread_ts') or words(event, 'ts')}"
 
 
 def _attachments(event: Mapping[str, Any]) -> Sequence[Attachment]:
@@ -307,13 +289,13 @@ def _attachments(event: Mapping[str, Any]) -> Sequence[Attachment]:
     found = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
     return [
         Attachment(
-            reference=_words(one, "url_private"),
-            name=(_words(one, "name") or "file")[:200],
-            media_type=(_words(one, "mimetype") or "application/octet-stream")[:200],
+            reference=words(one, "url_private"),
+            name=(words(one, "name") or "file")[:200],
+            media_type=(words(one, "mimetype") or "application/octet-stream")[:200],
             size=size if type(size := one.get("size")) is int and size >= 0 else None,
         )
         for one in found
-        if _words(one, "url_private")
+        if words(one, "url_private")
     ]
 
 
@@ -328,22 +310,3 @@ def _address(reference: str, allowed: Sequence[str]) -> URL | None:
         return None
     servers = [URL(one).origin() for one in allowed]
     return url if there in servers and url.user is None and url.password is None else None
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The body where it is a JSON object, else nothing."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _part(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _words(data: Mapping[str, Any], key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""

@@ -7,7 +7,6 @@ keeps the HTTP client's own error, which does.
 from __future__ import annotations
 
 import hmac
-import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +26,8 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
+from ocmt.channels.splitting import in_pieces
+from ocmt.channels.wire import ask, object_of, part, removing, setting_up, words
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ PIECE = 4096
 CALL_SECONDS = 20.0
 TYPING_SECONDS = 5.0
 FILE_SECONDS = 60.0
-_CONNECT_SECONDS = 10.0
 _LARGEST_ANSWER = 1024 * 1024
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,100}")
 _FILES = {
@@ -46,10 +46,6 @@ _FILES = {
     "audio": ("audio.mp3", "audio/mpeg"),
     "video": ("video.mp4", "video/mp4"),
 }
-_FENCE = re.compile(r" {0,3}(`{3,20}|~{3,20})([^`]*)")
-_CLOSING = 21
-"""Characters at most that close a fence: a line's end and the marker."""
-_LONGEST_OPENING = 40
 
 
 class Telegram:
@@ -71,25 +67,25 @@ class Telegram:
         given = request.headers.get("x-telegram-bot-api-secret-token", "").encode("utf-8", "replace")
         if not hmac.compare_digest(given, endpoint.secrets["webhook_secret"].encode()):
             raise Unauthenticated("The secret of this webhook is missing or wrong.")
-        update = _object(request.body)
+        update = object_of(request.body)
         update_id = _number(update, "update_id")
         if update_id is None:
             raise InvalidInput("This is not an update of Telegram's.")
         if "message" not in update:
             return Ignored()
-        thread = _thread(_part(update, "message"))
+        thread = _thread(part(update, "message"))
         if thread is None:
             raise InvalidInput("This message is in no chat.")
         return Accepted(str(update_id), thread)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. In groups only what is said to the bot: by mention, reply or `/command@bot`."""
-        message = _part(_object(body), "message")
-        chat, sender = _part(message, "chat"), _part(message, "from")
+        message = part(object_of(body), "message")
+        chat, sender = part(message, "chat"), part(message, "from")
         thread, sender_id = _thread(message), _number(sender, "id")
         if thread is None or sender_id is None or sender.get("is_bot") is not False:
             return None
-        text = _words(message, "text") or _words(message, "caption")
+        text = words(message, "text") or words(message, "caption")
         private = chat.get("type") == "private"
         if not private:
             spoken = _to_the_bot(message, text, endpoint.settings)
@@ -99,8 +95,8 @@ class Telegram:
         attachments = _attachments(message)
         if not text.strip() and not attachments:
             return None
-        name = " ".join(filter(None, (_words(sender, key) for key in ("first_name", "last_name"))))
-        name = name or _words(sender, "username") or str(sender_id)
+        name = " ".join(filter(None, (words(sender, key) for key in ("first_name", "last_name"))))
+        name = name or words(sender, "username") or str(sender_id)
         reply: dict[str, Any] = {"chat_id": chat["id"]}
         if _in_topic(message):
             reply["message_thread_id"] = message["message_thread_id"]
@@ -111,7 +107,7 @@ class Telegram:
             sender_name=name,
             text=text,
             thread=thread,
-            title=f"Telegram: {name if private else _words(chat, 'title') or thread}",
+            title=f"Telegram: {name if private else words(chat, 'title') or thread}",
             attachments=attachments,
             reply=reply,
             private=private,
@@ -129,30 +125,23 @@ class Telegram:
             "allowed_updates": ["message"],
             "drop_pending_updates": False,
         }
-        try:
+        with setting_up():
             bot = await self._call(token, "getMe", {})
-            bot_id, username = _number(bot, "id"), _words(bot, "username")
+            bot_id, username = _number(bot, "id"), words(bot, "username")
             if bot_id is None or not username:
                 raise Unavailable("Telegram gave an answer that we do not understand.")
             await self._call(token, "setWebhook", webhook)
-        except SendFailed as error:
-            if not error.permanent:
-                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
-            raise InvalidInput(error.message, detail=error.detail) from None
         kept = {"bot_token": token, "webhook_secret": secret}
         return Connected(f"@{username}", kept, {"bot_id": bot_id, "username": username})
 
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel. A webhook that another connection of this bot has set since then stays."""
         token = endpoint.secrets["bot_token"]
-        try:
-            known = _words(await self._call(token, "getWebhookInfo", {}), "url")
+        # Refused: the bot is gone or has another token, and with that the webhook is not ours any more.
+        with removing():
+            known = words(await self._call(token, "getWebhookInfo", {}), "url")
             if str(endpoint.id) in known:
                 await self._call(token, "deleteWebhook", {"drop_pending_updates": False})
-        except SendFailed as error:
-            # Refused: the bot is gone or has another token, and with that the webhook is not ours any more.
-            if not error.permanent:
-                raise Unavailable(error.message, detail=error.detail, retry_after=error.retry_after) from None
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
@@ -177,21 +166,21 @@ class Telegram:
         too_large = TooLarge(f"The file is larger than {most} bytes.")
         if attachment.size is not None and attachment.size > most:
             raise too_large
-        path = _words(await self._call(token, "getFile", {"file_id": attachment.reference}), "file_path")
+        path = words(await self._call(token, "getFile", {"file_id": attachment.reference}), "file_path")
         if not path or ".." in path.split("/"):
             raise SendFailed("Telegram does not have this file any more.", permanent=True)
         url = f"{self._url}/file/bot{token}/{quote(path.lstrip('/'), safe='/')}"
-        status, content, problem, _ = await self._ask("GET", url, None, FILE_SECONDS, most)
-        if problem:
-            raise SendFailed("Telegram does not give the file.", detail=problem)
-        if status != 200:
-            permanent = 300 <= status < 500 and status != 429
+        reply = await ask(self._session, "GET", url, seconds=FILE_SECONDS, most=most)
+        if reply.problem:
+            raise SendFailed("Telegram does not give the file.", detail=reply.problem)
+        if reply.status != 200:
+            permanent = 300 <= reply.status < 500 and reply.status != 429
             raise SendFailed(
-                "Telegram does not give the file.", permanent=permanent, detail=f"file: {status}"
+                "Telegram does not give the file.", permanent=permanent, detail=f"file: {reply.status}"
             )
-        if content is None:
+        if reply.content is None:
             raise too_large
-        return content
+        return reply.content
 
     async def _call(
         self, token: str, method: str, body: Mapping[str, Any], *, seconds: float | None = None
@@ -201,19 +190,21 @@ class Telegram:
         https://core.telegram.org/bots/api#making-requests, …#responseparameters.
         """
         url = f"{self._url}/bot{token}/{method}"
-        times = seconds or CALL_SECONDS
-        status, content, problem, uncertain = await self._ask("POST", url, body, times, _LARGEST_ANSWER)
-        if problem:
-            raise SendFailed("Telegram does not answer.", uncertain=uncertain, detail=f"{method}: {problem}")
-        answer = _object(content or b"")
+        reply = await ask(
+            self._session, "POST", url, body=body, seconds=seconds or CALL_SECONDS, most=_LARGEST_ANSWER
+        )
+        if reply.problem:
+            detail = f"{method}: {reply.problem}"
+            raise SendFailed("Telegram does not answer.", uncertain=reply.uncertain, detail=detail)
+        status, answer = reply.status, object_of(reply.content or b"")
         if status == 200 and answer.get("ok") is True:
-            return _part(answer, "result")
-        said = _words(answer, "description").replace(token, "…")[:300]
+            return part(answer, "result")
+        said = words(answer, "description").replace(token, "…")[:300]
         detail = f"{method}: {status} {said}"
         if method == "getFile" and "file is too big" in said:
             raise TooLarge("Telegram does not give bots a file as large as this.", detail=detail)
         if status == 429:
-            after = _number(_part(answer, "parameters"), "retry_after")
+            after = _number(part(answer, "parameters"), "retry_after")
             raise SendFailed("Telegram wants us to wait.", detail=detail, retry_after=after)
         if status in (401, 404):
             said = "I do not know this bot. Its token is wrong or was revoked."
@@ -224,82 +215,10 @@ class Telegram:
             "Telegram has a problem.", uncertain=status < 300 or status in (502, 504), detail=detail
         )
 
-    async def _ask(
-        self, verb: str, url: str, body: Mapping[str, Any] | None, seconds: float, most: int
-    ) -> tuple[int, bytes | None, str, bool]:
-        """Status, content (None: over `most` bytes), what went wrong, whether it may have been taken.
-
-        Returns it instead of raising: so no error has the client's, with the address, as its context.
-        """
-        import aiohttp  # late, as HttpClient says
-        from yarl import URL
-
-        times = aiohttp.ClientTimeout(total=seconds, sock_connect=_CONNECT_SECONDS)
-        try:
-            async with self._session().request(
-                verb, URL(url, encoded=True), json=body, allow_redirects=False, timeout=times
-            ) as response:
-                content = bytearray()
-                async for piece in response.content.iter_any():
-                    content += piece
-                    if len(content) > most:
-                        response.close()
-                        return response.status, None, "", False
-                return response.status, bytes(content), "", False
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError) as error:
-            return 0, None, type(error).__name__, False
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            return 0, None, type(error).__name__, True
-
 
 def utf16_units(text: str) -> int:
     """How long Telegram finds it: https://core.telegram.org/api/entities#entity-length."""
     return len(text) + sum(letter > "\uffff" for letter in text)
-
-
-def in_pieces(text: str, most: int, size: Callable[[str], int] = len) -> list[str]:
-    """Cut at paragraphs, else lines, else words, else anywhere; no piece is over `most` (200 at least).
-
-    Only white space at a cut is lost. A code fence that a cut goes through is closed and opened again.
-    `size` counts one or two for each character.
-    """
-    pieces, rest, head = [], text, ""
-    while len(rest) > most or size(head + rest) > most:
-        near = head + rest[: most + 2]
-        fits = most - _CLOSING
-        while (over := size(near[:fits]) - (most - _CLOSING)) > 0:
-            fits -= -(-over // 2)
-        cut, skipped = _cut(near, max(fits // 2, len(head) + 1), fits)
-        piece, rest = near[:cut].rstrip(), rest[cut - len(head) + skipped :]
-        marker, opening = _open_fence(piece)
-        if piece.strip() and piece.strip() != head.strip():
-            pieces.append(f"{piece}\n{marker}" if marker else piece)
-        head = f"{opening}\n" if marker else ""
-    if rest.strip():
-        pieces.append((head + rest).rstrip())
-    return pieces
-
-
-def _cut(text: str, least: int, most: int) -> tuple[int, int]:
-    """Where, and how many characters of white space there are to be left out."""
-    for between in ("\n\n", "\n", " "):
-        found = text.rfind(between, least, most + len(between))
-        if found >= 0:
-            return found, len(between)
-    return most, 0
-
-
-def _open_fence(piece: str) -> tuple[str, str]:
-    """What closes and what opens the fence that is open at its end: https://spec.commonmark.org, 4.5."""
-    marker = opening = ""
-    for line in piece.split("\n"):
-        found = _FENCE.fullmatch(line)
-        if found and not marker:
-            marker = found[1]
-            opening = line if len(line) <= _LONGEST_OPENING else marker
-        elif found and found[1].startswith(marker) and not found[2].strip():
-            marker = opening = ""
-    return marker, opening
 
 
 def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, Any]) -> str | None:
@@ -308,11 +227,11 @@ def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, An
     Offsets count UTF-16 code units: https://core.telegram.org/bots/api#messageentity.
     """
     name, bot_id = f"@{settings.get('username')}".lower(), _number(settings, "bot_id")
-    replied = _part(message, "reply_to_message")
+    replied = part(message, "reply_to_message")
     # In a topic, every message that is no reply is one to the message that opened it.
-    meant = "forum_topic_created" not in replied and _is(_part(replied, "from"), bot_id)
+    meant = "forum_topic_created" not in replied and _is(part(replied, "from"), bot_id)
     units, cuts = text.encode("utf-16-le", "surrogatepass"), dict[int, int]()
-    entities = message.get("entities" if _words(message, "text") else "caption_entities")
+    entities = message.get("entities" if words(message, "text") else "caption_entities")
     for entity in entities if isinstance(entities, list) else ():
         if not isinstance(entity, dict):
             continue
@@ -323,7 +242,7 @@ def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, An
         said = units[2 * start : 2 * end].decode("utf-16-le", "replace").lower()
         kind = entity.get("type")
         if (kind == "mention" and said == name) or (
-            kind == "text_mention" and _is(_part(entity, "user"), bot_id)
+            kind == "text_mention" and _is(part(entity, "user"), bot_id)
         ):
             cuts[start] = end
         elif kind == "bot_command" and said.endswith(name) and said != name:
@@ -346,16 +265,16 @@ def _attachments(message: Mapping[str, Any]) -> Sequence[Attachment]:
     if sizes:
         largest = max(sizes, key=lambda one: (_number(one, "width") or 0) * (_number(one, "height") or 0))
         found.append((largest, "photo.jpg", "image/jpeg"))
-    found += [(_part(message, key), *usual) for key, usual in _FILES.items()]
+    found += [(part(message, key), *usual) for key, usual in _FILES.items()]
     return [
         Attachment(
-            reference=_words(one, "file_id"),
-            name=(_words(one, "file_name") or name)[:200],
-            media_type=(_words(one, "mime_type") or media_type)[:200],
+            reference=words(one, "file_id"),
+            name=(words(one, "file_name") or name)[:200],
+            media_type=(words(one, "mime_type") or media_type)[:200],
             size=_number(one, "file_size"),
         )
         for one, name, media_type in found
-        if _words(one, "file_id")
+        if words(one, "file_id")
     ]
 
 
@@ -365,32 +284,13 @@ def _in_topic(message: Mapping[str, Any]) -> bool:
 
 
 def _thread(message: Mapping[str, Any]) -> str | None:
-    chat_id = _number(_part(message, "chat"), "id")
+    chat_id = _number(part(message, "chat"), "id")
     topic = f":{message['message_thread_id']}" if _in_topic(message) else ""
     return None if chat_id is None else f"{chat_id}{topic}"
 
 
 def _where(reply: Mapping[str, Any]) -> dict[str, Any]:
     return {name: reply[name] for name in ("chat_id", "message_thread_id") if name in reply}
-
-
-def _object(body: bytes) -> Mapping[str, Any]:
-    """The body where it is a JSON object, else nothing."""
-    try:
-        data = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _part(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = data.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _words(data: Mapping[str, Any], key: str) -> str:
-    value = data.get(key)
-    return value if isinstance(value, str) else ""
 
 
 def _number(data: Mapping[str, Any], key: str) -> int | None:
