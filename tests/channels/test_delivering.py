@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from ocmt.channels import delivering
+from ocmt.channels.claims import LEASE
 from ocmt.channels.model import DELIVERY_TRIES, KEEP
 from ocmt.chat.model import MAX_OPEN_TURNS
 from ocmt.errors import Conflict, LimitReached, NotFound
@@ -142,7 +142,7 @@ async def test_dying_anywhere_loses_nothing_and_answers_once(house: House, seed:
         for _ in range(12):
             async with house.at_work(outbox=False):
                 await asyncio.sleep(chance.uniform(0.005, 0.08))
-            await house.clock.advance(delivering.LEASE.total_seconds() + 1)
+            await house.clock.advance(LEASE.total_seconds() + 1)
             house.room = house.build()
         async with house.at_work():
             await until(lambda: len(house.fake.sent) == 12, timeout=30)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ocmt.channels import outbox
 from ocmt.channels.base import SendFailed
+from ocmt.channels.claims import LEASE
 from ocmt.channels.model import OUTBOX_TRIES
 from tests.agents.replica import until
 from tests.channels.conftest import House
@@ -94,7 +94,7 @@ async def test_a_worker_that_dies_in_mid_send_leaves_what_may_be_double(house: H
     async with house.at_work(deliveries=False):
         await until(lambda: house.fake.tries == 1)
     house.fake.hangs = None
-    await house.clock.advance(outbox.LEASE.total_seconds() + 1)
+    await house.clock.advance(LEASE.total_seconds() + 1)
     async with house.at_work(deliveries=False):
         await house.all_sent()
     assert len(house.fake.sent) == 2

@@ -10,7 +10,6 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.channels.base import Channel
 from ocmt.channels.delivering import can_answer, owe
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.model import State, clean, fault
@@ -37,13 +36,11 @@ class AnswerKeeper:
         database: Database,
         clock: Clock,
         hints: Hints,
-        channels: Mapping[str, Channel],
         endpoints: Endpoints,
     ) -> None:
         self._database = database
         self._clock = clock
         self._hints = hints
-        self._channels = channels
         self._endpoints = endpoints
         self._waited_for: set[str] = set()
         """Conversations of which an answer was owed at the last look."""
@@ -77,7 +74,7 @@ class AnswerKeeper:
 
     async def _finish(self, connection: Connection, row: Any) -> None:
         state, error, parts = State.DONE, None, []
-        channel = self._channels.get(row["channel"])
+        channel = self._endpoints.kinds.get(row["channel"])
         text = answer_of(row)
         if row["status"] is None:
             error = fault("conversation_deleted", "Its conversation was deleted before the answer was sent.")
@@ -121,10 +118,9 @@ class AnswerKeeper:
     async def _type(self, endpoint_id: UUID, reply: Mapping[str, Any], at_once: asyncio.Semaphore) -> None:
         try:
             async with at_once, asyncio.timeout(TYPING_SECONDS):
-                endpoint = await self._endpoints.get(endpoint_id)
-                channel = self._channels.get(endpoint.channel) if endpoint else None
-                if endpoint and channel and can_answer(channel, endpoint.settings):
-                    await channel.typing(endpoint, reply)
+                connected = await self._endpoints.connected(endpoint_id)
+                if connected is not None and can_answer(connected[0], connected[1].settings):
+                    await connected[0].typing(connected[1], reply)
         except Exception as error:
             log.info("typing_not_shown", endpoint_id=str(endpoint_id), error=repr(error)[:200])
 

@@ -7,10 +7,8 @@ time.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +16,7 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.channels.base import Channel, Endpoint, Message
+from ocmt.channels.claims import Claims
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.model import DELIVERY_TRIES, MAX_ID, State, clean, clean_json, fault, pause, short_id
 from ocmt.channels.pairing import Pairing, Verdict
@@ -25,15 +24,11 @@ from ocmt.chat.model import TITLE_LENGTH, Turn
 from ocmt.chat.service import Chat
 from ocmt.errors import LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Connection, Database, Hints, Subscription, notify
-from ocmt.platform.queries import every
+from ocmt.platform.database import Connection, Database, Hints, notify
 
 DELIVERIES_CHANNEL = "deliveries"
 OUTBOX_CHANNEL = "outbox"
 """LISTEN channels (in queries.sql, too): something came in; something is owed."""
-POLL_INTERVAL = 1.0
-LEASE = timedelta(seconds=30)
-"""For one step, which takes milliseconds."""
 PARALLEL = 16
 _THREAD_TRIES = 3
 
@@ -49,47 +44,28 @@ class DeliveryWorker:
         clock: Clock,
         hints: Hints,
         chat: Chat,
-        channels: Mapping[str, Channel],
         endpoints: Endpoints,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._hints = hints
         self._chat = chat
-        self._channels = channels
         self._endpoints = endpoints
         self._pairing = Pairing(clock)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._claims = Claims(
+            database,
+            clock,
+            hints,
+            channel=DELIVERIES_CHANNEL,
+            parallel=PARALLEL,
+            claim=lambda connection, now, until, most: queries.claim_deliveries(
+                connection, now=now, until=until, limit=most
+            ),
+            work_on=self._work_on,
+        )
 
     async def run(self) -> None:
         """Until cancelled; what is under way then is taken up again when its lease has run out."""
-        try:
-            with self._hints.subscribe(DELIVERIES_CHANNEL) as hinted:
-                while True:
-                    try:
-                        await self._look(hinted)
-                    except OcmtError as error:
-                        log.warning("deliveries_not_looked_for", error=error.message)
-                    await hinted.wait(POLL_INTERVAL)
-        finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-
-    async def _look(self, hinted: Subscription) -> None:
-        free = PARALLEL - len(self._tasks)
-        if free <= 0:
-            return  # each that ends is a hint
-        now = self._clock.now()
-        async with self._database.connection() as connection:
-            rows = await every(queries.claim_deliveries(connection, now=now, until=now + LEASE, limit=free))
-        for row in rows:
-            task = asyncio.create_task(self._work_on(row), name=f"delivery {row['id']}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: hinted.hint())  # the next one of its thread need not wait
+        await self._claims.run()
 
     async def _work_on(self, row: Any) -> None:
         try:
@@ -107,10 +83,10 @@ class DeliveryWorker:
             log.exception("delivery_left", delivery_id=str(row["id"]))
 
     async def _turn_of(self, row: Any) -> None:
-        endpoint = await self._endpoints.get(row["endpoint_id"])
-        channel = self._channels.get(endpoint.channel) if endpoint is not None else None
-        if endpoint is None or channel is None:
+        connected = await self._endpoints.connected(row["endpoint_id"])
+        if connected is None:
             raise NotFound("This channel is not connected any more.")
+        channel, endpoint = connected
         message = channel.read(row["body"], endpoint)
         if message is None:
             await self._ignore(row, "nothing_to_say", "There is nothing in it for the agent.")

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 import structlog
 
-from ocmt.channels.base import Endpoint
+from ocmt.channels.base import Channel, Endpoint
 from ocmt.channels.model import Seal, bound_to
 from ocmt.errors import OcmtError, Unavailable
 from ocmt.platform.clock import Clock
@@ -38,7 +39,9 @@ queries = load_queries("ocmt.channels")
 class Endpoints:
     """Of one process."""
 
-    def __init__(self, database: Database, clock: Clock, seal: Seal) -> None:
+    def __init__(self, database: Database, clock: Clock, seal: Seal, kinds: Mapping[str, Channel]) -> None:
+        """`kinds`: the channels that there are, by name."""
+        self.kinds = kinds
         self._database = database
         self._clock = clock
         self._seal = seal
@@ -61,6 +64,12 @@ class Endpoints:
             if self._looking is None or self._looking.done():
                 self._looking = asyncio.create_task(self._look(), name="endpoints")
         return await asyncio.shield(waiting)
+
+    async def connected(self, endpoint_id: UUID) -> tuple[Channel, Endpoint] | None:
+        """It with its channel; None where one of the two is not there (any more). Raises as `get` does."""
+        endpoint = await self.get(endpoint_id)
+        channel = self.kinds.get(endpoint.channel) if endpoint is not None else None
+        return None if endpoint is None or channel is None else (channel, endpoint)
 
     def forget(self, endpoint_id: UUID | None = None) -> None:
         """Look again at the next question; None: for all."""

@@ -7,25 +7,22 @@ next try may double it, which is written down before it is made.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
-from ocmt.channels.base import Channel, SendFailed
+from ocmt.channels.base import SendFailed
+from ocmt.channels.claims import Claims
 from ocmt.channels.delivering import OUTBOX_CHANNEL, chance
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.model import OUTBOX_TRIES, fault, pause
 from ocmt.errors import OcmtError, Unavailable
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Database, Hints, Subscription
-from ocmt.platform.queries import every
+from ocmt.platform.database import Database, Hints
 
-POLL_INTERVAL = 1.0
 SEND_SECONDS = 20.0
 """A try; the lease is longer, so that no second one begins before it has ended."""
-LEASE = timedelta(seconds=30)
 PARALLEL = 32
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
@@ -40,45 +37,26 @@ class OutboxWorker:
         database: Database,
         clock: Clock,
         hints: Hints,
-        channels: Mapping[str, Channel],
         endpoints: Endpoints,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._hints = hints
-        self._channels = channels
         self._endpoints = endpoints
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._claims = Claims(
+            database,
+            clock,
+            hints,
+            channel=OUTBOX_CHANNEL,
+            parallel=PARALLEL,
+            claim=lambda connection, now, until, most: queries.claim_outbox(
+                connection, now=now, until=until, limit=most
+            ),
+            work_on=self._work_on,
+        )
 
     async def run(self) -> None:
         """Until cancelled; what is being sent then is sent again, and may be double."""
-        try:
-            with self._hints.subscribe(OUTBOX_CHANNEL) as hinted:
-                while True:
-                    try:
-                        await self._look(hinted)
-                    except OcmtError as error:
-                        log.warning("outbox_not_looked_into", error=error.message)
-                    await hinted.wait(POLL_INTERVAL)
-        finally:
-            tasks = list(self._tasks)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-
-    async def _look(self, hinted: Subscription) -> None:
-        free = PARALLEL - len(self._tasks)
-        if free <= 0:
-            return  # each that ends is a hint
-        now = self._clock.now()
-        async with self._database.connection() as connection:
-            rows = await every(queries.claim_outbox(connection, now=now, until=now + LEASE, limit=free))
-        for row in rows:
-            task = asyncio.create_task(self._work_on(row), name=f"outbox {row['id']}")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            task.add_done_callback(lambda _: hinted.hint())  # the next one of its thread need not wait
+        await self._claims.run()
 
     async def _work_on(self, row: Any) -> None:
         try:
@@ -104,10 +82,10 @@ class OutboxWorker:
             log.exception("outbox_left", outbox_id=str(row["id"]))
 
     async def _send(self, row: Any) -> None:
-        endpoint = await self._endpoints.get(row["endpoint_id"])
-        channel = self._channels.get(endpoint.channel) if endpoint is not None else None
-        if endpoint is None or channel is None:
+        connected = await self._endpoints.connected(row["endpoint_id"])
+        if connected is None:
             raise SendFailed("This channel is not connected any more.", permanent=True)
+        channel, endpoint = connected
         async with asyncio.timeout(SEND_SECONDS):
             await channel.send(endpoint, row["reply"], row["text"], key=str(row["id"]))
 

@@ -48,15 +48,15 @@ class ChannelRoom:
         url: str,
     ) -> Self:
         """Wire it. `kinds`: the channels by name; `url`: our public address."""
-        endpoints = Endpoints(database, clock, seal)
+        endpoints = Endpoints(database, clock, seal, kinds)
         return cls(
             channels=Channels(database, clock, kinds, seal, url=url),
             deliveries=Deliveries(database, clock),
             intake=Intake(kinds, endpoints, Writer(database, clock), clock),
             endpoints=endpoints,
-            worker=DeliveryWorker(database, clock, hints, chat, kinds, endpoints),
-            answers=AnswerKeeper(database, clock, hints, kinds, endpoints),
-            outbox=OutboxWorker(database, clock, hints, kinds, endpoints),
+            worker=DeliveryWorker(database, clock, hints, chat, endpoints),
+            answers=AnswerKeeper(database, clock, hints, endpoints),
+            outbox=OutboxWorker(database, clock, hints, endpoints),
             hints=hints,
         )
 
