@@ -4,28 +4,18 @@ Slow, for it starts the real OpenClaw, three times; told in order.
 """
 
 import re
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
-from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation, Person
 from ocmt.testing.telegram import TelegramApi
 from tests.agents.replica import until
+from tests.journey.conftest import anna, data, installation
+
+__all__ = ["anna", "data", "installation"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module")
-def data() -> Iterator[Path]:
-    if not (load_settings().cache_dir / "tools.json").is_file():
-        pytest.skip("needs what `make setup` fetches: OpenClaw")
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-telegram-"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +25,8 @@ async def telegram(anyio_backend: str) -> AsyncIterator[TelegramApi]:
 
 
 @pytest.fixture(scope="module")
-async def installation(telegram: TelegramApi, data: Path) -> AsyncIterator[Installation]:
-    async with Installation(data, {"OCMT_TELEGRAM_URL": telegram.url}) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def anna(installation: Installation) -> AsyncIterator[Person]:
-    async with Person(installation.url) as person:
-        await person.sign_in(installation.link)
-        yield person
+def environment(telegram: TelegramApi) -> dict[str, str]:
+    return {"OCMT_TELEGRAM_URL": telegram.url}
 
 
 async def connected(anna: Person) -> str:

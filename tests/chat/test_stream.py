@@ -104,8 +104,8 @@ def scope(user_id: UUID | None, conversation_id: object, query: str = "", last: 
 
 
 @asynccontextmanager
-async def reading(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[Browser]:
-    """Open one; at the end the browser goes away, and with it every task that served it."""
+async def reading_at_once(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[Browser]:
+    """Open one, beside others; at the end the browser goes away."""
     browser = Browser()
     serving = asyncio.create_task(stream(asked, browser.receive, browser.send))
     try:
@@ -113,6 +113,13 @@ async def reading(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[B
     finally:
         browser.gone.set()
         await asyncio.wait_for(serving, 5)
+
+
+@asynccontextmanager
+async def reading(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[Browser]:
+    """Open the only one; with it goes every task that served it."""
+    async with reading_at_once(stream, asked) as browser:
+        yield browser
     names = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
     assert not {name for name in names if name.startswith(("EventStream.", "disconnected"))}
     assert log.CHANNEL not in stream._feeds._hints._subscriptions
@@ -307,15 +314,3 @@ class Stuck(Browser):
             await asyncio.Event().wait()
         await super().send(message)
         self.stuck = bool(self.text)
-
-
-@asynccontextmanager
-async def reading_at_once(stream: EventStream, asked: dict[str, Any]) -> AsyncIterator[Browser]:
-    """As `reading`, beside others."""
-    browser = Browser()
-    serving = asyncio.create_task(stream(asked, browser.receive, browser.send))
-    try:
-        yield browser
-    finally:
-        browser.gone.set()
-        await asyncio.wait_for(serving, 5)

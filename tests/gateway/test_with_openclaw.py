@@ -5,10 +5,6 @@ Slow, for it starts the real OpenClaw; told in order, with one agent.
 
 import asyncio
 import json
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,8 +12,10 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
-from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation, Person
+from tests.journey.conftest import anna, data, installation
+
+__all__ = ["anna", "data", "installation"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
 
@@ -26,25 +24,8 @@ CONTROL_UI = {"id": "openclaw-control-ui", "version": "1", "platform": "web", "m
 
 
 @pytest.fixture(scope="module")
-def data() -> Iterator[Path]:
-    if not (load_settings().cache_dir / "tools.json").is_file():
-        pytest.skip("needs what `make setup` fetches: OpenClaw")
-    folder = Path(tempfile.mkdtemp(prefix="ocmt-gateway-"))
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-async def installation(anyio_backend: str, data: Path) -> AsyncIterator[Installation]:
-    async with Installation(data, {"OCMT_AGENT_STOP_AFTER": "1h"}) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-async def anna(installation: Installation) -> AsyncIterator[Person]:
-    async with Person(installation.url) as person:
-        await person.sign_in(installation.link)
-        yield person
+def environment() -> dict[str, str]:
+    return {"OCMT_AGENT_STOP_AFTER": "1h"}
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,11 @@ import secrets
 from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from aiohttp import web
+
+from ocmt.testing.web import WebDouble
 
 
 @dataclass
@@ -159,7 +161,7 @@ class Raw:
         return response
 
 
-class FakeAnthropic:
+class FakeAnthropic(WebDouble):
     """The server. Use it as an asynchronous context manager; `url` is its address then."""
 
     def __init__(self, *, keys: Collection[str] | None = None) -> None:
@@ -167,7 +169,6 @@ class FakeAnthropic:
         """The keys it accepts; None: any."""
         self.otherwise: Scripted = Streamed()
         self.seen: list[Seen] = []
-        self.url = ""
         self._script: deque[Scripted] = deque()
         self._arrived = asyncio.Event()
 
@@ -183,20 +184,11 @@ class FakeAnthropic:
                 await self._arrived.wait()
         return self.seen[number - 1]
 
-    async def __aenter__(self) -> Self:
+    def _app(self) -> web.Application:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/messages", self._messages)
         app.router.add_post("/v1/messages/count_tokens", self._count)
-        # Without cancellation a double would not notice that its client is gone.
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        return app
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         seen = await self._note(request)

@@ -16,11 +16,13 @@ import json
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
 from aiohttp import web
+
+from ocmt.testing.web import WebDouble
 
 TOKEN = "token-of-nobody-0123456789"  # noqa: S105
 REPOSITORY = "octocat/Hello-World"
@@ -37,14 +39,13 @@ class Failed:
     hangs: bool = False
 
 
-class GitHubApi:
+class GitHubApi(WebDouble):
     """One repository, and the account that the token is of."""
 
     def __init__(self, token: str = TOKEN, repository: str = REPOSITORY, login: str = "ocmt-bot") -> None:
         self.token = token
         self.repository = repository
         self.login = login
-        self.url = ""
         self.hooks: dict[int, dict[str, Any]] = {}
         self.comments: list[tuple[int, str]] = []
         """Number and text of what was written."""
@@ -92,7 +93,7 @@ class GitHubApi:
                     status = response.status
         return status
 
-    async def __aenter__(self) -> Self:
+    def _app(self) -> web.Application:
         app = web.Application()
         repository = "/repos/{owner}/{name}"
         app.router.add_get("/user", self._user)
@@ -102,15 +103,7 @@ class GitHubApi:
         app.router.add_delete(repository + "/hooks/{id}", self._delete_hook)
         app.router.add_post(repository + "/issues/{number}/comments", self._write)
         app.middlewares.append(self._guard)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        return app
 
     def _subject(self, text: str, number: int, user: str, more: Mapping[str, Any]) -> dict[str, Any]:
         known = {"number": number, "title": "Spelling error", "state": "open", "labels": []}

@@ -19,7 +19,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 from urllib.parse import unquote_plus, urlencode
 
 from aiohttp import web
@@ -27,6 +27,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
 from ocmt.platform.clock import Clock
+from ocmt.testing.web import WebDouble
 
 CLIENT_ID = "ocmt-client"
 CLIENT_SECRET = "client secret: 100%"  # noqa: S105 - with what must be encoded in a header
@@ -58,11 +59,10 @@ class _Grant:
     person: dict[str, Any]
 
 
-class _Double:
+class _Double(WebDouble):
     """A server that can be slow, down, or answer something else."""
 
     def __init__(self) -> None:
-        self.url = ""
         self.down = False
         """Cut every connection."""
         self.hold: asyncio.Event | None = None
@@ -79,18 +79,10 @@ class _Double:
     def _routes(self) -> list[web.RouteDef]:
         raise NotImplementedError
 
-    async def __aenter__(self) -> Self:
+    def _app(self) -> web.Application:
         app = web.Application(middlewares=[self._moods])
         app.router.add_routes(self._routes())
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        return app
 
     @web.middleware
     async def _moods(self, request: web.Request, handler: Any) -> web.StreamResponse:

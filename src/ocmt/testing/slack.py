@@ -17,10 +17,12 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 from aiohttp import web
+
+from ocmt.testing.web import WebDouble
 
 TOKEN = "xoxb-of-nobody-0123456789"  # noqa: S105
 SIGNING_SECRET = "8f742231b10e8888abcd99yyyzzz85a5"  # noqa: S105 - the documentation's
@@ -39,13 +41,14 @@ class Answer:
     hangs: bool = False
 
 
-class SlackApi:
+class SlackApi(WebDouble):
     """One app in one workspace."""
+
+    path = "/api"
 
     def __init__(self, token: str = TOKEN, signing_secret: str = SIGNING_SECRET) -> None:
         self.token = token
         self.signing_secret = signing_secret
-        self.url = ""
         """Where the methods are, with `/api`."""
         self.sent: list[dict[str, Any]] = []
         """What chat.postMessage took."""
@@ -117,19 +120,11 @@ class SlackApi:
                     status = 0
         return status, said
 
-    async def __aenter__(self) -> Self:
+    def _app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/api/{method}", self._method)
         app.router.add_get("/{path:.+}", self._file)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/api"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        return app
 
     def _knows(self, request: web.Request) -> bool:
         given = request.headers.get("authorization", "")

@@ -16,10 +16,12 @@ import secrets
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import aiohttp
 from aiohttp import web
+
+from ocmt.testing.web import WebDouble
 
 TOKEN = "123456:ABC-DEF1234ghIkl-zyx57W2v1u123ew11"  # noqa: S105 - the documentation's
 ADA: Mapping[str, Any] = {"id": 1001, "is_bot": False, "first_name": "Ada", "last_name": "Lovelace"}
@@ -49,14 +51,13 @@ class Fault:
     hangs: bool = False
 
 
-class TelegramApi:
+class TelegramApi(WebDouble):
     """One bot, its webhook and its files."""
 
     def __init__(self, token: str = TOKEN, username: str = "ocmt_bot") -> None:
         self.token = token
         self.username = username
         self.bot_id = int(token.partition(":")[0])
-        self.url = ""
         self.sent: list[Sent] = []
         self.actions: list[dict[str, Any]] = []
         """What sendChatAction was asked."""
@@ -148,19 +149,11 @@ class TelegramApi:
                 await asyncio.sleep(self.pause)
         raise RuntimeError(f"the webhook did not take it in {self.most_tries} tries")
 
-    async def __aenter__(self) -> Self:
+    def _app(self) -> web.Application:
         app = web.Application()
         app.router.add_route("*", "/bot{token}/{method}", self._method)
         app.router.add_get("/file/bot{token}/{path:.+}", self._file)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+        return app
 
     def _fault(self, times: int, method: str, fault: Fault) -> None:
         self._faults.setdefault(method, deque()).extend([fault] * times)
