@@ -29,6 +29,7 @@ from ocmt.channels.base import (
 from ocmt.channels.github import PIECE, GitHub, sign
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
 from ocmt.testing.github import REPOSITORY, TOKEN, Failed, GitHubApi
+from tests.channels.vendors import Served, nowhere
 
 pytestmark = pytest.mark.anyio
 
@@ -38,10 +39,6 @@ SECRET = "It's a Secret to Everybody"
 DELIVERY = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
 URL = "https://ocmt.example.org/webhooks/github/1"
 DOUBLE = GitHubApi()
-
-
-def nowhere() -> aiohttp.ClientSession:
-    raise AssertionError("no calls here")
 
 
 PURE = GitHub(nowhere, "https://api.github.invalid")
@@ -328,16 +325,12 @@ async def test_the_double_delivers_what_the_channel_takes(github: GitHubApi, cha
         found.append(channel.receive(Incoming(headers, await request.read()), connected[0], NOW))
         return web.Response(status=202)
 
-    app = web.Application()
-    app.router.add_post("/hook", take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
-    made = await channel.connect({"repository": REPOSITORY, "access_token": TOKEN}, uuid4(), url)
-    connected.append(Endpoint(uuid4(), uuid4(), "github", made.secrets, made.settings))
-    assert await github.deliver("ping", {"zen": "Keep it logically awesome."}) == 202
-    assert await github.deliver("issue_comment", github.comment("@ocmt-bot hi"), delivery=DELIVERY) == 202
-    assert await github.deliver("push", {}) == 0
-    await runner.cleanup()
+    async with Served(take) as hook:
+        fields = {"repository": REPOSITORY, "access_token": TOKEN}
+        made = await channel.connect(fields, uuid4(), hook.url)
+        connected.append(Endpoint(uuid4(), uuid4(), "github", made.secrets, made.settings))
+        assert await github.deliver("ping", {"zen": "Keep it logically awesome."}) == 202
+        comment = github.comment("@ocmt-bot hi")
+        assert await github.deliver("issue_comment", comment, delivery=DELIVERY) == 202
+        assert await github.deliver("push", {}) == 0
     assert found == [Ignored(), Accepted(DELIVERY, "issue:1")]

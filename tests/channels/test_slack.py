@@ -29,6 +29,7 @@ from ocmt.channels.base import (
 from ocmt.channels.slack import PIECE, Slack, plain, sign
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.slack import BOT, SIGNING_SECRET, TOKEN, Answer, SlackApi
+from tests.channels.vendors import Served, nowhere
 
 pytestmark = pytest.mark.anyio
 
@@ -42,10 +43,6 @@ DOCUMENTED = (
 )
 DOCUMENTED_SIGNATURE = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
 DOUBLE = SlackApi()
-
-
-def nowhere() -> aiohttp.ClientSession:
-    raise AssertionError("no calls here")
 
 
 def endpoint() -> Endpoint:
@@ -400,17 +397,11 @@ async def test_the_token_goes_to_no_other_server(reference: str) -> None:
         seen.append(request.headers.get("authorization"))
         return web.Response()
 
-    app = web.Application()
-    app.router.add_get("/{path:.*}", note)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    there = f"127.0.0.1:{runner.addresses[0][1]}"
-    async with aiohttp.ClientSession() as session:
+    async with Served(note) as server, aiohttp.ClientSession() as session:
+        there = server.url.removeprefix("http://")
         channel = Slack(lambda: session, "http://127.0.0.1:1/api")
         with pytest.raises(SendFailed) as failed:
             await channel.fetch(endpoint(), Attachment(reference.format(there), "x", "image/png"), most=10)
-    await runner.cleanup()
     assert failed.value.permanent
     assert seen == []
 
@@ -426,12 +417,7 @@ async def test_the_double_delivers_what_the_channel_takes() -> None:
         found.append(PURE.receive(Incoming(headers, await request.read()), endpoint(), datetime.now(UTC)))
         return web.Response(status=500 if len(found) == 1 else 200)
 
-    app = web.Application()
-    app.router.add_post("/hook", take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
     event = DOUBLE.say("Hi")
-    assert await DOUBLE.deliver(f"http://127.0.0.1:{runner.addresses[0][1]}/hook", event) == (200, b"")
-    await runner.cleanup()
+    async with Served(take) as hook:
+        assert await DOUBLE.deliver(hook.url, event) == (200, b"")
     assert found == [Accepted(event["event_id"], "D024BE91L")] * 2

@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -22,6 +23,7 @@ from ocmt.channels.splitting import in_pieces
 from ocmt.channels.telegram import PIECE, Telegram, utf16_units
 from ocmt.errors import InvalidInput, OcmtError, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.telegram import ADA, GROUP, TOKEN, TelegramApi
+from tests.channels.vendors import Served, nowhere
 
 pytestmark = pytest.mark.anyio
 
@@ -33,10 +35,6 @@ ME = {"bot_id": 123456, "username": "ocmt_bot"}
 def endpoint(endpoint_id: UUID | None = None) -> Endpoint:
     secrets = {"bot_token": TOKEN, "webhook_secret": SECRET}
     return Endpoint(endpoint_id or uuid4(), uuid4(), "telegram", secrets, ME)
-
-
-def nowhere() -> aiohttp.ClientSession:
-    raise AssertionError("no calls here")
 
 
 PURE = Telegram(nowhere, "https://api.telegram.invalid")
@@ -454,16 +452,11 @@ async def test_the_token_gets_into_no_error_and_no_log(
     elif fault == "hang":
         for method in ("getMe", "sendMessage", "getFile", "getWebhookInfo"):
             telegram.hang(method=method)
-    runner = None
-    if isinstance(fault, int):
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", hostile(fault))
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     errors: list[OcmtError] = []
-    async with aiohttp.ClientSession() as session:
+    async with AsyncExitStack() as stack:
+        if isinstance(fault, int):
+            url = (await stack.enter_async_context(Served(hostile(fault)))).url
+        session = await stack.enter_async_context(aiohttp.ClientSession())
         channel = Telegram(lambda: session, url)
         for call in (
             channel.connect({"bot_token": TOKEN}, uuid4(), "https://ocmt.example.org/"),
@@ -475,8 +468,6 @@ async def test_the_token_gets_into_no_error_and_no_log(
                 await call
             except OcmtError as error:
                 errors.append(error)
-    if runner is not None:
-        await runner.cleanup()
     assert len(errors) >= 3
     for raised in errors:
         chain: BaseException | None = raised
@@ -500,16 +491,10 @@ async def test_the_double_delivers_in_order_until_it_is_taken() -> None:
         seen.append((update["update_id"], request.headers["X-Telegram-Bot-Api-Secret-Token"]))
         return web.Response(status=503 if len(seen) < 3 else 200)
 
-    app = web.Application()
-    app.router.add_post("/hook", take)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with TelegramApi() as telegram:
+    async with Served(take) as hook, TelegramApi() as telegram:
         telegram.pause = 0.01
-        telegram.webhook = {"url": f"http://127.0.0.1:{runner.addresses[0][1]}/hook", "secret_token": SECRET}
+        telegram.webhook = {"url": hook.url, "secret_token": SECRET}
         first, second = telegram.say("1"), telegram.say("2")
         assert await telegram.deliver(first) == 3
         assert await telegram.deliver(second) == 1
-    await runner.cleanup()
     assert seen == [(first["update_id"], SECRET)] * 3 + [(second["update_id"], SECRET)]
