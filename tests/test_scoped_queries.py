@@ -22,7 +22,14 @@ ABOUT_EVERYBODY = {
     "agents/snapshots": ("a backup asks which objects are needed", ["find_all_snapshots"]),
     "backup": (
         "everything at once",
-        ["needs_secrets", "forget_agents", "forget_holds", "forget_transcripts", "conversation_exists"],
+        [
+            "needs_secrets",
+            "channels_need_secrets",
+            "forget_agents",
+            "forget_holds",
+            "forget_transcripts",
+            "conversation_exists",
+        ],
     ),
     "channels": (
         "webhooks come by the endpoint's random address, the workers look for work, operators look at all",
