@@ -93,6 +93,14 @@ async def challenged(client: ClientConnection) -> None:
     assert json.loads(await client.recv())["event"] == "connect.challenge"
 
 
+async def ask(client: ClientConnection, number: str, method: str) -> bool:
+    """Whether the gateway answers it at all."""
+    await client.send(json.dumps({"type": "req", "id": number, "method": method, "params": {}}))
+    while json.loads(await client.recv()).get("id") != number:
+        pass
+    return True
+
+
 async def reasons(replica: Replica, user_id: UUID) -> set[str]:
     return {hold.reason for hold in (await replica.agents.find(user_id)).holds}
 
@@ -124,9 +132,10 @@ async def test_an_idle_socket_lets_the_agent_sleep_and_its_next_message_wakes_it
 
     async with connect(front.url, proxy=None) as client:
         await challenged(client)
+        assert await ask(client, "1", "connect")
         await until(asleep, timeout=30)
         assert not await reasons(replica, anna)
-        await client.send("hello again")
+        assert await ask(client, "2", "cron.status")
         await until(awake)
 
 

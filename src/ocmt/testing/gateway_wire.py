@@ -14,6 +14,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from ocmt.errors import NotYet, Unavailable
+from ocmt.openclaw.config import OWNER, OWNER_HEADER, PROXY_HEADER
 from ocmt.platform.clock import Clock
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
@@ -122,7 +123,7 @@ class GatewayServer:
             self.starting -= 1
             error = unavailable("gateway starting; retry shortly", 500, "startup-sidecars")
             await respond(connection, frame["id"], error=error)
-        elif method != "connect" or params.get("auth", {}).get("password") != self.token:
+        elif method != "connect" or not self._knows(connection, params):
             error = {"code": "INVALID_REQUEST", "message": "unauthorized: gateway token mismatch"}
             await respond(connection, frame["id"], error=error)
         else:
@@ -136,6 +137,13 @@ class GatewayServer:
             await respond(connection, frame["id"], payload=hello)
             return True
         return False
+
+    def _knows(self, connection: ServerConnection, params: Mapping[str, Any]) -> bool:
+        """The platform by its password, and whom it announces as the owner."""
+        assert connection.request is not None
+        headers = connection.request.headers
+        announced = headers.get(OWNER_HEADER) == OWNER and PROXY_HEADER in headers
+        return announced or params.get("auth", {}).get("password") == self.token
 
     async def _answer(
         self, connection: ServerConnection, request_id: str, method: str, params: dict[str, Any]
