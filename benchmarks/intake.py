@@ -164,7 +164,7 @@ def _room(database: Database, clock: SystemClock, hints: Hints, folder: Path) ->
         clock,
         hints,
         Chat(database, clock, MemoryObjects()),
-        kinds={"signed": Signed(HttpClient().session, clock.now)},
+        kinds={"signed": Signed(HttpClient().session, clock.now, local=True)},
         seal=ChannelSeal(LocalSecrets(folder / "secrets")),
         url="https://ocmt.example.org",
     )

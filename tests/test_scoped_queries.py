@@ -42,6 +42,8 @@ ABOUT_EVERYBODY = {
             "answered_deliveries",
             "typing_deliveries",
             "answering_conversations",
+            "list_deliveries_of_all",
+            "replay_deliveries_of_all",
             "claim_outbox",
             "sweep_deliveries",
         ],

@@ -14,6 +14,7 @@ import asyncpg
 from ocmt.agents.model import Policy
 from ocmt.agents.service import Agents
 from ocmt.chat.answer import Answerer
+from ocmt.chat.attachments import Attachments
 from ocmt.chat.model import Fault, Turn
 from ocmt.chat.service import Chat
 from ocmt.chat.worker import TurnWorker
@@ -150,6 +151,7 @@ class World:
             usage_of=usage_of,
             explain=explain,
             turn_timeout=timedelta(minutes=2),
+            attachments=Attachments(database, clock, ProcessObjects(self.objects, process)),
         )
         turns = TurnWorker(database, clock, self.hints, replica.reconciler, answerer)
         self.replicas[number] = Living(process, runtime, replica, turns)

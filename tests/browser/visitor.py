@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, Locator, Page, expect
+from playwright.async_api import BrowserContext, ConsoleMessage, FilePayload, Locator, Page, expect
 
 WAKING_MS = 180_000
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -77,6 +77,11 @@ class Visitor:
         return self.page.get_by_role("textbox", name="Message")
 
     @property
+    def to_send(self) -> Locator:
+        """The files that go with the next message."""
+        return self.page.get_by_role("list", name="Files to send").get_by_role("listitem")
+
+    @property
     def answers(self) -> Locator:
         """All answers of the conversation."""
         return self.page.get_by_role("article", name="Answer", exact=True)
@@ -98,6 +103,12 @@ class Visitor:
         """Write a message and press Enter."""
         await self.message.fill(text)
         await self.message.press("Enter")
+
+    async def attach(self, *files: FilePayload) -> None:
+        """Choose files from the disk for the next message."""
+        async with self.page.expect_file_chooser() as chooser:
+            await self.button("Attach files").click()
+        await (await chooser.value).set_files(files)
 
     async def answer(self, count: int) -> Locator:
         """The last answer, once it is whole and there are `count` of them."""

@@ -89,7 +89,7 @@ class House:
             self.clock,
             self.hints,
             self.chat,
-            kinds={"fake": self.fake, "signed": Signed(self.http.session, self.clock.now)},
+            kinds={"fake": self.fake, "signed": Signed(self.http.session, self.clock.now, local=True)},
             seal=ChannelSeal(self.secrets),
             url="https://ocmt.example.org",
         )
@@ -132,10 +132,11 @@ class House:
         found = await self.rows("select external_id, state from deliveries order by id")
         return {row["external_id"]: row["state"] for row in found}
 
-    async def becomes(self, external_id: str, state: str) -> None:
-        """Wait until a delivery is in that state."""
+    async def becomes(self, external_id: str, state: str, *, leaps: float = 0) -> None:
+        """Wait until a delivery is in that state; `leaps`: seconds that pass between two looks."""
 
         async def so() -> bool:
+            await self.clock.advance(leaps)
             return (await self.states()).get(external_id) == state
 
         await until(so)

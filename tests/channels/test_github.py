@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -18,10 +16,8 @@ import ocmt.channels.github as module
 from ocmt.channels.base import (
     Accepted,
     Attachment,
-    Connected,
     Endpoint,
     Ignored,
-    Incoming,
     Message,
     Received,
     SendFailed,
@@ -29,40 +25,41 @@ from ocmt.channels.base import (
 from ocmt.channels.github import PIECE, GitHub, sign
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
 from ocmt.testing.github import REPOSITORY, TOKEN, Failed, GitHubApi
-from tests.channels.vendors import Served, nowhere
+from tests.channels.vendors import (
+    JSON,
+    Served,
+    arrived,
+    assert_whole,
+    calling,
+    connected,
+    incoming,
+    nowhere,
+    raw,
+)
 
 pytestmark = pytest.mark.anyio
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries.
 SECRET = "It's a Secret to Everybody"
-DELIVERY = "72d3162e-cc78-11e3-81ab-4c9367dc0958"
 URL = "https://ocmt.example.org/webhooks/github/1"
 DOUBLE = GitHubApi()
-
-
 PURE = GitHub(nowhere, "https://api.github.invalid")
 
 
 def endpoint(**settings: Any) -> Endpoint:
     secrets = {"access_token": TOKEN, "webhook_secret": SECRET}
-    known = {"repository": REPOSITORY, "login": "ocmt-bot", "hook_id": "1", **settings}
+    known = {"repository": REPOSITORY, "login": "ocmt-bot", "account_id": DOUBLE.account_id, **settings}
     return Endpoint(uuid4(), uuid4(), "github", secrets, known)
 
 
 def received(event: str, body: object, **headers: str) -> Received:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    given = {
-        "x-github-event": event,
-        "x-github-delivery": DELIVERY,
-        "x-hub-signature-256": sign(SECRET, raw),
-        **{name.replace("_", "-"): value for name, value in headers.items()},
-    }
-    return PURE.receive(Incoming(given, raw), endpoint(), NOW)
+    given = {"x-github-event": event, "x-hub-signature-256": sign(SECRET, raw(body))}
+    return PURE.receive(incoming(raw(body), given, **headers), endpoint(), NOW)
 
 
 def read(payload: object) -> Message | None:
-    return PURE.read(json.dumps(payload).encode(), endpoint())
+    return PURE.read(raw(payload), endpoint())
 
 
 @pytest.fixture
@@ -73,8 +70,8 @@ async def github() -> AsyncIterator[GitHubApi]:
 
 @pytest.fixture
 async def channel(github: GitHubApi) -> AsyncIterator[GitHub]:
-    async with aiohttp.ClientSession() as session:
-        yield GitHub(lambda: session, github.url)
+    async with calling(GitHub, github.url) as channel:
+        yield channel
 
 
 # Receiving
@@ -94,9 +91,19 @@ def test_another_signature_is_refused(signature: str) -> None:
 
 
 def test_what_is_written_belongs_to_its_number() -> None:
-    assert received("issues", DOUBLE.issue("Hi", number=1)) == Accepted(DELIVERY, "issue:1")
-    assert received("issue_comment", DOUBLE.comment("Hi", number=2)) == Accepted(DELIVERY, "issue:2")
-    assert received("pull_request", DOUBLE.pull_request("Hi", number=3)) == Accepted(DELIVERY, "issue:3")
+    issue, comment = DOUBLE.issue("Hi", number=1), DOUBLE.comment("Hi", number=2)
+    assert received("issues", issue) == Accepted(f"issue:{issue['issue']['id']}", "issue:1")
+    assert received("issue_comment", comment) == Accepted(f"comment:{comment['comment']['id']}", "issue:2")
+    pull = DOUBLE.pull_request("Hi", number=3)
+    assert received("pull_request", pull) == Accepted(f"pull_request:{pull['pull_request']['id']}", "issue:3")
+
+
+def test_the_same_comment_under_other_headers_is_the_same() -> None:
+    comment = DOUBLE.comment("Hi")
+    first = received("issue_comment", comment, x_github_delivery="72d3162e-cc78-11e3-81ab-4c9367dc0958")
+    assert received("issue_comment", comment, x_github_delivery="a-replay") == first
+    assert received("issues", comment) == first
+    assert received("issue_comment", DOUBLE.comment("Hi")) != first
 
 
 def test_what_is_nothing_new_is_not_kept() -> None:
@@ -112,7 +119,7 @@ def test_a_body_that_makes_no_sense_is_said_to() -> None:
         with pytest.raises(InvalidInput):
             received("issues", body)
     with pytest.raises(InvalidInput):
-        received("issues", DOUBLE.issue("Hi"), x_github_delivery="")
+        received("issues", DOUBLE.issue("Hi", id="1"))
 
 
 # Reading
@@ -121,7 +128,8 @@ def test_a_body_that_makes_no_sense_is_said_to() -> None:
 def test_a_mention_is_for_the_agent_and_nothing_is_private() -> None:
     message = read(DOUBLE.comment("@OCMT-bot please look", number=7))
     assert message is not None
-    assert (message.sender, message.text, message.thread) == ("Codertocat", "please look", "issue:7")
+    assert (message.sender, message.sender_name) == ("21031067", "Codertocat")
+    assert (message.text, message.thread) == ("please look", "issue:7")
     assert message.reply == {"number": 7}
     assert message.title == "GitHub: octocat/Hello-World#7 Spelling error"
     assert message.private is False
@@ -148,21 +156,31 @@ def test_what_is_labelled_is_for_the_agent() -> None:
 
 
 def test_it_hears_neither_itself_nor_other_bots() -> None:
-    assert read(DOUBLE.comment("I am @ocmt-bot", user="Ocmt-Bot")) is None
+    assert read(DOUBLE.comment("I am @ocmt-bot", user="ocmt-bot")) is None
     assert read(DOUBLE.comment("@ocmt-bot", user="dependabot[bot]")) is None
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
+def test_who_takes_a_login_that_was_given_up_is_somebody_else() -> None:
+    world = GitHubApi()
+    before = read(world.comment("@ocmt-bot hi", user="ada"))
+    world.accounts["countess"] = world.accounts.pop("ada")
+    renamed = read(world.comment("@ocmt-bot hi", user="countess"))
+    taken = read(world.comment("@ocmt-bot hi", user="ada"))
+    assert before is not None
+    assert renamed is not None
+    assert taken is not None
+    assert renamed.sender == before.sender != taken.sender
+    world.accounts["old-bot"] = world.account_id
+    assert read(world.comment("I am not @ocmt-bot any more", user="old-bot")) is None
+
+
 SUBJECT = st.fixed_dictionaries(
     {"number": st.integers(-1, 9) | JSON},
     optional={
+        "id": st.integers(-1, 9) | JSON,
         "title": st.text() | JSON,
         "body": st.just("@ocmt-bot hi") | JSON,
-        "user": st.dictionaries(st.sampled_from(["login", "type"]), st.text() | JSON) | JSON,
+        "user": st.dictionaries(st.sampled_from(["login", "type", "id"]), st.integers() | JSON) | JSON,
         "labels": st.lists(st.just({"name": "agent"}) | JSON) | JSON,
     },
 )
@@ -175,10 +193,10 @@ PAYLOADS = (
 )
 
 
-@given(PAYLOADS.map(json.dumps).map(str.encode) | st.binary(), st.text() | st.just("issues"), st.text())
-def test_nothing_that_a_stranger_sends_breaks_it(body: bytes, event: str, delivery: str) -> None:
+@given(PAYLOADS.map(raw) | st.binary(), st.text() | st.just("issues"))
+def test_nothing_that_a_stranger_sends_breaks_it(body: bytes, event: str) -> None:
     try:
-        found = received(event, body, x_github_delivery=delivery)
+        found = received(event, body)
     except InvalidInput:
         pass
     else:
@@ -192,50 +210,51 @@ def test_nothing_that_a_stranger_sends_breaks_it(body: bytes, event: str, delive
 
 def test_split_keeps_the_bound() -> None:
     text = "word " * 30_000
-    pieces = PURE.split(text)
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-    assert all(0 < len(piece) <= PIECE for piece in pieces)
+    assert_whole(text, PURE.split(text), PIECE)
 
 
 # Connecting
 
 
-async def connect(channel: GitHub, **fields: str) -> Connected:
-    given = {"repository": REPOSITORY, "access_token": TOKEN, **fields}
-    return await channel.connect(given, uuid4(), URL)
+FIELDS = {"repository": REPOSITORY, "access_token": TOKEN}
 
 
 async def test_connecting_makes_one_webhook_and_disconnecting_removes_it(
     github: GitHubApi, channel: GitHub
 ) -> None:
-    made = await connect(channel)
+    endpoint_id = uuid4()
+    url = f"https://ocmt.example.org/webhooks/github/{endpoint_id}"
+    made = await channel.connect(FIELDS)
     secret = made.secrets["webhook_secret"]
-    ((hook_id, hook),) = github.hooks.items()
-    assert hook["name"] == "web"
-    assert hook["active"] is True
-    assert hook["events"] == ["issues", "issue_comment", "pull_request"]
-    assert hook["config"] == {"url": URL, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
-    assert (made.name, made.settings) == (
-        REPOSITORY,
-        {"repository": REPOSITORY, "login": "ocmt-bot", "hook_id": str(hook_id)},
-    )
+    settings = {"repository": REPOSITORY, "login": "ocmt-bot", "account_id": github.account_id}
+    assert (made.name, made.settings) == (REPOSITORY, settings)
     assert TOKEN not in repr(made)
     assert secret not in repr(made)
-
-    again = await connect(channel)  # it already exists: it gets the new secret
-    assert list(github.hooks) == [hook_id]
-    assert github.hooks[hook_id]["config"]["secret"] == again.secrets["webhook_secret"] != secret
-
-    known = {name: str(text) for name, text in {**again.settings, **again.secrets}.items()}
-    moved = await channel.connect(known, uuid4(), URL + "/moved")
-    assert moved == again
-    assert github.hooks[hook_id]["config"]["url"] == URL + "/moved"
-
-    await channel.disconnect(endpoint(hook_id=str(hook_id)))
     assert github.hooks == {}
-    await channel.disconnect(endpoint(hook_id=str(hook_id)))
-    anew = await channel.connect(known, uuid4(), URL)
-    assert list(github.hooks) == [int(anew.settings["hook_id"])]
+
+    mine = Endpoint(endpoint_id, uuid4(), "github", made.secrets, made.settings)
+    await channel.register(mine, url)
+    others = await connected(channel, FIELDS, f"https://ocmt.example.org/webhooks/github/{uuid4()}")
+    hook_id, others_id = github.hooks
+    hook = github.hooks[hook_id]
+    assert (hook["name"], hook["active"]) == ("web", True)
+    assert hook["events"] == ["issues", "issue_comment", "pull_request"]
+    assert hook["config"] == {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
+
+    known = {name: str(text) for name, text in {**made.settings, **made.secrets}.items()}
+    assert await channel.connect(known) == made
+    moved = url.replace("ocmt.", "moved.")
+    await channel.register(mine, moved)
+    assert list(github.hooks) == [hook_id, others_id]
+    assert github.hooks[hook_id]["config"]["url"] == moved
+
+    await channel.disconnect(mine)
+    await channel.disconnect(mine)
+    assert list(github.hooks) == [others_id]
+    await channel.disconnect(others)  # which is not in that address
+    assert list(github.hooks) == [others_id]
+    await channel.register(mine, url)
+    assert len(github.hooks) == 2
 
 
 @pytest.mark.parametrize(
@@ -254,16 +273,18 @@ async def test_connecting_makes_one_webhook_and_disconnecting_removes_it(
 )
 async def test_what_is_wrong_is_the_users_to_mend(channel: GitHub, fields: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
-        await connect(channel, **fields)
+        await connected(channel, FIELDS | fields, URL)
 
 
 async def test_a_github_that_is_not_there_is_unavailable() -> None:
-    async with aiohttp.ClientSession() as session:
-        channel = GitHub(lambda: session, "http://127.0.0.1:1")
-        with pytest.raises(Unavailable):
-            await connect(channel)
-        with pytest.raises(Unavailable):
-            await channel.disconnect(endpoint())
+    async with calling(GitHub, "http://127.0.0.1:1") as channel:
+        for call_it in (
+            channel.connect(FIELDS),
+            channel.register(endpoint(), URL),
+            channel.disconnect(endpoint()),
+        ):
+            with pytest.raises(Unavailable):
+                await call_it
 
 
 # Sending
@@ -318,19 +339,16 @@ async def test_how_a_failure_is_told(
 
 async def test_the_double_delivers_what_the_channel_takes(github: GitHubApi, channel: GitHub) -> None:
     found: list[Received] = []
-    connected: list[Endpoint] = []
+    mine: list[Endpoint] = []
 
     async def take(request: web.Request) -> web.Response:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        found.append(channel.receive(Incoming(headers, await request.read()), connected[0], NOW))
+        found.append(channel.receive(await arrived(request), mine[0], NOW))
         return web.Response(status=202)
 
     async with Served(take) as hook:
-        fields = {"repository": REPOSITORY, "access_token": TOKEN}
-        made = await channel.connect(fields, uuid4(), hook.url)
-        connected.append(Endpoint(uuid4(), uuid4(), "github", made.secrets, made.settings))
+        mine.append(await connected(channel, FIELDS, hook.url))
         assert await github.deliver("ping", {"zen": "Keep it logically awesome."}) == 202
         comment = github.comment("@ocmt-bot hi")
-        assert await github.deliver("issue_comment", comment, delivery=DELIVERY) == 202
+        assert await github.deliver("issue_comment", comment) == 202
         assert await github.deliver("push", {}) == 0
-    assert found == [Ignored(), Accepted(DELIVERY, "issue:1")]
+    assert found == [Ignored(), Accepted(f"comment:{comment['comment']['id']}", "issue:1")]

@@ -10,16 +10,22 @@ from urllib.parse import unquote, urlencode
 from uuid import UUID, uuid4
 
 import pytest
+from aiohttp import web
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
+from ocmt.bootstrap.channels import ChannelSeal
+from ocmt.channels.github import GitHub
 from ocmt.channels.model import MAX_ENDPOINTS
+from ocmt.channels.room import ChannelRoom
 from ocmt.channels.routes import routes
 from ocmt.errors import InvalidInput, LimitReached, NotFound, SetupProblem, Unavailable
 from ocmt.platform.http import exception_handlers
 from ocmt.platform.principal import Principal
+from ocmt.testing.github import GitHubApi
 from tests.accounts import make_user
 from tests.channels.conftest import House, call
+from tests.channels.vendors import Served, arrived, calling
 
 
 async def test_a_fault_of_the_vendor_leaves_nothing(house: House) -> None:
@@ -31,12 +37,57 @@ async def test_a_fault_of_the_vendor_leaves_nothing(house: House) -> None:
     assert len(await house.room.channels.endpoints(house.anna)) == 1
 
 
+async def test_what_a_vendor_refuses_to_register_remains_nowhere(house: House) -> None:
+    house.fake.refuses = {"weak"}
+    with pytest.raises(InvalidInput):
+        await house.room.channels.connect(house.anna, "fake", {"token": "weak"})
+    assert [one.id for one in await house.room.channels.endpoints(house.anna)] == [house.endpoint]
+    assert list(house.fake.webhooks) == [(house.endpoint, "token")]
+
+
+async def test_a_vendor_that_tries_the_webhook_at_once_finds_it_here(house: House) -> None:
+    async def take(request: web.Request) -> web.Response:
+        came = await arrived(request)
+        answer = await call(room.intake, request.path, came.body, dict(came.headers))
+        return web.Response(status=answer.status)
+
+    async with GitHubApi() as github, Served(take) as server, calling(GitHub, github.url) as channel:
+        room = ChannelRoom.over(
+            house.database,
+            house.clock,
+            house.hints,
+            house.chat,
+            kinds={"github": channel},
+            seal=ChannelSeal(house.secrets),
+            url=server.url,
+        )
+        github.pings = True
+        fields = {"repository": github.repository, "access_token": github.token}
+        opened = await room.channels.connect(house.anna, "github", fields)
+        assert github.pinged == [200]
+        await room.channels.disconnect(house.anna, opened.connection.id)
+        assert github.hooks == {}
+
+
+async def test_reconnecting_moves_the_webhook_with_the_bot(house: House) -> None:
+    channels = house.room.channels
+    await channels.reconnect(house.anna, house.endpoint, {"token": "another"})
+    assert list(house.fake.webhooks) == [(house.endpoint, "another")]
+    house.fake.refuses = {"weak"}
+    with pytest.raises(InvalidInput):
+        await channels.reconnect(house.anna, house.endpoint, {"token": "weak"})
+    assert (house.endpoint, "another") in house.fake.webhooks
+    endpoint = await house.room.endpoints.get(house.endpoint)
+    assert endpoint is not None
+    assert endpoint.secrets == {"token": "another"}
+
+
 async def test_disconnecting_removes_the_webhook_or_at_least_what_is_here(house: House) -> None:
     await house.post(id="1", text="Hi")
-    assert house.endpoint in house.fake.connected
+    assert (house.endpoint, "token") in house.fake.webhooks
     second = await house.room.channels.connect(house.anna, "fake", {"token": "token"})
     await house.room.channels.disconnect(house.anna, house.endpoint)
-    assert house.endpoint not in house.fake.connected
+    assert (house.endpoint, "token") not in house.fake.webhooks
     house.fake.away = True
     await house.room.channels.disconnect(house.anna, second.connection.id)
     for table in ("channel_endpoints", "deliveries"):
@@ -126,16 +177,20 @@ def http(house: House) -> Client:
 
 async def test_by_http(house: House, http: Client) -> None:
     listed = (await http.get("")).json()
-    assert {one["channel"]: one["fields"] for one in listed["kinds"]}["fake"] == {"token": "The token"}
+    kind = {one["channel"]: one for one in listed["kinds"]}["fake"]
+    assert kind["fields"] == {"token": "The token"}
+    assert (kind["before"], kind["after"]) == (["Get a token."], ["Paste the address."])
     made = await http.post("", json={"channel": "signed", "name": "My shop"})
     assert made.status_code == 201
     body = made.json()
     assert (body["name"], body["secret"][:6]) == ("My shop", "whsec_")
     one = f"/{body['id']}"
     assert body["webhook_url"] == f"https://ocmt.example.org/webhooks/signed{one}"
-    assert "secret" not in (await http.get(one)).json()
     assert (await http.patch(one, json={"name": "Shop"})).json()["name"] == "Shop"
-    assert "secret" not in (await http.post(f"{one}/reconnect")).json()
+    (listed,) = (item for item in (await http.get("")).json()["items"] if item["id"] == body["id"])
+    for again in (listed, (await http.get(one)).json(), (await http.post(f"{one}/reconnect")).json()):
+        assert again["webhook_url"] == body["webhook_url"]
+        assert "secret" not in again
     assert (await http.delete(one)).status_code == 204
     assert (await http.get(one)).status_code == 404
     assert (await http.post("", json={"channel": "nope"})).status_code == 400

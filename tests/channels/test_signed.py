@@ -6,17 +6,22 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+from ipaddress import ip_address
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from ocmt.channels.base import SendFailed
+import ocmt.channels.wire as wire
+from ocmt.channels.base import Endpoint, SendFailed
 from ocmt.channels.service import Opened
-from ocmt.channels.signed import check_callback, sign
+from ocmt.channels.signed import Signed, check_callback, sign
 from ocmt.errors import InvalidInput
+from ocmt.platform.http import HttpClient
+from ocmt.platform.internet import is_public
 from tests.agents.replica import until
 from tests.channels.conftest import Answer, House, call
 
@@ -180,7 +185,7 @@ async def test_what_an_address_says_to_an_answer(house: House, status: int, perm
 
 def test_where_answers_may_be_sent() -> None:
     for good in ("https://example.org/x", "http://127.0.0.1:8000/", "http://localhost/", "http://[::1]/"):
-        check_callback(good)
+        check_callback(good, local=True)
     for bad in (
         "http://example.org/",
         "ftp://x/",
@@ -191,7 +196,102 @@ def test_where_answers_may_be_sent() -> None:
         "http://x:y/",
     ):
         with pytest.raises(InvalidInput):
-            check_callback(bad)
+            check_callback(bad, local=True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.100.100.200", "0.0.0.0",
+        "192.0.0.192", "168.63.129.16", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1",
+        "fe80::1%eth0", "fd00:ec2::254", "ff02::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1",
+        "2002:7f00:1::", "2001:0:1::", "fec0::1",
+    ],
+)  # fmt: skip
+def test_addresses_that_answers_are_not_sent_to(address: str) -> None:
+    assert not is_public(ip_address(address))
+    with pytest.raises(InvalidInput):
+        check_callback(f"https://[{address}]/" if ":" in address else f"https://{address}/", local=False)
+
+
+@pytest.mark.parametrize(
+    "address", ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111", "2001:4860:4860::8888"]
+)
+def test_addresses_that_they_are_sent_to(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+class Names:
+    """A name service whose answer is another one the next moment."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, port: int, *addresses: str) -> None:
+        self.asked = 0
+        self._port, self._left = port, list(addresses)
+        monkeypatch.setattr(socket, "getaddrinfo", self._look)
+
+    def _look(self, *_: Any, **__: Any) -> list[Any]:
+        self.asked += 1
+        address = self._left.pop(0) if len(self._left) > 1 else self._left[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, self._port))]
+
+
+async def answer_to(callback: str, *, local: bool) -> None:
+    """One answer, as the outbox sends it."""
+    endpoint = Endpoint(uuid4(), uuid4(), "signed", {"secret": "whsec_AAAA"}, {"callback_url": callback})
+    async with HttpClient() as http:
+        await Signed(http.session, local=local).send(endpoint, {}, "Hi", key="k")
+
+
+@pytest.mark.anyio
+async def test_a_name_that_leads_to_a_private_address_is_not_connected_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    got: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        got.append(request.host)
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server:
+        callback = f"http://answers.example:{server.port}/"
+        Names(monkeypatch, server.port or 0, "127.0.0.1")
+        with pytest.raises(SendFailed, match="public address") as refused:
+            await answer_to(callback, local=False)
+        assert refused.value.permanent
+        assert got == []
+        await answer_to(callback, local=True)  # where all users are on this machine
+        assert got == [f"answers.example:{server.port}"]
+
+
+@pytest.mark.anyio
+async def test_an_address_in_another_spelling_is_none_either() -> None:
+    async with TestServer(web.Application()) as server:
+        for literal in ("127.0.0.1", "0x7f000001", "localhost", "[::1]"):
+            with pytest.raises(SendFailed, match="public address"):
+                await answer_to(f"http://{literal}:{server.port}/", local=False)
+
+
+@pytest.mark.anyio
+async def test_what_is_judged_is_what_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+
+    def judge(address: Any) -> bool:
+        judged.append(str(address))
+        return True
+
+    async def take(_request: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    async with TestServer(app) as server:
+        names = Names(monkeypatch, server.port or 0, "127.0.0.1", "127.0.0.2")
+        monkeypatch.setattr(wire, "is_public", judge)
+        await answer_to(f"http://answers.example:{server.port}/", local=False)
+    assert judged == ["127.0.0.1"]
+    assert names.asked == 1
 
 
 async def test_fields_that_make_no_sense(house: House) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
@@ -21,7 +19,6 @@ from ocmt.channels.base import (
     Attachment,
     Endpoint,
     Ignored,
-    Incoming,
     Message,
     Received,
     SendFailed,
@@ -29,7 +26,17 @@ from ocmt.channels.base import (
 from ocmt.channels.slack import PIECE, Slack, plain, sign
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.slack import BOT, SIGNING_SECRET, TOKEN, Answer, SlackApi
-from tests.channels.vendors import Served, nowhere
+from tests.channels.vendors import (
+    JSON,
+    Served,
+    arrived,
+    assert_whole,
+    calling,
+    connected,
+    incoming,
+    nowhere,
+    raw,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -42,29 +49,25 @@ DOCUMENTED = (
     b"%2F96rGlfmibIGlgcZRskXaIFfN&trigger_id=398738663015.47445629121.803a0bc887a14d10d2c447fce8b6703c"
 )
 DOCUMENTED_SIGNATURE = "v0=a2114d57b48eac39b9ad189dd8316235a7b4a8d21a10bd27519666489c69b503"
+FIELDS = {"bot_token": TOKEN, "signing_secret": SIGNING_SECRET}
 DOUBLE = SlackApi()
-
-
-def endpoint() -> Endpoint:
-    secrets = {"bot_token": TOKEN, "signing_secret": SIGNING_SECRET}
-    return Endpoint(uuid4(), uuid4(), "slack", secrets, {"bot_user_id": BOT})
-
-
 PURE = Slack(nowhere, "https://slack.invalid/api")
 
 
+def endpoint() -> Endpoint:
+    return Endpoint(uuid4(), uuid4(), "slack", FIELDS, {"bot_user_id": BOT})
+
+
 def received(body: object, now: datetime = NOW, **headers: Any) -> Received:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     given = {
         "x-slack-request-timestamp": "1531420618",
-        "x-slack-signature": sign(SIGNING_SECRET, "1531420618", raw),
-        **{name.replace("_", "-"): value for name, value in headers.items()},
+        "x-slack-signature": sign(SIGNING_SECRET, "1531420618", raw(body)),
     }
-    return PURE.receive(Incoming(given, raw), endpoint(), now)
+    return PURE.receive(incoming(raw(body), given, **headers), endpoint(), now)
 
 
 def read(event: object) -> Message | None:
-    return PURE.read(json.dumps(event).encode(), endpoint())
+    return PURE.read(raw(event), endpoint())
 
 
 @pytest.fixture
@@ -75,8 +78,8 @@ async def slack() -> AsyncIterator[SlackApi]:
 
 @pytest.fixture
 async def channel(slack: SlackApi) -> AsyncIterator[Slack]:
-    async with aiohttp.ClientSession() as session:
-        yield Slack(lambda: session, slack.url)
+    async with calling(Slack, slack.url) as channel:
+        yield channel
 
 
 # Receiving
@@ -220,11 +223,6 @@ def test_files_come_as_attachments() -> None:
     assert message.attachments == [Attachment(file["url_private"], "cat.png", "image/png", 42)]  # type: ignore[arg-type]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
 EVENT = st.fixed_dictionaries(
     {"type": st.sampled_from(["message", "app_mention"]) | JSON},
     optional={
@@ -252,7 +250,7 @@ BODIES = (
 )
 
 
-@given(BODIES.map(json.dumps).map(str.encode) | st.binary())
+@given(BODIES.map(raw) | st.binary())
 def test_nothing_that_a_stranger_sends_breaks_it(body: bytes) -> None:
     try:
         found = received(body)
@@ -270,23 +268,18 @@ def test_nothing_that_a_stranger_sends_breaks_it(body: bytes) -> None:
 
 @given(st.lists(st.sampled_from(["word ", "\n", "x" * 900, "🎉", "\n\n"]), max_size=40).map("".join))
 def test_split_keeps_the_bound(text: str) -> None:
-    pieces = PURE.split(text)
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-    assert all(0 < len(piece) <= PIECE for piece in pieces)
+    assert_whole(text, PURE.split(text), PIECE)
 
 
 # Calling
 
 
-async def test_connecting_finds_out_who_it_is_and_says_what_the_user_has_to_do(channel: Slack) -> None:
-    url = "https://ocmt.example.org/webhooks/slack/1"
-    made = await channel.connect({"bot_token": TOKEN, "signing_secret": SIGNING_SECRET}, uuid4(), url)
+async def test_connecting_finds_out_who_it_is(channel: Slack) -> None:
+    made = await channel.connect(FIELDS)
     assert made.name == "@bot in Subarachnoid Workspace"
-    assert made.secrets == {"bot_token": TOKEN, "signing_secret": SIGNING_SECRET}
+    assert made.secrets == FIELDS
     assert made.settings["bot_user_id"] == BOT
-    assert url in made.settings["manual"]
-    assert "Event Subscriptions" in made.settings["manual"]
-    await channel.disconnect(endpoint())
+    await channel.disconnect(await connected(channel, FIELDS, "https://x.example"))
 
 
 @pytest.mark.parametrize(
@@ -302,16 +295,13 @@ async def test_connecting_finds_out_who_it_is_and_says_what_the_user_has_to_do(c
 )
 async def test_what_is_wrong_is_the_users_to_mend(channel: Slack, token: str, secret: str) -> None:
     with pytest.raises(InvalidInput):
-        await channel.connect({"bot_token": token, "signing_secret": secret}, uuid4(), "https://x.example")
+        await channel.connect({"bot_token": token, "signing_secret": secret})
 
 
 async def test_a_slack_that_is_not_there_is_unavailable() -> None:
-    async with aiohttp.ClientSession() as session:
-        channel = Slack(lambda: session, "http://127.0.0.1:1/api")
+    async with calling(Slack, "http://127.0.0.1:1/api") as channel:
         with pytest.raises(Unavailable):
-            await channel.connect(
-                {"bot_token": TOKEN, "signing_secret": SIGNING_SECRET}, uuid4(), "https://x"
-            )
+            await channel.connect(FIELDS)
 
 
 async def test_an_answer_is_sent_escaped_and_calls_nobody(slack: SlackApi, channel: Slack) -> None:
@@ -325,7 +315,12 @@ async def test_an_answer_is_sent_escaped_and_calls_nobody(slack: SlackApi, chann
         "unfurl_media": False,
     }
     assert "thread_ts" not in slack.sent[1]
+
+
+async def test_in_a_thread_it_is_seen_to_be_typing(slack: SlackApi, channel: Slack) -> None:
+    await channel.typing(endpoint(), {"channel": "C1", "thread_ts": "1.2"})
     await channel.typing(endpoint(), {"channel": "D1"})
+    assert slack.statuses == [{"channel_id": "C1", "thread_ts": "1.2", "status": "is typing…"}]
 
 
 @pytest.mark.parametrize(
@@ -397,9 +392,8 @@ async def test_the_token_goes_to_no_other_server(reference: str) -> None:
         seen.append(request.headers.get("authorization"))
         return web.Response()
 
-    async with Served(note) as server, aiohttp.ClientSession() as session:
+    async with Served(note) as server, calling(Slack, "http://127.0.0.1:1/api") as channel:
         there = server.url.removeprefix("http://")
-        channel = Slack(lambda: session, "http://127.0.0.1:1/api")
         with pytest.raises(SendFailed) as failed:
             await channel.fetch(endpoint(), Attachment(reference.format(there), "x", "image/png"), most=10)
     assert failed.value.permanent
@@ -413,8 +407,7 @@ async def test_the_double_delivers_what_the_channel_takes() -> None:
     found = []
 
     async def take(request: web.Request) -> web.Response:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        found.append(PURE.receive(Incoming(headers, await request.read()), endpoint(), datetime.now(UTC)))
+        found.append(PURE.receive(await arrived(request), endpoint(), datetime.now(UTC)))
         return web.Response(status=500 if len(found) == 1 else 200)
 
     event = DOUBLE.say("Hi")

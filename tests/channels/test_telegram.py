@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
-import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ocmt.channels.telegram as module
-from ocmt.channels.base import Accepted, Attachment, Endpoint, Ignored, Incoming, Message, SendFailed
+from ocmt.channels.base import Accepted, Attachment, Endpoint, Ignored, Message, SendFailed
 from ocmt.channels.splitting import in_pieces
 from ocmt.channels.telegram import PIECE, Telegram, utf16_units
 from ocmt.errors import InvalidInput, OcmtError, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.telegram import ADA, GROUP, TOKEN, TelegramApi
-from tests.channels.vendors import Served, nowhere
+from tests.channels.vendors import JSON, Served, calling, connected, incoming, nowhere, raw
 
 pytestmark = pytest.mark.anyio
 
@@ -32,22 +30,23 @@ SECRET = "s3cret_of-the-webhook"
 ME = {"bot_id": 123456, "username": "ocmt_bot"}
 
 
-def endpoint(endpoint_id: UUID | None = None) -> Endpoint:
-    secrets = {"bot_token": TOKEN, "webhook_secret": SECRET}
-    return Endpoint(endpoint_id or uuid4(), uuid4(), "telegram", secrets, ME)
-
-
-PURE = Telegram(nowhere, "https://api.telegram.invalid")
+URL = "https://ocmt.example.org/"
 DOUBLE = TelegramApi()
+PURE = Telegram(nowhere, "https://api.telegram.invalid")
+
+
+def endpoint() -> Endpoint:
+    secrets = {"bot_token": TOKEN, "webhook_secret": SECRET}
+    return Endpoint(uuid4(), uuid4(), "telegram", secrets, ME)
 
 
 def received(body: object, secret: str = SECRET) -> object:
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return PURE.receive(Incoming({"x-telegram-bot-api-secret-token": secret}, raw), endpoint(), NOW)
+    given = {"x-telegram-bot-api-secret-token": secret}
+    return PURE.receive(incoming(raw(body), given), endpoint(), NOW)
 
 
 def read(update: object) -> Message | None:
-    return PURE.read(json.dumps(update).encode(), endpoint())
+    return PURE.read(raw(update), endpoint())
 
 
 @pytest.fixture
@@ -58,8 +57,8 @@ async def telegram() -> AsyncIterator[TelegramApi]:
 
 @pytest.fixture
 async def channel(telegram: TelegramApi) -> AsyncIterator[Telegram]:
-    async with aiohttp.ClientSession() as session:
-        yield Telegram(lambda: session, telegram.url)
+    async with calling(Telegram, telegram.url) as channel:
+        yield channel
 
 
 @pytest.fixture
@@ -195,11 +194,6 @@ def test_files_come_with_their_caption() -> None:
     ]
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=8,
-)
 ENTITY = st.fixed_dictionaries(
     {},
     optional={
@@ -231,7 +225,7 @@ MESSAGE = st.fixed_dictionaries(
 UPDATES = st.fixed_dictionaries({"update_id": st.integers() | JSON, "message": MESSAGE | JSON}) | JSON
 
 
-@given(UPDATES.map(json.dumps).map(str.encode) | st.binary())
+@given(UPDATES.map(raw) | st.binary())
 def test_nothing_that_a_stranger_sends_breaks_it(body: bytes) -> None:
     try:
         found = received(body)
@@ -309,8 +303,11 @@ async def test_connecting_registers_the_webhook_and_disconnecting_removes_it(
 ) -> None:
     endpoint_id = uuid4()
     url = f"https://ocmt.example.org/webhooks/telegram/{endpoint_id}"
-    made = await channel.connect({"bot_token": f" {TOKEN}\n"}, endpoint_id, url)
+    made = await channel.connect({"bot_token": f" {TOKEN}\n"})
     assert (made.name, made.settings) == ("@ocmt_bot", ME)
+    assert telegram.webhook is None
+    mine = Endpoint(endpoint_id, uuid4(), "telegram", made.secrets, made.settings)
+    await channel.register(mine, url)
     assert telegram.webhook == {
         "url": url,
         "secret_token": made.secrets["webhook_secret"],
@@ -318,24 +315,24 @@ async def test_connecting_registers_the_webhook_and_disconnecting_removes_it(
         "drop_pending_updates": False,
     }
     assert TOKEN not in repr(made)
-    again = await channel.connect({**made.secrets, "username": "ocmt_bot"}, endpoint_id, url)
+    again = await channel.connect({**made.secrets, "username": "ocmt_bot"})
     assert again == made
     await channel.disconnect(endpoint())  # of an older connection: this one's webhook stays
     assert telegram.webhook is not None
-    await channel.disconnect(endpoint(endpoint_id))
+    await channel.disconnect(mine)
     assert telegram.webhook is None
-    await channel.disconnect(endpoint(endpoint_id))
+    await channel.disconnect(mine)
 
 
 @pytest.mark.parametrize("token", ["", "abc", "1:2", TOKEN + "/../x", "999:" + "A" * 35])
 async def test_a_wrong_token_is_the_users_to_mend(channel: Telegram, token: str) -> None:
     with pytest.raises(InvalidInput):
-        await channel.connect({"bot_token": token}, uuid4(), "https://ocmt.example.org/")
+        await channel.connect({"bot_token": token})
 
 
 async def test_what_telegram_says_about_the_address_is_told(channel: Telegram) -> None:
     with pytest.raises(InvalidInput, match="HTTPS URL must be provided"):
-        await channel.connect({"bot_token": TOKEN}, uuid4(), "ftp://x")
+        await connected(channel, {"bot_token": TOKEN}, "ftp://x")
 
 
 async def test_a_telegram_that_is_down_is_unavailable(telegram: TelegramApi, channel: Telegram) -> None:
@@ -343,7 +340,7 @@ async def test_a_telegram_that_is_down_is_unavailable(telegram: TelegramApi, cha
         telegram.fail(1, 502, method=method)
     for _ in range(2):
         with pytest.raises(Unavailable):
-            await channel.connect({"bot_token": TOKEN}, uuid4(), "https://ocmt.example.org/")
+            await connected(channel, {"bot_token": TOKEN}, URL)
     with pytest.raises(Unavailable):
         await channel.disconnect(endpoint())
 
@@ -373,6 +370,16 @@ async def test_an_answer_goes_to_its_chat_topic_and_message(telegram: TelegramAp
     assert "".join(one.text for one in telegram.sent[2:]) == "🎉" * 5000
 
 
+async def test_an_answer_follows_a_group_that_has_become_a_supergroup(
+    telegram: TelegramApi, channel: Telegram
+) -> None:
+    telegram.moved[-5] = -1005
+    await channel.send(endpoint(), {"chat_id": -5, "message_id": 3}, "Hi", key="k")
+    assert [one.body for one in telegram.sent] == [{"chat_id": -1005, "text": "Hi"}]
+    assert read(DOUBLE.say(None, chat=GROUP, migrate_from_chat_id=-5)) is None
+    assert read(DOUBLE.say(None, chat={"id": -5, "type": "group"}, migrate_to_chat_id=-1005)) is None
+
+
 async def test_how_a_failure_is_told(telegram: TelegramApi, channel: Telegram) -> None:
     telegram.fail(1, 429, retry_after=35)
     error = await failure(channel)
@@ -400,8 +407,8 @@ async def test_no_answer_behind_the_request_may_mean_that_it_was_taken(
 
 
 async def test_an_address_that_nobody_listens_at_is_certain(telegram: TelegramApi) -> None:
-    async with aiohttp.ClientSession() as session:
-        error = await failure(Telegram(lambda: session, "http://127.0.0.1:1"))
+    async with calling(Telegram, "http://127.0.0.1:1") as channel:
+        error = await failure(channel)
     assert (error.permanent, error.uncertain) == (False, False)
 
 
@@ -427,6 +434,8 @@ async def test_a_file_is_fetched_within_its_bound(telegram: TelegramApi, channel
 
 # The token
 
+METHODS = ("getMe", "setWebhook", "sendMessage", "getFile", "getWebhookInfo")
+
 
 def hostile(status: int) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Says the address that it was asked at in every way that it can."""
@@ -447,19 +456,19 @@ async def test_the_token_gets_into_no_error_and_no_log(
     caplog.set_level(logging.DEBUG)
     url = {"nobody": "http://127.0.0.1:1", "address": "http://[::/x"}.get(str(fault), telegram.url)
     if fault == "cut":
-        for method in ("getMe", "sendMessage", "getFile", "getWebhookInfo"):
+        for method in METHODS:
             telegram.drop(method=method)
     elif fault == "hang":
-        for method in ("getMe", "sendMessage", "getFile", "getWebhookInfo"):
+        for method in METHODS:
             telegram.hang(method=method)
     errors: list[OcmtError] = []
     async with AsyncExitStack() as stack:
         if isinstance(fault, int):
             url = (await stack.enter_async_context(Served(hostile(fault)))).url
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        channel = Telegram(lambda: session, url)
+        channel = await stack.enter_async_context(calling(Telegram, url))
         for call in (
-            channel.connect({"bot_token": TOKEN}, uuid4(), "https://ocmt.example.org/"),
+            channel.connect({"bot_token": TOKEN}),
+            channel.register(endpoint(), URL),
             channel.send(endpoint(), {"chat_id": 1}, "Hi", key="k"),
             channel.fetch(endpoint(), Attachment("f", "a", "b"), most=10),
             channel.disconnect(endpoint()),
@@ -468,7 +477,7 @@ async def test_the_token_gets_into_no_error_and_no_log(
                 await call
             except OcmtError as error:
                 errors.append(error)
-    assert len(errors) >= 3
+    assert len(errors) >= 4
     for raised in errors:
         chain: BaseException | None = raised
         while chain is not None:

@@ -3,6 +3,7 @@
 Slow, for it starts the real OpenClaw, three times; told in order.
 """
 
+import base64
 import re
 from collections.abc import AsyncIterator
 
@@ -16,6 +17,13 @@ from tests.journey.conftest import anna, data, installation
 __all__ = ["anna", "data", "installation"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
+
+
+PHOTO = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQEASABIAAD/2wBDAP//////////////////////////////////////////////////////////////////////////"
+    "////////////wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAA//EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AN//Z"
+)
+"""One white dot, as JPEG."""
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +80,17 @@ async def test_a_message_wakes_the_sleeping_agent(anna: Person, telegram: Telegr
     await until(lambda: len(telegram.sent) == 3, timeout=90)
 
 
+async def test_a_photo_reaches_the_agent_and_the_chats_history(anna: Person, telegram: TelegramApi) -> None:
+    photo = {"file_id": telegram.add_file(PHOTO, "photos/file_0.jpg"), "file_size": len(PHOTO)}
+    assert await telegram.deliver(telegram.say(None, photo=[photo], caption="Who is this?")) == 1
+    await until(lambda: len(telegram.sent) == 4, timeout=60)
+    assert "Your files have arrived" in telegram.sent[3].text
+    (conversation,) = (await anna.call("GET", "/agent/conversations"))["items"]
+    told = await anna.call("GET", f"/agent/conversations/{conversation['id']}/turns")
+    (shown,) = told["items"][-1]["attachments"]
+    assert (shown["name"], shown["media_type"], shown["size"]) == ("photo.jpg", "image/jpeg", len(PHOTO))
+
+
 async def test_a_message_taken_by_a_replica_that_dies_is_answered_once_by_the_next(
     installation: Installation, telegram: TelegramApi, anna: Person
 ) -> None:
@@ -83,7 +102,7 @@ async def test_a_message_taken_by_a_replica_that_dies_is_answered_once_by_the_ne
     path = telegram.webhook["url"].partition("/webhooks/")[2]
     telegram.webhook["url"] = f"{installation.url}/webhooks/{path}"
     assert await telegram.deliver(update) == 1, "Telegram asks again, and is told yes"
-    await until(lambda: len(telegram.sent) == 4, timeout=120)
+    await until(lambda: len(telegram.sent) == 5, timeout=120)
     assert await telegram.deliver(telegram.say("and now?")) == 1
-    await until(lambda: len(telegram.sent) == 5, timeout=60)
-    assert [each.body.get("chat_id") for each in telegram.sent] == [telegram.sent[0].chat_id] * 5
+    await until(lambda: len(telegram.sent) == 6, timeout=60)
+    assert [each.body.get("chat_id") for each in telegram.sent] == [telegram.sent[0].chat_id] * 6

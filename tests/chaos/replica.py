@@ -25,6 +25,7 @@ from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.chat import worker as working
 from ocmt.chat.answer import Answerer
+from ocmt.chat.attachments import Attachments
 from ocmt.chat.model import Fault
 from ocmt.chat.worker import TurnWorker
 from ocmt.openclaw import client as gateway_client
@@ -118,7 +119,13 @@ async def run(dsn: str, place: str, owner: str) -> None:
 
     reconciler = Reconciler(agents, leases, driver_for, hints, clock, admission, wake_ahead=POLICY.wake_ahead)
     answerer = Answerer(
-        database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=timedelta(seconds=60)
+        database,
+        clock,
+        agents,
+        usage_of=usage_of,
+        explain=explain,
+        turn_timeout=timedelta(seconds=60),
+        attachments=Attachments(database, clock, objects),
     )
     worker = TurnWorker(database, clock, hints, reconciler, answerer)
     async with asyncio.TaskGroup() as tasks:

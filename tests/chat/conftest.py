@@ -132,13 +132,20 @@ def build_office(
         async def explain(user_id: UUID, turn_id: UUID) -> Fault | None:
             return fault[0] if fault else None
 
-        answerer = Answerer(
-            database, clock, replica.agents, usage_of=usage_of, explain=explain, turn_timeout=turn_timeout
-        )
         objects = MemoryObjects()
+        chat = Chat(database, clock, objects)
+        answerer = Answerer(
+            database,
+            clock,
+            replica.agents,
+            usage_of=usage_of,
+            explain=explain,
+            turn_timeout=turn_timeout,
+            attachments=chat.attachments,
+        )
         return Office(
             replica,
-            Chat(database, clock, objects),
+            chat,
             TurnWorker(database, clock, hints, replica.reconciler, answerer),
             objects,
             fault,

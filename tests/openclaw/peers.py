@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import secrets
@@ -53,6 +54,9 @@ class Peer(Protocol):
         """Call the tool `write` once, then answer."""
 
     def wrote_a_file(self) -> bool: ...
+    def saw(self, content: bytes) -> bool:
+        """Whether a file with that content, an image or short text, has come with some message."""
+
     def will_be_refused_by_the_provider(self) -> None: ...
     def will_run(self, *, until: asyncio.Event) -> None:
         """The next job that is due waits in its run for this."""
@@ -90,6 +94,9 @@ class FakePeer:
 
     def wrote_a_file(self) -> bool:
         return True
+
+    def saw(self, content: bytes) -> bool:
+        return content in [found for _, _, found in self._gateway.attached()]
 
     def will_be_refused_by_the_provider(self) -> None:
         self._gateway.script(Fail(http_status=400))
@@ -184,6 +191,10 @@ class RealPeer:
 
     def wrote_a_file(self) -> bool:
         return (self._folder / "workspace" / "hello.txt").read_text() == "hi there"
+
+    def saw(self, content: bytes) -> bool:
+        told = json.dumps([seen.body["messages"] for seen in self._provider.seen])
+        return base64.b64encode(content).decode() in told or content.decode(errors="replace") in told
 
     def will_be_refused_by_the_provider(self) -> None:
         self._provider.script(Failed(400, "ocmt_refused", "The platform ended this call."))

@@ -7,6 +7,10 @@ The real one is booted once, and once more after the crash at the end (a minute 
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
+import struct
+import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from ocmt.chat.model import MAX_ATTACHED_BYTES, MAX_MESSAGE_BYTES
 from ocmt.openclaw.client import (
     Aborted,
     Delta,
@@ -29,6 +34,20 @@ from ocmt.openclaw.schedule import Job
 from tests.openclaw.peers import FakePeer, Peer, real_peer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
+
+
+def png(side: int) -> bytes:
+    """A grey square."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\x80" * side) * side)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+CAT = png(8)
 
 
 @pytest.fixture(
@@ -260,6 +279,39 @@ async def test_it_sleeps_only_when_nothing_runs(peer: Peer, client: GatewayClien
 async def test_a_megabyte_is_a_message(peer: Peer, client: GatewayClient, key: str) -> None:
     peer.will_say("That is a lot.")
     assert isinstance((await turn(client, key, "All work and no play. " * 46_000))[-1], Final)
+
+
+async def test_files_come_with_a_message_which_may_have_no_words(
+    peer: Peer, client: GatewayClient, key: str
+) -> None:
+    note = b"The cat is Mephisto."
+    for words, name, kind, content in [
+        ("Look", "cat.png", "image/png", CAT),
+        ("", "n.txt", "text/plain", note),
+    ]:
+        peer.will_say("I see.")
+        file = {"fileName": name, "mimeType": kind, "content": base64.b64encode(content).decode()}
+        message_key = str(uuid4())
+        with client.run_events(key) as events:
+            await client.send_chat(
+                session_key=key, message=words, idempotency_key=message_key, attachments=[file]
+            )
+            assert isinstance((await rest_of(events))[-1], Final)
+        assert peer.saw(content)
+        # By the same key as a message without files.
+        outcome = await client.outcome(session_key=key, run_id=message_key, message_key=message_key)
+        assert outcome == RunOutcome("finished", run_id=message_key, text="I see.")
+
+
+async def test_as_much_as_one_message_takes_goes_through(peer: Peer, client: GatewayClient, key: str) -> None:
+    peer.will_say("Much.")
+    content = base64.b64encode(random.Random(1).randbytes(MAX_ATTACHED_BYTES)).decode()
+    file = {"fileName": "a.bin", "mimeType": "application/octet-stream", "content": content}
+    with client.run_events(key) as events:
+        await client.send_chat(
+            session_key=key, message="\x1f" * MAX_MESSAGE_BYTES, idempotency_key="much", attachments=[file]
+        )
+        assert isinstance((await rest_of(events))[-1], Final)
 
 
 async def test_what_makes_no_sense_is_refused_and_says_so(client: GatewayClient, key: str) -> None:

@@ -13,8 +13,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from ocmt.platform.internet import is_public
 from ocmt.runtimes import egress
-from ocmt.runtimes.egress import CONNECTIONS, EgressProxy, Refusal, is_public, parse_request
+from ocmt.runtimes.egress import CONNECTIONS, EgressProxy, Refusal, parse_request
 
 pytestmark = pytest.mark.anyio
 

@@ -153,7 +153,13 @@ async def house(
         session=http.session(),
     )
     answerer = Answerer(
-        database, clock, agents, usage_of=no_usage, explain=no_usage, turn_timeout=timedelta(minutes=1)
+        database,
+        clock,
+        agents,
+        usage_of=no_usage,
+        explain=no_usage,
+        turn_timeout=timedelta(minutes=1),
+        attachments=chat.attachments,
     )
     management = compose_management(platform, features, lambda: agent_features)
     orchestrator = Orchestrator(
@@ -185,7 +191,7 @@ async def house(
             clock,
             hints,
             chat,
-            kinds={"signed": Signed(http.session, clock.now)},
+            kinds={"signed": Signed(http.session, clock.now, local=True)},
             seal=ChannelSeal(platform.secrets),
             url=URL,
         ),

@@ -8,7 +8,13 @@ import type {
   Agent,
   ApiKey,
   AuditRow,
+  Channel,
+  ChannelKind,
+  ChannelSender,
   ConversationInfo,
+  Delivery,
+  DeliveryOfAll,
+  DeliveryState,
   Group,
   GroupInvitation,
   ImportedVault,
@@ -19,9 +25,11 @@ import type {
   Member,
   MfaState,
   NamedAuditRow,
+  OpenedChannel,
   Page,
   Passkey,
   ProviderAccount,
+  ReplayAsked,
   Schedule,
   SignInStep,
   SignInWays,
@@ -88,23 +96,27 @@ async function request<T>(method: string, path: string, options: Options = {}): 
     });
     text = await response.text();
   } catch {
-    throw new ApiError(
-      0,
-      "unreachable",
-      "The server does not answer. Check that it runs and try again.",
-      true,
-    );
+    throw unreachable();
   }
   learnServerTime(response.headers.get("date"));
-  if (!response.ok) throw asError(response, text);
+  const fault = faultOf(response.status, response.headers.get("content-type"), text);
+  if (fault) throw fault;
   return (text ? JSON.parse(text) : undefined) as T;
 }
 
-/** An RFC 9457 problem, or whatever something between us and the server answered in its place. */
-function asError(response: Response, text: string): ApiError {
-  const { status } = response;
+export function unreachable(): ApiError {
+  const words = "The server does not answer. Check that it runs and try again.";
+  return new ApiError(0, "unreachable", words, true);
+}
+
+/**
+ * What an answer says went wrong, null for one that is fine: an RFC 9457 problem, or whatever something between us
+ * and the server answered in its place.
+ */
+export function faultOf(status: number, contentType: string | null, text: string): ApiError | null {
+  if (status >= 200 && status < 300) return null;
   let problem: { title?: string; detail?: string; code?: string; retryable?: boolean } = {};
-  if (response.headers.get("content-type")?.includes("json")) {
+  if (contentType?.includes("json")) {
     try {
       problem = JSON.parse(text) ?? {};
     } catch {
@@ -118,12 +130,19 @@ function asError(response: Response, text: string): ApiError {
 
 const conversation = (id: string) => `/agent/conversations/${encodeURIComponent(id)}`;
 const turn = (id: string) => `/agent/turns/${encodeURIComponent(id)}`;
+const attachment = (id: string) => `/agent/attachments/${encodeURIComponent(id)}`;
+const channel = (id: string) => `/agent/channels/${id}`;
 const vaultItem = (name: string) => `/api/v1/vault/items/${encodeURIComponent(name)}`;
 const group = (id: string) => `/api/v1/groups/${encodeURIComponent(id)}`;
 const signUpRule = (kind: string, value: string) =>
   `/api/v1/admin/sign-up-rules/${kind}/${encodeURIComponent(value)}`;
-const query = (name: string, value: string | null) =>
-  value === null ? "" : `?${name}=${encodeURIComponent(value)}`;
+const query = (name: string, value: string | null) => queries({ [name]: value });
+
+/** What is null or empty is left out. */
+function queries(given: Record<string, string | null>): string {
+  const said = Object.entries(given).filter((each): each is [string, string] => !!each[1]);
+  return said.length > 0 ? `?${new URLSearchParams(said)}` : "";
+}
 
 export const api = {
   me: () => request<User>("GET", "/api/v1/me"),
@@ -191,14 +210,41 @@ export const api = {
   turns: (id: string, before: string | null = null) =>
     request<TurnPage>("GET", `${conversation(id)}/turns${query("before", before)}`),
   /** `key` names this message: sending it again with the same key sends it once. */
-  send: (id: string, text: string, key: string) =>
+  send: (id: string, text: string, attachments: string[], key: string) =>
     request<Turn>("POST", `${conversation(id)}/turns`, {
-      body: { text, attachments: [] },
+      body: { text, attachments },
       headers: { "idempotency-key": key },
     }),
   eventsUrl: (id: string, after: number) => `${conversation(id)}/events?after=${after}`,
   stopTurn: (id: string) => request<Turn>("POST", `${turn(id)}/stop`),
   retryTurn: (id: string) => request<Turn>("POST", `${turn(id)}/retry`),
+
+  attachmentUrl: attachment,
+  /** Where a file is posted, as it is: see `transfer.ts`. */
+  newAttachmentUrl: (name: string) => `/agent/attachments${query("name", name)}`,
+  /** Of one that no message has. */
+  dropAttachment: (id: string) => request<void>("DELETE", attachment(id)),
+
+  channels: () => request<{ kinds: ChannelKind[]; items: Channel[] }>("GET", "/agent/channels"),
+  connectChannel: (kind: string, fields: Record<string, string>) =>
+    request<OpenedChannel>("POST", "/agent/channels", { body: { channel: kind, fields } }),
+  renameChannel: (id: string, name: string) => request<Channel>("PATCH", channel(id), { body: { name } }),
+  reconnectChannel: (id: string, fields: Record<string, string>) =>
+    request<OpenedChannel>("POST", `${channel(id)}/reconnect`, { body: { fields } }),
+  disconnectChannel: (id: string) => request<void>("DELETE", channel(id)),
+  senders: (id: string) => request<{ items: ChannelSender[] }>("GET", `${channel(id)}/senders`),
+  letIn: (id: string, who: { code: string } | { sender: string }) =>
+    request<ChannelSender>("POST", `${channel(id)}/senders/approve`, { body: who }),
+  blockSender: (id: string, sender: string) =>
+    request<ChannelSender>("POST", `${channel(id)}/senders/block`, { body: { sender } }),
+  forgetSender: (id: string, sender: string) =>
+    request<void>("DELETE", `${channel(id)}/senders/${encodeURIComponent(sender)}`),
+  deliveries: (id: string, state: DeliveryState | null, cursor: string | null) =>
+    request<Page<Delivery>>("GET", `${channel(id)}/deliveries${queries({ state, cursor })}`),
+  replay: (id: string, asked: ReplayAsked) =>
+    request<{ count: number }>("POST", `${channel(id)}/deliveries/replay`, { body: asked }),
+  resend: (id: string, delivery: string) =>
+    request<{ count: number }>("POST", `${channel(id)}/deliveries/${delivery}/resend`),
 
   vaultItems: () => request<{ items: VaultItem[] }>("GET", "/api/v1/vault/items"),
   putVaultItem: (name: string, value: string, kind?: VaultItem["kind"]) =>
@@ -253,6 +299,17 @@ export const api = {
   invitations: () => request<{ items: Invitation[] }>("GET", "/api/v1/admin/invitations?limit=500"),
   invite: (email: string) => request<Invitation>("POST", "/api/v1/admin/invitations", { body: { email } }),
   revokeInvitation: (id: string) => request<void>("DELETE", `/api/v1/admin/invitations/${id}`),
+  deliveriesOfAll: async (state: DeliveryState | null, email: string, cursor: string | null) => {
+    const { items, next } = await request<{ items: DeliveryOfAll[]; next: string | null }>(
+      "GET",
+      `/api/v1/admin/deliveries${queries({ state, email, cursor })}`,
+    );
+    return { items, next_cursor: next };
+  },
+  replayOfAll: (asked: ReplayAsked, email: string) =>
+    request<{ count: number }>("POST", "/api/v1/admin/deliveries/replay", {
+      body: email ? { ...asked, email } : asked,
+    }),
   auditOfAll: (before: number | null) =>
     request<{ items: NamedAuditRow[]; next: number | null }>(
       "GET",

@@ -4,6 +4,7 @@ import { watchAgent } from "./agent";
 import { Spinner } from "./components/Icons";
 import { forgetConversations, refreshConversations } from "./conversations";
 import { Admin } from "./pages/Admin";
+import { Channels } from "./pages/Channels";
 import { Chat } from "./pages/Chat";
 import { Files } from "./pages/Files";
 import { Groups } from "./pages/Groups";
@@ -60,6 +61,7 @@ function SignedIn() {
   if (here.page === "settings") return <Settings />;
   if (here.page === "files") return <Files />;
   if (here.page === "vault") return <Vault />;
+  if (here.page === "channels") return <Channels id={here.id} />;
   if (here.page === "groups") return <Groups />;
   if (here.page === "admin") return <Admin />;
   if (here.page === "chat") return <Chat id={here.id} />;

@@ -9,9 +9,10 @@ import { expectChange } from "./agent";
 import { ApiError, api, wordsFor } from "./api";
 import { serverNow } from "./clock";
 import { noteUse, refreshConversations } from "./conversations";
-import { type Action, type ConversationState, EMPTY, isOpen, openTurn, reduce } from "./events";
+import { type Action, type ConversationState, EMPTY, isOpen, openTurn, type Pending, reduce } from "./events";
 import { openStream, type Stream } from "./stream";
-import type { StreamEvent, TurnPage } from "./types";
+import type { Attachment, StreamEvent, TurnPage } from "./types";
+import { moveUploads, type Uploads, uploadsOf } from "./uploads";
 
 /** Pauses before a message that did not get through is sent again by itself. */
 const RESEND_AFTER_MS = [1_000, 3_000];
@@ -33,6 +34,8 @@ export class Conversation {
   readonly announcement = signal("");
   /** A text that was refused and goes back into the composer. */
   readonly returned = signal<string | null>(null);
+  /** The files of the next message. */
+  readonly uploads: Uploads;
 
   private stream: Stream | null = null;
   private closed = false;
@@ -44,6 +47,7 @@ export class Conversation {
     private readonly onCreated: (id: string) => void,
   ) {
     this.id.value = id;
+    this.uploads = uploadsOf(id);
     if (id !== null) this.loading.value = "loading";
     document.addEventListener("visibilitychange", this.onVisibility);
     addEventListener("online", this.onOnline);
@@ -85,13 +89,19 @@ export class Conversation {
   }
 
   /** Shows the message at once and sends it; with the key of an earlier, unsent one, sends that again. */
-  async send(text: string, key: string = crypto.randomUUID()): Promise<void> {
+  async send(
+    text: string,
+    attachments: readonly Attachment[] = [],
+    key: string = crypto.randomUUID(),
+  ): Promise<void> {
     this.problem.value = null;
-    this.dispatch({ type: "sending", key, text, createdAt: new Date(serverNow()).toISOString() });
+    const createdAt = new Date(serverNow()).toISOString();
+    this.dispatch({ type: "sending", key, text, attachments, createdAt });
     for (let tries = 0; ; tries++) {
       try {
         const id = await this.ensureCreated();
-        const turn = await api.send(id, text, key);
+        const ids = attachments.map((attachment) => attachment.id);
+        const turn = await api.send(id, text, ids, key);
         this.dispatch({ type: "sent", key, turn });
         expectChange();
         void refreshConversations();
@@ -102,8 +112,7 @@ export class Conversation {
           if (pause === undefined) return this.dispatch({ type: "not_sent", key, problem: wordsFor(error) });
           await new Promise((resolve) => setTimeout(resolve, pause));
         } else {
-          this.dispatch({ type: "withdrawn", key });
-          this.returned.value = text;
+          this.withdraw({ key, text, attachments });
           this.problem.value = wordsFor(error);
           return;
         }
@@ -112,9 +121,10 @@ export class Conversation {
   }
 
   /** Takes an unsent message back into the composer. */
-  withdraw(key: string, text: string): void {
+  withdraw({ key, text, attachments }: Pick<Pending, "key" | "text" | "attachments">): void {
     this.dispatch({ type: "withdrawn", key });
     this.returned.value = text;
+    this.uploads.putBack(attachments);
   }
 
   async stop(): Promise<void> {
@@ -154,6 +164,7 @@ export class Conversation {
         this.id.value = info.id;
         noteUse(info);
         if (!this.closed) {
+          moveUploads(info.id, this.uploads);
           this.listen();
           this.onCreated(info.id);
         }

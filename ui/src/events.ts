@@ -4,7 +4,18 @@
  * Whatever the event number from which the stream is taken up, replaying leads to the same conversation; an event
  * that was seen before changes nothing. Nothing in here may touch the network, the clock or the page.
  */
-import type { Fault, Step, StreamEvent, ToolCall, Turn, TurnPage, TurnStatus, Usage } from "./types";
+import { sameFiles } from "./attachments";
+import type {
+  Attachment,
+  Fault,
+  Step,
+  StreamEvent,
+  ToolCall,
+  Turn,
+  TurnPage,
+  TurnStatus,
+  Usage,
+} from "./types";
 
 /** A turn as it is shown. */
 export interface TurnView {
@@ -12,6 +23,7 @@ export interface TurnView {
   /** Stable while an optimistic message becomes a turn, so that its place on the page is kept. */
   key: string;
   text: string;
+  attachments: readonly Attachment[];
   status: TurnStatus;
   /** The attempt whose events are shown; 0: none was seen yet. */
   attempt: number;
@@ -27,6 +39,7 @@ export interface TurnView {
 export interface Pending {
   key: string;
   text: string;
+  attachments: readonly Attachment[];
   createdAt: string;
   /** Why it could not be sent, in words for the user; null while it is on its way. */
   problem: string | null;
@@ -47,7 +60,7 @@ export type Action =
   | { type: "loaded"; page: TurnPage }
   | { type: "older"; page: TurnPage }
   | { type: "events"; events: StreamEvent[] }
-  | { type: "sending"; key: string; text: string; createdAt: string }
+  | ({ type: "sending" } & Omit<Pending, "problem">)
   | { type: "sent"; key: string; turn: Turn }
   | { type: "not_sent"; key: string; problem: string }
   | { type: "withdrawn"; key: string }
@@ -70,9 +83,9 @@ export function reduce(state: ConversationState, action: Action): ConversationSt
     case "events":
       return action.events.reduce(applyEvent, state);
     case "sending": {
-      const { key, text, createdAt } = action;
-      const others = state.pending.filter((message) => message.key !== key);
-      return { ...state, pending: [...others, { key, text, createdAt, problem: null }] };
+      const { type, ...message } = action;
+      const others = state.pending.filter((other) => other.key !== message.key);
+      return { ...state, pending: [...others, { ...message, problem: null }] };
     }
     case "sent": {
       const confirmed = { ...state, pending: state.pending.filter((message) => message.key !== action.key) };
@@ -111,6 +124,7 @@ function fromServer(turn: Turn, key = turn.id): TurnView {
     id: turn.id,
     key,
     text: turn.text,
+    attachments: turn.attachments,
     status: finished ? turn.status : "accepted",
     attempt: finished ? turn.attempt : 0,
     answer: finished ? (turn.answer ?? "") : "",
@@ -154,11 +168,16 @@ function appendAccepted(
   state: ConversationState,
   event: Extract<StreamEvent, { type: "turn.accepted" }>,
 ): ConversationState {
-  const own = state.pending.find((message) => message.text === event.text && message.problem === null);
+  const attachments = event.attachments ?? [];
+  const own = state.pending.find(
+    (message) =>
+      message.problem === null && message.text === event.text && sameFiles(message.attachments, attachments),
+  );
   const turn: TurnView = {
     id: event.turn_id,
     key: own?.key ?? event.turn_id,
     text: event.text,
+    attachments,
     status: "accepted",
     attempt: event.attempt,
     answer: "",

@@ -3,6 +3,7 @@ import { computed, signal } from "@preact/signals";
 
 export type Route =
   | { page: "chat"; id: string | null }
+  | { page: "channels"; id: string | null }
   | { page: "files" }
   | { page: "settings" }
   | { page: "vault" }
@@ -19,13 +20,16 @@ export function parseRoute(pathname: string): Route {
   if (pathname === "/") return { page: "chat", id: null };
   const page = PAGES.find((each) => pathname === `/${each}`);
   if (page) return { page };
-  const chat = /^\/chat\/([0-9a-f-]{36})$/i.exec(pathname);
-  return chat?.[1] ? { page: "chat", id: chat[1] } : { page: "unknown" };
+  if (pathname === "/channels") return { page: "channels", id: null };
+  const one = /^\/(chat|channels)\/([0-9a-f-]{36})$/i.exec(pathname);
+  if (!one?.[2]) return { page: "unknown" };
+  return { page: one[1] === "chat" ? "chat" : "channels", id: one[2] };
 }
 
 export const route = computed(() => parseRoute(path.value));
 
 export const chatPath = (id: string) => `/chat/${id}`;
+export const channelPath = (id: string) => `/channels/${id}`;
 
 export function navigate(to: string, options: { replace?: boolean } = {}): void {
   if (options.replace) history.replaceState(null, "", to);

@@ -3,6 +3,11 @@
  */
 
 /**
+ * What became of a delivery.
+ */
+export type State = "accepted" | "answering" | "done" | "ignored" | "waiting" | "dead";
+
+/**
  * All of them, oldest first; there is no next page.
  */
 export interface AccountPage {
@@ -71,6 +76,57 @@ export interface DeletionView {
     [k: string]: unknown;
   };
   user_id: string;
+}
+/**
+ * Deliveries, newest first.
+ */
+export interface DeliveryPage {
+  items: DeliveryView[];
+  /**
+   * Give it as `cursor` for the next page; null: this is the last.
+   */
+  next: string | null;
+}
+/**
+ * One webhook of somebody's channel and what became of it; nothing of what was said.
+ */
+export interface DeliveryView {
+  /**
+   * That failed.
+   */
+  attempts: number;
+  channel: string;
+  dead: number;
+  /**
+   * Whose channel it is.
+   */
+  email: string;
+  endpoint_id: string;
+  error: FaultView | null;
+  finished_at: string | null;
+  id: string;
+  /**
+   * Nobody knows whether a try to send it had gone through.
+   */
+  may_be_double: boolean;
+  pending: number;
+  received_at: string;
+  /**
+   * How often somebody had it run again.
+   */
+  replays: number;
+  /**
+   * Messages of its answer that were sent; likewise `pending` and `dead`.
+   */
+  sent: number;
+  state: State;
+}
+/**
+ * What went wrong, or why nothing was done.
+ */
+export interface FaultView {
+  code: string;
+  message: string;
 }
 /**
  * A group's name, and what it is for.
@@ -547,6 +603,28 @@ export interface ProvidersView {
  */
 export interface Reason {
   reason: string;
+}
+/**
+ * Which are to run again: those of `ids`, or those that came in from `from` until before `to`.
+ */
+export interface ReplayOfAll {
+  /**
+   * Those of this user alone.
+   */
+  email?: string | null;
+  from?: string | null;
+  ids?: string[] | null;
+  /**
+   * If not said: of a time those that are dead, of ids all.
+   */
+  states?: ("done" | "ignored" | "waiting" | "dead")[] | null;
+  to?: string | null;
+}
+/**
+ * How many run again.
+ */
+export interface Replayed {
+  count: number;
 }
 /**
  * Resources, by name.

@@ -7,6 +7,7 @@
 
 export type {
   AccountView as ProviderAccount,
+  DeliveryView as DeliveryOfAll,
   GroupInvitationView as GroupInvitation,
   GroupView as Group,
   ImportedView as ImportedVault,
@@ -149,6 +150,79 @@ export interface Page<T> {
   next_cursor: string | null;
 }
 
+/** A kind of channel that can be connected, and what a person does for it. */
+export interface ChannelKind {
+  channel: string;
+  label: string;
+  /** Name → label. */
+  fields: Record<string, string>;
+  /** Whether each sender has to be let in. */
+  pairs: boolean;
+  /** Steps at the vendor before the form is filled in, and once it is connected. */
+  before?: string[];
+  after?: string[];
+}
+
+export interface Channel {
+  id: string;
+  channel: string;
+  name: string;
+  webhook_url: string;
+  /** `answers: false` among them: no answer goes back over it. */
+  settings: Record<string, unknown>;
+  active: boolean;
+  created_at: string;
+  updated_at: string;
+}
+
+/** One that was connected just now. */
+export interface OpenedChannel extends Channel {
+  /** To be entered at the vendor; not to be had again. */
+  secret?: string;
+}
+
+export interface ChannelSender {
+  sender: string;
+  name: string;
+  state: "pending" | "approved" | "blocked";
+  code_expires_at: string | null;
+  created_at: string;
+  updated_at: string;
+}
+
+export type DeliveryState = "accepted" | "answering" | "done" | "ignored" | "waiting" | "dead";
+
+/** What became of one webhook, as its owner and the administrators may know it. */
+export interface DeliveryFacts {
+  id: string;
+  received_at: string;
+  state: DeliveryState;
+  /** Tries that failed. */
+  attempts: number;
+  /** How often somebody had it run again. */
+  replays: number;
+  error: { code: string; message: string } | null;
+  finished_at: string | null;
+  /** Messages of its answer by what became of them. */
+  sent: number;
+  pending: number;
+  dead: number;
+  may_be_double: boolean;
+}
+
+export interface Delivery extends DeliveryFacts {
+  sender: string | null;
+  next_at: string;
+  conversation_id: string | null;
+  /** Why its answer could not be sent. */
+  last_error: { code: string; message: string } | null;
+}
+
+/** Deliveries that are to run again: these, or those of a time. */
+export type ReplayAsked =
+  | { ids: string[]; states: DeliveryState[] }
+  | { from: string; to?: string; states: DeliveryState[] };
+
 export type TurnStatus = "accepted" | "running" | "completed" | "failed" | "stopped";
 
 export interface ToolCall {
@@ -171,10 +245,21 @@ export interface Fault {
   retryable: boolean;
 }
 
+/** A file that is sent with a message. */
+export interface Attachment {
+  id: string;
+  name: string;
+  media_type: string;
+  /** Bytes. */
+  size: number;
+}
+
 export interface Turn {
   id: string;
   conversation_id: string;
+  /** Empty only where there are attachments. */
   text: string;
+  attachments: Attachment[];
   status: TurnStatus;
   attempt: number;
   answer: string | null;
@@ -193,7 +278,7 @@ export interface TurnPage extends Page<Turn> {
 
 /** One event of a conversation's stream; `seq` is its number in the conversation. */
 export type StreamEvent = { seq: number; turn_id: string } & (
-  | { type: "turn.accepted"; text: string; attempt: number }
+  | { type: "turn.accepted"; text: string; attempt: number; attachments?: Attachment[] }
   | { type: "agent.progress"; step: string; text: string }
   | { type: "turn.started" }
   | { type: "turn.delta"; text: string; replace?: true }

@@ -6,6 +6,7 @@ const turn = (id: string, more: Partial<Turn> = {}): Turn => ({
   id,
   conversation_id: "c",
   text: `text of ${id}`,
+  attachments: [],
   status: "accepted",
   attempt: 1,
   answer: null,
@@ -133,7 +134,13 @@ describe("events rebuild a conversation", () => {
 });
 
 describe("a message of one's own", () => {
-  const sending = reduce(EMPTY, { type: "sending", key: "k", text: "hi", createdAt: "2026-11-23T10:00:00Z" });
+  const sending = reduce(EMPTY, {
+    type: "sending",
+    key: "k",
+    text: "hi",
+    attachments: [],
+    createdAt: "2026-11-23T10:00:00Z",
+  });
   const accepted: StreamEvent = { seq: 1, turn_id: "t", type: "turn.accepted", text: "hi", attempt: 1 };
 
   test("shows at once, and once only, whether the answer or the event comes first", () => {
@@ -145,6 +152,21 @@ describe("a message of one's own", () => {
       expect(state.pending).toEqual([]);
       expect(state.turns.map((view) => [view.id, view.key])).toEqual([["t", "k"]]);
     }
+  });
+
+  test("is known by its files too, of which those that others send say the same text", () => {
+    const file = (id: string) => ({ id, name: "p.png", media_type: "image/png", size: 9 });
+    const mine = { type: "sending", key: "k2", text: "", attachments: [file("f")], createdAt: "" } as const;
+    const both = reduce(sending, mine);
+    expect(both.pending).toMatchObject([{ attachments: [] }, { attachments: [file("f")] }]);
+    const event: StreamEvent = { seq: 1, turn_id: "t", type: "turn.accepted", text: "", attempt: 1 };
+    const other = play([{ ...event, attachments: [file("g")] }], both);
+    expect(other.turns[0]).toMatchObject({ key: "t", attachments: [file("g")] });
+    const own = play([{ ...event, attachments: [file("f")] }], both);
+    expect(own.turns[0]).toMatchObject({ key: "k2", attachments: [file("f")] });
+    expect(own.pending.map((message) => message.key)).toEqual(["k"]);
+    const again = play([{ ...event, seq: 2, attempt: 2 }], own);
+    expect(again.turns[0]).toMatchObject({ attempt: 2, attachments: [file("f")] });
   });
 
   test("an answer to the request that comes late does not undo what was streamed", () => {
@@ -168,6 +190,7 @@ describe("a message of one's own", () => {
       type: "sending",
       key: "k",
       text: "hi",
+      attachments: [],
       createdAt: "2026-11-23T10:00:05Z",
     });
     expect(again.pending).toMatchObject([{ key: "k", problem: null }]);

@@ -50,6 +50,12 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
                 yield f"conversations/{conversation.id}.jsonl", render(conversation, turns)
             cursor = (page[-1].updated_at, page[-1].id)
 
+    async def attachments(user_id: UUID) -> AsyncIterator[Part]:
+        kept = agent_features().chat.attachments
+        for one in await kept.sent(user_id):
+            _, content = await kept.content(user_id, one.id)
+            yield f"attachments/{one.id}/{one.name}", content
+
     async def files(user_id: UUID) -> AsyncIterator[Part]:
         of_agents = agent_features()
         newest = await of_agents.snapshots.list(user_id, limit=1)
@@ -57,7 +63,7 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
             async with of_agents.transfers.archive(user_id, newest[0].generation) as (file, _):
                 yield "files.zip", file
 
-    return [account, trail, conversations, files]
+    return [account, trail, conversations, attachments, files]
 
 
 def _json(value: Any, *, indent: int | None = 2) -> bytes:

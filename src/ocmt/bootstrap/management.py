@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ocmt.bootstrap.exports import exports
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.platform import Announce, Platform, open_shared_platform
+from ocmt.channels.admin import DeliveriesOfAll
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.privacy.service import Privacy
 from ocmt.services.management import Management, management_app
@@ -41,6 +42,7 @@ def compose_management(
             exports=exports(features, agent_features),
             folder=platform.scratch,
         ),
+        deliveries=DeliveriesOfAll(database, clock),
         imported_vaults=ImportedVaults(database, vault, accounts.identity.audit, clock, features.gate),
         trial=Trial(platform.http, settings.anthropic_url, settings.openai_url),
         ledger=features.ledger,

@@ -158,12 +158,29 @@ def compose_orchestrator(
         return Fault(fault.code, fault.message, fault.retryable) if fault else None
 
     answerer = Answerer(
-        database, clock, agents, usage_of=usage_of, explain=explain, turn_timeout=settings.turn_timeout
+        database,
+        clock,
+        agents,
+        usage_of=usage_of,
+        explain=explain,
+        turn_timeout=settings.turn_timeout,
+        attachments=chat.attachments,
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
 
+    channels = ChannelRoom.over(
+        database,
+        clock,
+        platform.hints,
+        chat,
+        kinds=kinds_of_channels(platform),
+        seal=ChannelSeal(platform.secrets),
+        url=settings.url,
+    )
+
     async def forget(user_id: UUID) -> None:
         await features.groups.give_up(user_id)
+        await channels.channels.leave(user_id)
         if isinstance(runtime, ForgetsFiles):
             await runtime.forget(user_id)
 
@@ -193,15 +210,7 @@ def compose_orchestrator(
             remembered=remembered,
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
-        channels=ChannelRoom.over(
-            database,
-            clock,
-            platform.hints,
-            chat,
-            kinds=kinds_of_channels(platform),
-            seal=ChannelSeal(platform.secrets),
-            url=settings.url,
-        ),
+        channels=channels,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
     )
 

@@ -21,6 +21,7 @@ from ocmt.broker.request import (
     estimate_tokens,
     last_tool_calls,
     last_tool_results,
+    sent_files,
     user_words,
 )
 
@@ -81,6 +82,8 @@ def answer(request: Mapping[str, Any]) -> DemoAnswer:
         return _using(request, tool or _command_tool(request, command), f"Reading `{found['name']}`.")
     if found := _RUN.match(words):
         return _using(request, _command_tool(request, found["command"].strip().strip("`")), "Running it.")
+    if sent_files(request):
+        return _about_files(words)
     return _talk(words)
 
 
@@ -116,6 +119,11 @@ def stream(answer: DemoAnswer, model: str, size: int) -> Iterator[tuple[float, b
     final = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
     yield 0, event("message_delta", {"delta": final, "usage": {"output_tokens": _output_tokens(answer)}})
     yield 0, event("message_stop", {})
+
+
+def _about_files(words: str) -> DemoAnswer:
+    said = f"\n\nYou wrote:\n\n{_quoted(words)}" if words else ""
+    return DemoAnswer(f"Your files have arrived. {_WHO}, so I cannot look at them. {_KEY}{said}")
 
 
 def _talk(words: str) -> DemoAnswer:

@@ -23,7 +23,12 @@ _QUEUED = re.compile(r"^\[Queued user message from a previous active turn[^\]]*\
 _CONTINUE = re.compile(r"\n[ \t]*Continue the current task from the existing transcript,.*\Z", re.DOTALL)
 _SESSION = re.compile(r"\| session=(agent:[^ |]+) ")
 _MODEL = re.compile(r"[\x21-\x7e]{1,200}")
+# What stands for a message's files: a line for each, and at the end what is in those that are text.
+_MEDIA = re.compile(r"^(?:\[media attached[^\n]*\]|\[Image\])$", re.MULTILINE)
+_FILE = '\n<file name="'
 _BYTES_PER_TOKEN = 4
+_IMAGE_TOKENS = 1_600
+"""Of one image at most, after OpenClaw has made it small: its pixels / 750, says Anthropic."""
 _USUAL_ANSWER = 1_000
 _MOST_CONTAINERS = 500_000
 _MOST_ITEMS = 2_000_000
@@ -52,7 +57,7 @@ def read_request(body: bytes) -> ModelRequest:
         stream=tree.get("stream") is True,
         words=user_words(tree),
         session_key=_session_key(tree),
-        estimated_tokens=estimate_tokens(len(body)) + _USUAL_ANSWER,
+        estimated_tokens=_estimate(tree, len(body)) + _USUAL_ANSWER,
     )
 
 
@@ -76,12 +81,42 @@ def estimate_tokens(size: int) -> int:
     return max(1, size // _BYTES_PER_TOKEN)
 
 
+def _estimate(tree: Mapping[str, Any], size: int) -> int:
+    """As above, with images for what they cost: as text they would be a thousand times that."""
+    images = [len(data) for message in _messages(tree) for data in _images(message.get("content"))]
+    return estimate_tokens(size - sum(images)) + _IMAGE_TOKENS * len(images)
+
+
+def _images(content: object, *, results: bool = True) -> Iterator[str]:
+    """The base64 of images in a content field; with `results` also of those in tool results."""
+    for block in content if isinstance(content, list) else []:
+        if not isinstance(block, dict):
+            continue
+        source = block.get("source")
+        if block.get("type") == "image" and isinstance(source, dict) and isinstance(source.get("data"), str):
+            yield source["data"]
+        elif block.get("type") == "tool_result" and results:
+            yield from _images(block.get("content"), results=False)
+
+
 def user_words(tree: Mapping[str, Any]) -> str:
-    """The last thing that the user wrote: no tool results, no context that OpenClaw adds."""
+    """What the user wrote last, without tool results and what OpenClaw adds. Files may come without any."""
+    return _last_message(tree)[0]
+
+
+def sent_files(tree: Mapping[str, Any]) -> bool:
+    """Whether files came with the last thing that the user wrote."""
+    return _last_message(tree)[1]
+
+
+def _last_message(tree: Mapping[str, Any]) -> tuple[str, bool]:
     for message in reversed(_messages(tree)):
-        if message.get("role") == "user" and (words := _undecorated(_text(message))):
-            return words
-    return ""
+        if message.get("role") == "user":
+            text = _text(message)
+            words, files = _undecorated(text), _MEDIA.search(_own(text)) is not None
+            if words or files:
+                return words, files
+    return "", False
 
 
 def last_tool_results(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -114,8 +149,12 @@ def _session_key(tree: Mapping[str, Any]) -> str | None:
 
 
 def _undecorated(text: str) -> str:
-    text = _TIMESTAMP.sub("", _INTERNAL.sub("", text).strip())
+    text = _MEDIA.sub("", _own(text).partition(_FILE)[0])
     return _CONTINUE.sub("", _QUEUED.sub("", text)).strip()
+
+
+def _own(text: str) -> str:
+    return _TIMESTAMP.sub("", _INTERNAL.sub("", text).strip())
 
 
 def _messages(tree: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
 """The port that every channel is an adapter of: Telegram, Slack, GitHub, anything that signs its webhooks.
 
 A channel is one file. `receive` and `read` are pure and see only bytes that a stranger may have sent;
-`connect`, `send`, `typing` and `fetch` talk to the vendor's API, each call with a timeout of its own. A
-channel keeps nothing: what it must remember (a bot's token, its name) is in `Endpoint`.
+the others talk to the vendor's API, each call with a timeout of its own. A channel keeps nothing: what it
+must remember (a bot's token, its name) is in `Endpoint`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Connected:
-    """What `connect` found out and set up at the vendor."""
+    """What `connect` found out."""
 
     name: str
     """For the user: "@my_bot"."""
@@ -150,6 +150,16 @@ class Channel(Protocol):
         `token` or `secret`."""
 
     @property
+    def before(self) -> Sequence[str]:
+        """What a person does at the vendor before they fill in `fields`: steps in plain words, addresses
+        among them as `https://…`."""
+
+    @property
+    def after(self) -> Sequence[str]:
+        """What they do once it is connected, beside the webhook's address and, where there is one, the secret
+        that is shown once."""
+
+    @property
     def answers(self) -> bool:
         """Whether an agent's answer can be sent back over it; an endpoint's settings may say no."""
 
@@ -168,11 +178,18 @@ class Channel(Protocol):
         """The message in a body that `receive` accepted; None: nothing that the agent should see (edits, a
         group's chatter that does not mention the bot). Never raises for what `receive` accepted."""
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
-        """Check what the user filled in and register the webhook `url` at the vendor, where its API can.
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
+        """Check what the user filled in, and find out whose it is. Nothing is changed at the vendor.
 
         Calling it again for the same endpoint, with all its secrets and settings as `fields`, is how it is
         repaired. Raises: InvalidInput (what the vendor says is wrong with it), Unavailable.
+        """
+
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """Have the vendor send its webhooks to `url`, which has the endpoint's id in it, where its API can.
+
+        The endpoint is known at that address by then, for vendors try it at once. Registering it again, or at
+        another `url`, changes the webhook that there is. Raises: InvalidInput, Unavailable.
         """
 
     async def disconnect(self, endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,19 @@ from uuid_utils.compat import uuid7
 from ocmt.channels.base import Channel, Endpoint, Message
 from ocmt.channels.claims import Claims
 from ocmt.channels.endpoints import Endpoints, queries
-from ocmt.channels.model import DELIVERY_TRIES, MAX_ID, State, clean, clean_json, fault, pause, short_id
+from ocmt.channels.files import MOST_NAMED, Brought, Files
+from ocmt.channels.model import (
+    DELIVERY_TRIES,
+    MAX_ID,
+    PATIENCE,
+    State,
+    clean,
+    clean_json,
+    fault,
+    one_line,
+    pause,
+    short_id,
+)
 from ocmt.channels.pairing import Pairing, Verdict
 from ocmt.chat.model import TITLE_LENGTH, Turn
 from ocmt.chat.service import Chat
@@ -31,6 +43,8 @@ OUTBOX_CHANNEL = "outbox"
 """LISTEN channels (in queries.sql, too): something came in; something is owed."""
 PARALLEL = 16
 _THREAD_TRIES = 3
+_WHILE_FULL = 4
+"""As after so many failures: about 40 seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +65,7 @@ class DeliveryWorker:
         self._chat = chat
         self._endpoints = endpoints
         self._pairing = Pairing(clock)
+        self._files = Files(chat.attachments, database, clock)
         self._claims = Claims(
             database,
             clock,
@@ -85,20 +100,20 @@ class DeliveryWorker:
     async def _turn_of(self, row: Any) -> None:
         connected = await self._endpoints.connected(row["endpoint_id"])
         if connected is None:
-            raise NotFound("This channel is not connected any more.")
+            # Gone with its deliveries, or its owner was suspended just now: then none is claimed again.
+            raise Unavailable("This channel is not connected any more.")
         channel, endpoint = connected
         message = channel.read(row["body"], endpoint)
         if message is None:
             await self._ignore(row, "nothing_to_say", "There is nothing in it for the agent.")
             return
-        text = text_of(message)
-        if not text.strip():
+        if not clean(message.text).strip() and not message.attachments:
             await self._ignore(row, "empty", "The message is empty.", message)
             return
         if channel.pairs and not await self._let_in(row, channel, endpoint, message):
             return
         try:
-            turn = await self._post(row, message, text)
+            turn = await self._post(row, channel, endpoint, message)
         except OcmtError as error:
             told = message if can_answer(channel, endpoint.settings) else None
             await self._failed(row, error, told)
@@ -137,13 +152,22 @@ class DeliveryWorker:
             _log_stranger(row, verdict)
             return False
 
-    async def _post(self, row: Any, message: Message, text: str) -> Turn:
+    async def _post(self, row: Any, channel: Channel, endpoint: Endpoint, message: Message) -> Turn:
         """The turn, in the conversation of the thread."""
         key = f"delivery:{row['id']}" + (f":{row['replays']}" if row["replays"] else "")
+        brought: Brought | None = None
         for attempt in range(_THREAD_TRIES):
             conversation_id = await self._conversation(row, message)
+            # Of a try that died behind its post: its files need not be there any more.
+            known = await self._chat.accepted(row["user_id"], conversation_id, key)
+            if known is not None:
+                return known
+            brought = brought or await self._files.bring(row, channel, endpoint, message)
+            text = text_of(message, brought.missing)
             try:
-                return await self._chat.post(row["user_id"], conversation_id, text, key=key)
+                return await self._chat.post(
+                    row["user_id"], conversation_id, text, key=key, attachments=brought.ids
+                )
             except NotFound:  # it was deleted this moment, and its mapping with it
                 if attempt == _THREAD_TRIES - 1:
                     raise
@@ -197,19 +221,22 @@ class DeliveryWorker:
 
         `told`: whose sender hears the reason then, for there will be no answer.
         """
-        # A limit of the user's is waited for: open turns end, days begin.
         temporary = error.retryable or isinstance(error, LimitReached)
-        failures = row["attempts"] + 1
+        # A limit of the user's is waited for, and no fault of the delivery's: open turns end.
+        waits = isinstance(error, LimitReached) and self._clock.now() - row["received_at"] < PATIENCE
+        failures = row["attempts"] + (0 if waits else 1)
         why = fault(error.code, error.message)
         log.info("delivery_not_taken", delivery_id=str(row["id"]), failures=failures, **why)
         async with self._database.transaction() as connection:
-            if temporary and failures < DELIVERY_TRIES:
+            if waits or (temporary and failures < DELIVERY_TRIES):
                 await queries.delivery_later(
                     connection,
                     user_id=row["user_id"],
                     id=row["id"],
                     token=row["lease_token"],
-                    next_at=self._clock.now() + pause(failures, chance(), error.retry_after),
+                    failed=failures - row["attempts"],
+                    next_at=self._clock.now()
+                    + pause(_WHILE_FULL if waits else failures, chance(), error.retry_after),
                     error=why,
                 )
                 return
@@ -219,18 +246,14 @@ class DeliveryWorker:
                 await owe(connection, self._clock, row, run=-1, texts=[error.message], reply=reply)
 
 
-def text_of(message: Message) -> str:
-    """What the agent reads. It depends on the delivery alone: a second try must not differ."""
-    text = clean(message.text)
-    # Their contents are not given to the agent yet, and dropping them silently would be a lie.
-    files = [
-        f"[Attached, but not passed on to you: {_one_line(one.name)} ({_one_line(one.media_type)})]"
-        for one in message.attachments
-    ]
-    said = "\n\n".join(part for part in (text, "\n".join(files[:20])) if part.strip())
-    if said and not message.private:
-        said = f"{_one_line(message.sender_name or message.sender)}: {said}"
-    return said
+def text_of(message: Message, missing: Sequence[str] = ()) -> str:
+    """What the agent reads; `missing`: of each file that did not come with it a line."""
+    said = "\n\n".join(
+        part for part in (clean(message.text), "\n".join(missing[:MOST_NAMED])) if part.strip()
+    )
+    if message.private:
+        return said
+    return f"{one_line(message.sender_name or message.sender)}: {said}".rstrip()
 
 
 def can_answer(channel: Channel, settings: Mapping[str, Any]) -> bool:
@@ -274,10 +297,6 @@ def _title(title: str) -> str | None:
     """As a conversation can have it; None: its first message will be it."""
     printable = "".join(letter if letter.isprintable() else " " for letter in clean(title, MAX_ID))
     return " ".join(printable.split())[:TITLE_LENGTH].strip() or None
-
-
-def _one_line(text: str) -> str:
-    return " ".join(clean(text, MAX_ID).split())
 
 
 def _log_stranger(row: Any, verdict: Verdict) -> None:

@@ -7,14 +7,12 @@ permissions Webhooks and Issues, both read and write.
 from __future__ import annotations
 
 import hmac
-import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from ocmt.channels.base import (
     Accepted,
@@ -27,7 +25,6 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
-from ocmt.channels.model import short_id
 from ocmt.channels.splitting import in_pieces
 from ocmt.channels.wire import (
     WRONG_SIGNATURE,
@@ -64,8 +61,27 @@ class GitHub:
     label = "GitHub"
     fields: Mapping[str, str] = {
         "repository": "The repository: owner/name",
-        "access_token": "A token of the bot's account that may write issues and webhooks of it",
+        "access_token": "A token of the bot's own account: answers are written in that account's name",
     }
+    before: Sequence[str] = (
+        "Have a GitHub account for the bot, with the role Admin at the repository: only an admin may make "
+        "its webhook, and a repository that is not an organization's has no admin but its owner. Answers are "
+        "written in that account's name, and what it writes itself is not heard; so with a token of your own "
+        "the agent does not hear you.",
+        "Signed in with it, create a fine-grained token at "
+        "https://github.com/settings/personal-access-tokens/new: the repository's owner as Resource owner, "
+        "this one repository, and the repository permissions Webhooks and Issues, both Read and write.",
+        "Or a classic token at https://github.com/settings/tokens/new, with the scope repo; for a public "
+        "repository public_repo and admin:repo_hook are enough.",
+        "Copy the token, and the repository's name as it is in its address: owner/name.",
+    )
+    after: Sequence[str] = (
+        "Nothing more is to be done at GitHub: the webhook is registered, and under Settings, Webhooks of "
+        "the repository.",
+        "Mention the bot's account in an issue, a pull request or a comment there. What is written where the "
+        f"label {LABEL} is, is heard without a mention.",
+        "Who has written is in the list of senders then, and is not heard until you let them in there.",
+    )
     answers = True
     pairs = True  # anybody can comment on a public repository
 
@@ -75,8 +91,10 @@ class GitHub:
         self._url = base_url.rstrip("/")
 
     def receive(self, request: Incoming, endpoint: Endpoint, now: datetime) -> Received:
-        """See Channel. There is no time in it: an old delivery is known by its id.
+        """See Channel. There is no time in it: an old delivery is known by the id of what was written.
 
+        For the body is signed, and the headers are not: whoever got hold of a delivery could send it again
+        under another X-GitHub-Delivery, which is the same in a redelivery by GitHub.
         https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries.
         """
         given = request.headers.get("x-hub-signature-256", "").encode("utf-8", "replace")
@@ -85,22 +103,28 @@ class GitHub:
         data = object_of(request.body)
         if not data:
             raise InvalidInput("This is not an event of GitHub's.")
-        if request.headers.get("x-github-event") not in _EVENTS or _said(data) is None:
+        said = _said(data)
+        if request.headers.get("x-github-event") not in _EVENTS or said is None:
             return Ignored()
-        number, delivery = _number(data), request.headers.get("x-github-delivery", "")
-        if number is None or not delivery:
+        number, said_id = _number(_subject(data), "number"), _number(said, "id")
+        if number is None or said_id is None:
             raise InvalidInput("This event of GitHub's has no number or no id.")
-        return Accepted(short_id(delivery), f"issue:{number}")
+        what = next(one for one in ("comment", "issue", "pull_request") if part(data, one))
+        return Accepted(f"{what}:{said_id}", f"issue:{number}")
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
-        """See Channel. Only what mentions the bot's account or has the label `agent`."""
+        """See Channel. Only what mentions the bot's account or has the label `agent`.
+
+        Accounts are known by their numbers: a login can be given up, and is somebody else's then.
+        """
         data = object_of(body)
-        number, said, login = _number(data), _said(data), str(endpoint.settings.get("login"))
+        said, subject = _said(data), _subject(data)
+        number, login = _number(subject, "number"), str(endpoint.settings.get("login"))
         if said is None or number is None:
             return None
-        author, subject = part(said, "user"), part(data, "issue") or part(data, "pull_request")
-        sender, title = words(author, "login"), words(subject, "title")
-        if not sender or sender.lower() == login.lower() or author.get("type") == "Bot":
+        author, title = part(said, "user"), words(subject, "title")
+        sender = _number(author, "id")
+        if sender is None or sender == endpoint.settings.get("account_id") or author.get("type") == "Bot":
             return None
         text = words(said, "body")
         if said is subject:
@@ -114,8 +138,8 @@ class GitHub:
             return None
         repository = str(endpoint.settings.get("repository"))
         return Message(
-            sender=short_id(sender),
-            sender_name=sender,
+            sender=str(sender),
+            sender_name=words(author, "login") or str(sender),
             text=text,
             thread=f"issue:{number}",
             title=f"GitHub: {repository}#{number} {title}".strip(),
@@ -123,8 +147,8 @@ class GitHub:
             private=False,
         )
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
-        """See Channel: https://docs.github.com/en/rest/repos/webhooks. A secret that there is stays."""
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
+        """See Channel. A secret that there is stays."""
         repository, token = fields.get("repository", "").strip(), fields.get("access_token", "").strip()
         if not _REPOSITORY.fullmatch(repository):
             raise InvalidInput("A repository is named as owner/name.")
@@ -132,19 +156,33 @@ class GitHub:
             raise InvalidInput("This is not a token of GitHub's.")
         secret = fields.get("webhook_secret") or secrets.token_urlsafe(32)
         with setting_up():
-            _, me = await self._call(token, "GET", "/user")
-            hook_id = await self._register(token, repository, url, secret, fields.get("hook_id", ""))
-        login = words(me, "login") if isinstance(me, dict) else ""
-        if not login:
+            known = await self._call(token, "GET", "/user")
+        me = known if isinstance(known, dict) else {}
+        login, account_id = words(me, "login"), _number(me, "id")
+        if not login or account_id is None:
             raise Unavailable("GitHub gave an answer that we do not understand.")
-        settings = {"repository": repository, "login": login, "hook_id": hook_id}
+        settings = {"repository": repository, "login": login, "account_id": account_id}
         return Connected(repository, {"access_token": token, "webhook_secret": secret}, settings)
+
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """See Channel: https://docs.github.com/en/rest/repos/webhooks."""
+        secret = endpoint.secrets["webhook_secret"]
+        config = {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
+        hook = {"active": True, "events": list(_EVENTS), "config": config}
+        token = endpoint.secrets["access_token"]
+        with setting_up():
+            known = await self._hook(endpoint)
+            if known is not None:
+                await self._call(token, "PATCH", known, hook)
+            else:
+                await self._call(token, "POST", _hooks(endpoint), {"name": "web", **hook})
 
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel. What the token may not remove any more is its owner's to remove."""
-        hook = f"/repos/{endpoint.settings['repository']}/hooks/{endpoint.settings['hook_id']}"
         with removing():
-            await self._call(endpoint.secrets["access_token"], "DELETE", hook)
+            known = await self._hook(endpoint)
+            if known is not None:
+                await self._call(endpoint.secrets["access_token"], "DELETE", known)
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
@@ -165,39 +203,18 @@ class GitHub:
         """See Channel: there are no files."""
         raise SendFailed("A comment at GitHub has no files.", permanent=True)
 
-    async def _register(self, token: str, repository: str, url: str, secret: str, known: str) -> str:
-        """The id of the webhook: `known` where there still is one, else one with this address, else new.
+    async def _hook(self, endpoint: Endpoint) -> str | None:
+        """The path of the webhook that is this endpoint's, by the id in its address. Raises: SendFailed."""
+        hooks = _hooks(endpoint)
+        # A repository has at most 20 for one kind of event.
+        found = await self._call(endpoint.secrets["access_token"], "GET", f"{hooks}?per_page=100")
+        for one in found if isinstance(found, list) else ():
+            if isinstance(one, dict) and str(endpoint.id) in words(part(one, "config"), "url"):
+                return f"{hooks}/{one.get('id')}"
+        return None
 
-        Raises: SendFailed.
-        """
-        hooks = f"/repos/{repository}/hooks"
-        config = {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
-        hook = {"active": True, "events": list(_EVENTS), "config": config}
-        if known.isascii() and known.isdigit():
-            status, _ = await self._call(token, "PATCH", f"{hooks}/{known}", hook, also=(404,))
-            if status != 404:
-                return known
-        status, made = await self._call(token, "POST", hooks, {"name": "web", **hook}, also=(422,))
-        if status != 422:
-            return _id_of(made)
-        if "already exists" in json.dumps(made):
-            _, others = await self._call(token, "GET", f"{hooks}?per_page=100")
-            for other in others if isinstance(others, list) else ():
-                if isinstance(other, dict) and part(other, "config").get("url") == url:
-                    await self._call(token, "PATCH", f"{hooks}/{_id_of(other)}", hook)
-                    return _id_of(other)
-        raise SendFailed(f"GitHub does not take this webhook: {_problem(made)}", permanent=True)
-
-    async def _call(
-        self,
-        token: str,
-        verb: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        also: tuple[int, ...] = (),
-    ) -> tuple[int, Any]:
-        """Status and JSON of an answer that is 2xx or one of `also`. Raises: SendFailed."""
+    async def _call(self, token: str, verb: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON of an answer that is 2xx. Raises: SendFailed."""
         headers = {
             "accept": "application/vnd.github+json",
             "authorization": f"Bearer {token}",
@@ -215,8 +232,8 @@ class GitHub:
         )
         reply.check(self.label)
         status, answer = reply.status, json_of(reply.content or b"")
-        if 200 <= status < 300 or status in also:
-            return status, answer
+        if 200 <= status < 300:
+            return answer
         raise _failed(status, reply.headers, answer, f"{verb} {path}: {status}")
 
 
@@ -260,12 +277,21 @@ def _said(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
     action, comment, issue = data.get("action"), part(data, "comment"), part(data, "issue")
     if comment:
         return comment if action == "created" and issue else None
-    return (issue or part(data, "pull_request") or None) if action == "opened" else None
+    return (_subject(data) or None) if action == "opened" else None
 
 
-def _number(data: Mapping[str, Any]) -> int | None:
-    number = (part(data, "issue") or part(data, "pull_request")).get("number")
+def _subject(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The issue or the pull request."""
+    return part(data, "issue") or part(data, "pull_request")
+
+
+def _number(data: Mapping[str, Any], key: str) -> int | None:
+    number = data.get(key)
     return number if type(number) is int and 0 < number < 2**63 else None
+
+
+def _hooks(endpoint: Endpoint) -> str:
+    return f"/repos/{endpoint.settings['repository']}/hooks"
 
 
 def _is_labelled(subject: Mapping[str, Any]) -> bool:
@@ -273,10 +299,3 @@ def _is_labelled(subject: Mapping[str, Any]) -> bool:
     return isinstance(labels, list) and any(
         isinstance(one, dict) and words(one, "name").lower() == LABEL for one in labels
     )
-
-
-def _id_of(hook: object) -> str:
-    found = hook.get("id") if isinstance(hook, dict) else None
-    if type(found) is not int:
-        raise SendFailed("GitHub gave an answer that we do not understand.")
-    return str(found)

@@ -20,6 +20,8 @@ MAX_BODY = 1024 * 1024
 MAX_ID = 200
 """Characters of an external id, a thread, a sender."""
 DELIVERY_TRIES = 8
+PATIENCE = timedelta(days=1)
+"""How long a message waits for a limit of its user's to be free again."""
 OUTBOX_TRIES = 10
 CODE_LIFE = timedelta(hours=1)
 CODE_PAUSE = timedelta(minutes=1)
@@ -140,6 +142,11 @@ def clean(text: str, most: int | None = None) -> str:
     return text if most is None else text[:most]
 
 
+def one_line(text: str) -> str:
+    """Cleaned, and short enough to stand within a sentence."""
+    return " ".join(clean(text, MAX_ID).split())
+
+
 def clean_json(value: Any) -> Any:
     """The same for every text in it; what is no JSON becomes text."""
     if isinstance(value, str):
@@ -156,8 +163,8 @@ def clean_json(value: Any) -> Any:
 
 
 def short_id(text: str) -> str:
-    """An id of a sender's own as the database can hold it; one that it cannot becomes its hash."""
-    if text and len(text) <= MAX_ID and clean(text) == text:
+    """An id of a sender's own as the database and a path can hold it; another one becomes its hash."""
+    if text.strip(".") and len(text) <= MAX_ID and clean(text) == text:
         return text
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -84,7 +84,8 @@ class OutboxWorker:
     async def _send(self, row: Any) -> None:
         connected = await self._endpoints.connected(row["endpoint_id"])
         if connected is None:
-            raise SendFailed("This channel is not connected any more.", permanent=True)
+            # Gone with what is owed there, or its owner was suspended just now: then it is not claimed again.
+            raise SendFailed("This channel is not connected any more.")
         channel, endpoint = connected
         async with asyncio.timeout(SEND_SECONDS):
             await channel.send(endpoint, row["reply"], row["text"], key=str(row["id"]))

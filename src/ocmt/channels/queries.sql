@@ -62,7 +62,8 @@ with known as (
 select k.id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
 
 -- name: claim_deliveries
--- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it.
+-- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it. What
+-- somebody has who is suspended waits.
 with recursive heads as (
   (select d.endpoint_id, d.thread, d.id from deliveries d where d.state in ('accepted', 'answering')
    order by d.endpoint_id, d.thread, d.received_at, d.id limit 1)
@@ -75,6 +76,7 @@ with recursive heads as (
   select d.id from deliveries d
   where d.id in (select h.id from heads h) and d.state = 'accepted' and d.next_at <= :now::timestamptz
     and (d.lease_expires_at is null or d.lease_expires_at <= :now::timestamptz)
+    and exists (select from users u where u.id = d.user_id and u.status = 'active')
   order by d.next_at limit :limit for update skip locked
 )
 update deliveries d set lease_token = d.lease_token + 1, lease_expires_at = :until::timestamptz
@@ -98,8 +100,12 @@ set state = :state, error = :error, sender = coalesce(:sender::text, sender), re
 where user_id = :user_id and id = :id and lease_token = :token and state in ('accepted', 'answering')
 returning id;
 
+-- name: prolong_delivery!
+update deliveries set lease_expires_at = :until
+where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted';
+
 -- name: delivery_later$
-update deliveries set attempts = attempts + 1, next_at = :next_at, error = :error, lease_expires_at = null
+update deliveries set attempts = attempts + :failed, next_at = :next_at, error = :error, lease_expires_at = null
 where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted'
 returning id;
 
@@ -229,6 +235,22 @@ where d.user_id = :user_id and d.endpoint_id = :endpoint_id
   and (:state::text is null or d.state = :state::text)
 order by d.id desc limit :limit;
 
+-- name: list_deliveries_of_all
+-- For administrators: of everybody or of one user; not what was said, by whom and where.
+select d.id, u.email, e.channel, d.endpoint_id, d.state, d.attempts, d.replays, d.received_at, d.finished_at, d.error,
+       o.sent, o.pending, o.dead, o.may_be_double
+from deliveries d
+join users u on u.id = d.user_id
+join channel_endpoints e on e.id = d.endpoint_id
+cross join lateral (
+  select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
+         count(*) filter (where state = 'dead') as dead, coalesce(bool_or(may_be_double), false) as may_be_double
+  from outbox where delivery_id = d.id) o
+where (:before::uuid is null or d.id < :before::uuid)
+  and (:state::text is null or d.state = :state::text)
+  and (:email::text is null or lower(u.email) = lower(:email::text))
+order by d.id desc limit :limit;
+
 -- name: find_delivery^
 select id, state from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
 
@@ -245,6 +267,21 @@ with moved as (
   returning 1
 )
 select count(*) from moved, pg_notify('deliveries', '');
+
+-- name: replay_deliveries_of_all
+-- The same for administrators: of everybody or of one user. How many of whom.
+with moved as (
+  update deliveries
+  set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
+      finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
+  where state = any(:states::text[])
+    and (:email::text is null or user_id in (select id from users where lower(email) = lower(:email::text)))
+    and (:ids::uuid[] is null or id = any(:ids::uuid[]))
+    and (:since::timestamptz is null or received_at >= :since::timestamptz)
+    and (:till::timestamptz is null or received_at < :till::timestamptz)
+  returning user_id
+)
+select user_id, count(*) as count from moved, pg_notify('deliveries', '') group by user_id;
 
 -- name: resend_outbox$
 with moved as (
@@ -268,6 +305,7 @@ with recursive heads as (
   select o.id from outbox o
   where o.id in (select h.id from heads h) and o.state = 'pending' and o.next_at <= :now::timestamptz
     and (o.lease_expires_at is null or o.lease_expires_at <= :now::timestamptz)
+    and exists (select from users u where u.id = o.user_id and u.status = 'active')
   order by o.next_at limit :limit for update skip locked
 )
 update outbox o

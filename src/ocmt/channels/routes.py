@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ocmt.channels.history import NO_DELIVERY, NO_ENDPOINT, Deliveries
-from ocmt.channels.model import Connection, Delivery, Sender, State
+from ocmt.channels.model import ENDED, Connection, Delivery, Sender, State
 from ocmt.channels.service import Channels, Opened
 from ocmt.errors import InvalidInput
 from ocmt.platform.http import json_body, path_id, principal
@@ -63,20 +63,31 @@ class Replay(BaseModel):
 
     since: AwareDatetime | None = Field(default=None, alias="from")
     till: AwareDatetime | None = Field(default=None, alias="to")
-    states: list[str] = Field(default=[State.DEAD.value], min_length=1, max_length=len(State))
     ids: list[UUID] | None = Field(default=None, max_length=500)
+    states: list[str] | None = Field(default=None, min_length=1, max_length=len(State))
+    """Without them: of `ids` all that have ended, of a time range the dead ones."""
 
 
 def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
     """The routes, to be mounted at the root of the orchestrator."""
 
+    def shown(connection: Connection) -> dict[str, Any]:
+        return describe(connection, channels.webhook_url(connection))
+
     async def list_all(request: Request) -> Response:
         found = await channels.endpoints(principal(request).user_id)
         kinds = [
-            {"channel": kind.name, "label": kind.label, "fields": dict(kind.fields), "pairs": kind.pairs}
+            {
+                "channel": kind.name,
+                "label": kind.label,
+                "fields": dict(kind.fields),
+                "pairs": kind.pairs,
+                "before": list(kind.before),
+                "after": list(kind.after),
+            }
             for kind in channels.kinds.values()
         ]
-        return JSONResponse({"kinds": kinds, "items": [describe(one) for one in found]})
+        return JSONResponse({"kinds": kinds, "items": [shown(one) for one in found]})
 
     async def connect(request: Request) -> Response:
         user_id = principal(request).user_id
@@ -85,13 +96,13 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
         return JSONResponse(describe_opened(opened), 201)
 
     async def show(request: Request) -> Response:
-        return JSONResponse(describe(await channels.find(principal(request).user_id, _endpoint(request))))
+        return JSONResponse(shown(await channels.find(principal(request).user_id, _endpoint(request))))
 
     async def rename(request: Request) -> Response:
         user_id, endpoint_id = principal(request).user_id, _endpoint(request)
         body = await json_body(request, Rename)
         renamed = await channels.rename(user_id, endpoint_id, body.name)
-        return JSONResponse(describe(renamed))
+        return JSONResponse(shown(renamed))
 
     async def disconnect(request: Request) -> Response:
         await channels.disconnect(principal(request).user_id, _endpoint(request))
@@ -158,7 +169,12 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
         if body.ids is None and body.since is None:
             raise InvalidInput("Say which: from (and to), or ids.")
         count = await deliveries.replay_many(
-            user_id, endpoint_id, ids=body.ids, since=body.since, till=body.till, states=body.states
+            user_id,
+            endpoint_id,
+            ids=body.ids,
+            since=body.since,
+            till=body.till,
+            states=body.states or (ENDED if body.ids is not None else [State.DEAD]),
         )
         return JSONResponse({"count": count}, 202)
 
@@ -181,12 +197,13 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
     ]
 
 
-def describe(connection: Connection) -> dict[str, Any]:
-    """An endpoint as its user sees it."""
+def describe(connection: Connection, webhook_url: str) -> dict[str, Any]:
+    """An endpoint as its user sees it. `webhook_url`: the address that its vendor calls."""
     return {
         "id": str(connection.id),
         "channel": connection.channel,
         "name": connection.name,
+        "webhook_url": webhook_url,
         "settings": dict(connection.settings),
         "active": connection.active,
         "created_at": connection.created_at.isoformat(),
@@ -197,7 +214,7 @@ def describe(connection: Connection) -> dict[str, Any]:
 def describe_opened(opened: Opened) -> dict[str, Any]:
     """An endpoint that was connected just now; its secret is not shown again."""
     shown = {"secret": opened.secret} if opened.secret is not None else {}
-    return {**describe(opened.connection), "webhook_url": opened.webhook_url, **shown}
+    return {**describe(opened.connection, opened.webhook_url), **shown}
 
 
 def describe_sender(sender: Sender) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 
-from ocmt.channels.base import Channel, Connected
+from ocmt.channels.base import Channel, Connected, Endpoint
 from ocmt.channels.endpoints import announce, open_endpoint, queries
 from ocmt.channels.history import NO_ENDPOINT
 from ocmt.channels.model import (
@@ -83,7 +84,8 @@ class Channels:
     async def connect(
         self, user_id: UUID, channel: str, fields: Mapping[str, str], name: str | None = None
     ) -> Opened:
-        """Connect one, and register its webhook where the vendor's API can.
+        """Connect one, and register its webhook where the vendor's API can. Else nothing remains; only where
+        this very process dies meanwhile it is in the list, to be reconnected or disconnected.
 
         Raises: InvalidInput (what is wrong with the fields), LimitReached, Unavailable.
         """
@@ -93,7 +95,7 @@ class Channels:
         if len(await self.endpoints(user_id)) >= MAX_ENDPOINTS:
             raise _too_many()
         endpoint_id = uuid4()  # random: it is in the address, which strangers must not guess
-        connected = await kind.connect(given, endpoint_id, self._address(channel, endpoint_id))
+        connected = await kind.connect(given)
         sealed = await self._sealed(user_id, endpoint_id, connected)
         async with self._database.transaction() as connection:
             row = await queries.create_endpoint(
@@ -111,12 +113,23 @@ class Channels:
                 raise _too_many()
             await announce(connection, endpoint_id)
         made = _connection(row)
+        endpoint = Endpoint(endpoint_id, user_id, channel, connected.secrets, connected.settings)
+        try:
+            # Now that it is known here: the vendor may call at once.
+            await kind.register(endpoint, self.webhook_url(made))
+        except BaseException:
+            # Of a try that had no answer the vendor may have kept something, too.
+            await self.disconnect(user_id, endpoint_id)
+            raise
         return Opened(made, self.webhook_url(made), connected.shown)
 
     async def reconnect(
         self, user_id: UUID, endpoint_id: UUID, fields: Mapping[str, str] | None = None
     ) -> Opened:
-        """Register its webhook anew, with what is known or with other `fields`. Raises as `connect` does."""
+        """Register its webhook anew, with what is known or with other `fields`. Raises as `connect` does.
+
+        Where it is another bot's then, the old one's webhook goes.
+        """
         row = await self._row(user_id, endpoint_id)
         kind = self._kind(row["channel"])
         endpoint = await open_endpoint(self._seal, row)
@@ -126,8 +139,9 @@ class Channels:
             if isinstance(value, str | int) and not isinstance(value, bool)
         }
         given = {**settings, **endpoint.secrets, **_checked(kind, fields or {})}
-        connected = await kind.connect(given, endpoint_id, self._address(kind.name, endpoint_id))
+        connected = await kind.connect(given)
         sealed = await self._sealed(user_id, endpoint_id, connected)
+        await self._register_anew(kind, endpoint, connected)
         async with self._database.transaction() as connection:
             row = await queries.update_endpoint(
                 connection,
@@ -158,14 +172,15 @@ class Channels:
 
         Where the vendor does not answer its webhook stays there, and finds nobody here.
         """
-        row = await self._row(user_id, endpoint_id)
-        try:
-            await self._kind(row["channel"]).disconnect(await open_endpoint(self._seal, row))
-        except OcmtError as error:
-            log.warning("webhook_not_removed", endpoint_id=str(endpoint_id), error=error.message)
+        await self._leave_row(await self._row(user_id, endpoint_id))
         async with self._database.transaction() as connection:
             await queries.delete_endpoint(connection, user_id=user_id, id=endpoint_id)
             await announce(connection, endpoint_id)
+
+    async def leave(self, user_id: UUID) -> None:
+        """Remove the webhooks of all of somebody's endpoints at their vendors, as far as those answer."""
+        for one in await self.endpoints(user_id):
+            await self._leave_row(await self._row(user_id, one.id))
 
     async def senders(self, user_id: UUID, endpoint_id: UUID) -> list[Sender]:
         """Who was let in, who waits, who is blocked. Raises: NotFound."""
@@ -209,6 +224,32 @@ class Channels:
             )
         if gone is None:
             raise NotFound(_NO_SENDER)
+
+    async def _register_anew(self, kind: Channel, known: Endpoint, connected: Connected) -> None:
+        url = self._address(kind.name, known.id)
+        moved = connected.settings != known.settings
+        if moved:
+            await self._leave(kind, known)
+        try:
+            await kind.register(replace(known, secrets=connected.secrets, settings=connected.settings), url)
+        except OcmtError:
+            if moved:  # what is kept is still the old one
+                with suppress(OcmtError):
+                    await kind.register(known, url)
+            raise
+
+    async def _leave_row(self, row: Any) -> None:
+        try:
+            await self._leave(self._kind(row["channel"]), await open_endpoint(self._seal, row))
+        except OcmtError as error:
+            log.warning("endpoint_not_opened", endpoint_id=str(row["id"]), error=error.message)
+
+    async def _leave(self, kind: Channel, endpoint: Endpoint) -> None:
+        """Remove its webhook there, as well as that can be done now."""
+        try:
+            await kind.disconnect(endpoint)
+        except OcmtError as error:
+            log.warning("webhook_not_removed", endpoint_id=str(endpoint.id), error=error.message)
 
     async def _row(self, user_id: UUID, endpoint_id: UUID) -> Any:
         async with self._database.connection() as connection:

@@ -13,11 +13,11 @@ import hmac
 import ipaddress
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from ocmt.channels.base import (
     Accepted,
@@ -30,8 +30,17 @@ from ocmt.channels.base import (
     SendFailed,
 )
 from ocmt.channels.model import short_id
-from ocmt.channels.wire import WRONG_SIGNATURE, check_moment, moment_of, object_of, retry_after
+from ocmt.channels.wire import (
+    WRONG_SIGNATURE,
+    NotPublic,
+    check_moment,
+    moment_of,
+    object_of,
+    public_session,
+    retry_after,
+)
 from ocmt.errors import InvalidInput, Unauthenticated
+from ocmt.platform.internet import is_public
 
 if TYPE_CHECKING:
     import aiohttp
@@ -40,6 +49,7 @@ SECONDS = 15.0
 """For a callback's answer."""
 PIECE = 100_000
 """Characters of one callback."""
+_NOT_PUBLIC = "Answers are sent to a public address that begins with https://."
 _PREFIX = "whsec_"
 _MODES = ("standard", "hmac")
 
@@ -53,6 +63,25 @@ class Signed:
         "mode": "How it is signed: standard (Standard Webhooks) or hmac",
         "callback_url": "Where answers are sent to (https)",
     }
+    before: Sequence[str] = (
+        "Find out how the program that is to send signs its webhooks. standard: as Standard Webhooks says, "
+        "https://www.standardwebhooks.com, for which there are libraries. hmac: with HMAC-SHA256 of the "
+        "body.",
+        "To have the answers, choose an https address that takes them. Without one they are in the "
+        "conversation only.",
+    )
+    after: Sequence[str] = (
+        "Enter the webhook's address and the secret in the program that sends.",
+        "standard: the headers webhook-id, webhook-timestamp (seconds, at most five minutes off) and "
+        "webhook-signature: v1, a comma, and base64 of the HMAC-SHA256 of id.timestamp.body. The key is "
+        "what is behind whsec_, decoded from base64.",
+        "hmac: the header X-Signature-256: sha256= and the HMAC-SHA256 of the body in hex. The key is the "
+        "secret as it is, with whsec_. X-Delivery-Id tells a repetition from the same text said twice.",
+        "The body is POSTed: JSON with text and, if you like, thread (a conversation of its own for each) "
+        "and sender; or anything else, which the agent reads as it is.",
+        "Answers are POSTed as JSON with id, thread and text, signed as in standard, whichever way you "
+        "chose.",
+    )
     answers = True
     pairs = False
 
@@ -61,10 +90,10 @@ class Signed:
         session: Callable[[], aiohttp.ClientSession],
         now: Callable[[], datetime] | None = None,
         *,
-        local: bool = True,
+        local: bool,
     ) -> None:
         """`now`: the time that callbacks are signed with. `local`: all users are on this very machine, so
-        that its own addresses are no secret to them."""
+        that its own addresses are no secret to them; only then callbacks go over `session`."""
         self._session = session
         self._local = local
         self._now = now or (lambda: datetime.now(UTC))
@@ -94,7 +123,7 @@ class Signed:
             reply={"thread": thread},
         )
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
         """See Channel. A secret that there is already stays."""
         mode = fields.get("mode") or "standard"
         if mode not in _MODES:
@@ -109,6 +138,9 @@ class Signed:
             settings["callback_url"] = callback
         return Connected("Signed webhook", {"secret": secret}, settings, shown=None if known else secret)
 
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """See Channel: the user tells the program that sends."""
+
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel: there is nothing to be removed."""
 
@@ -117,7 +149,7 @@ class Signed:
         return [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
 
     async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
-        """See Channel."""
+        """See Channel. To a public address only, whatever the callback's name leads to by now."""
         import aiohttp
 
         callback = endpoint.settings.get("callback_url")
@@ -132,15 +164,20 @@ class Signed:
             "webhook-signature": sign(endpoint.secrets["secret"], key, str(moment), body),
         }
         try:
-            async with self._session().post(
-                callback,
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=SECONDS),
-            ) as response:
+            async with (
+                self._calling() as session,
+                session.post(
+                    callback,
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=SECONDS),
+                ) as response,
+            ):
                 status, after = response.status, retry_after(response.headers)
         except (aiohttp.ClientConnectorError, aiohttp.InvalidURL) as error:
+            if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotPublic):
+                raise SendFailed(_NOT_PUBLIC, permanent=True, detail=repr(error)) from error
             raise SendFailed("The address for answers can not be reached.", detail=repr(error)) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise SendFailed(
@@ -163,6 +200,14 @@ class Signed:
     async def fetch(self, endpoint: Endpoint, attachment: Attachment, *, most: int) -> bytes:
         """See Channel: there are no files."""
         raise SendFailed("A signed webhook has no files.", permanent=True)
+
+    @asynccontextmanager
+    async def _calling(self) -> AsyncIterator[aiohttp.ClientSession]:
+        if self._local:
+            yield self._session()
+        else:
+            async with public_session() as session:
+                yield session
 
     def _standard(self, request: Incoming, endpoint: Endpoint, now: datetime) -> str:
         external_id = request.headers.get("webhook-id", "")
@@ -195,10 +240,11 @@ def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(_key(secret), signed, "sha256")).decode()
 
 
-def check_callback(url: str, *, local: bool = True) -> None:
+def check_callback(url: str, *, local: bool) -> None:
     """An address that answers may be sent to: https; or, where all users are `local`, this very machine.
 
-    A private address would be one that the server reaches and its user must not. Raises: InvalidInput.
+    A private address would be one that the server reaches and its user must not. Where a name leads is looked
+    at when an answer is sent. Raises: InvalidInput.
     """
     try:
         parts = urlsplit(url)
@@ -210,7 +256,7 @@ def check_callback(url: str, *, local: bool = True) -> None:
     if local and _is_loopback(host):
         return
     if parts.scheme != "https" or _is_private(host):
-        raise InvalidInput("Answers are sent to a public address that begins with https://.")
+        raise InvalidInput(_NOT_PUBLIC)
 
 
 def _is_loopback(host: str) -> bool:
@@ -222,7 +268,7 @@ def _is_loopback(host: str) -> bool:
 
 def _is_private(host: str) -> bool:
     try:
-        return host == "localhost" or not ipaddress.ip_address(host).is_global
+        return host == "localhost" or not is_public(ipaddress.ip_address(host))
     except ValueError:
         return False
 

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from ocmt.channels.base import (
     Accepted,
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
 
 PIECE = 3500
 """Characters of one message; Slack advises 4,000: https://docs.slack.dev/reference/methods/chat.postMessage."""
+TYPING = "is typing…"
+"""Behind the app's name."""
 CALL_SECONDS = 20.0
 FILE_SECONDS = 60.0
 _LARGEST_ANSWER = 1024 * 1024
@@ -70,6 +71,24 @@ class Slack:
         "bot_token": "The app's bot token, which begins with xoxb-",
         "signing_secret": "The app's signing secret, under Basic Information",
     }
+    before: Sequence[str] = (
+        "Create an app at https://api.slack.com/apps: Create New App, From scratch, and choose the "
+        "workspace.",
+        "Under OAuth & Permissions, add the Bot Token Scopes chat:write, im:history, app_mentions:read and, "
+        "for files that are sent to it, files:read.",
+        "Under App Home, turn on the Messages Tab and allow users to send messages from it.",
+        "Under Install App, install it to the workspace, and copy the Bot User OAuth Token, which begins "
+        "with xoxb-.",
+        "Under Basic Information, App Credentials, copy the Signing Secret.",
+    )
+    after: Sequence[str] = (
+        "In the app's settings, under Event Subscriptions, turn on Enable Events and paste the webhook's "
+        "address as the Request URL: Slack says Verified.",
+        "There, under Subscribe to bot events, add message.im and app_mention, and save. Reinstall the app "
+        "where Slack asks for it.",
+        "Write to the app; it answers with the code that lets you in. In a channel, invite it (/invite "
+        "@its_name) and mention it.",
+    )
     answers = True
     pairs = True
 
@@ -102,7 +121,7 @@ class Slack:
         return Accepted(short_id(event_id), short_id(thread))
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
-        """See Channel. Slack tells only the id of who said it; a name would take a call of its own."""
+        """See Channel. Slack tells only the id of who said it; a name would take a call and `users:read`."""
         event = part(object_of(body), "event")
         sender, thread, me = words(event, "user"), _thread(event), endpoint.settings.get("bot_user_id")
         if not _is_said(event) or not sender or not thread or sender == me:
@@ -128,8 +147,8 @@ class Slack:
             private=private,
         )
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
-        """See Channel. The user tells Slack the address: there is no API for it."""
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
+        """See Channel."""
         token, secret = fields.get("bot_token", "").strip(), fields.get("signing_secret", "").strip()
         if not _TOKEN.fullmatch(token) or not token.startswith("xoxb-"):
             raise InvalidInput("This is not the token of a Slack bot: those begin with xoxb-.")
@@ -144,13 +163,12 @@ class Slack:
             "bot_user_id": me,
             "team_id": words(known, "team_id"),
             "team": team,
-            "manual": (
-                f"Paste {url} as the Request URL under Event Subscriptions of your Slack app, and subscribe "
-                "there to the bot events message.im and app_mention."
-            ),
         }
         name = f"@{words(known, 'user') or me}" + (f" in {team}" if team else "")
         return Connected(name, {"bot_token": token, "signing_secret": secret}, settings)
+
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """See Channel: the user tells Slack the address, as `after` says; there is no API for it."""
 
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel: the address is the user's to remove."""
@@ -176,7 +194,13 @@ class Slack:
         await self._call(endpoint.secrets["bot_token"], "chat.postMessage", body)
 
     async def typing(self, endpoint: Endpoint, reply: Mapping[str, Any]) -> None:
-        """See Channel: Slack shows it for its assistants only."""
+        """See Channel. Only in threads, where it goes with the answer, else after two minutes.
+
+        https://docs.slack.dev/reference/methods/assistant.threads.setStatus; `chat:write` is enough for it.
+        """
+        if "thread_ts" in reply:
+            status = {"channel_id": reply.get("channel"), "thread_ts": reply["thread_ts"], "status": TYPING}
+            await self._call(endpoint.secrets["bot_token"], "assistant.threads.setStatus", status)
 
     async def fetch(self, endpoint: Endpoint, attachment: Attachment, *, most: int) -> bytes:
         """See Channel. The token goes to Slack's own host for files and to no other.

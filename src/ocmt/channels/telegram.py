@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from uuid import UUID
 
 from ocmt.channels.base import (
     Accepted,
@@ -54,6 +53,18 @@ class Telegram:
     name = "telegram"
     label = "Telegram"
     fields: Mapping[str, str] = {"bot_token": "The bot's token, as @BotFather gave it"}
+    before: Sequence[str] = (
+        "Open https://t.me/BotFather in Telegram and send it /newbot.",
+        "Choose a name for the bot, and a username that ends in bot.",
+        "Copy the token that BotFather answers with. It looks like 123456:ABC-DEF….",
+    )
+    after: Sequence[str] = (
+        "Nothing more is to be done at Telegram: the webhook is registered. Write to the bot; it answers "
+        "with the code that lets you in.",
+        "For a group: the bot answers what mentions its @name, replies to it, or is a command for it "
+        "(/ask@its_name). Telegram's privacy mode, which is on at first, may keep mentions from it: send "
+        "/setprivacy to BotFather, choose Disable, and add the bot to the group anew.",
+    )
     answers = True
     pairs = True
 
@@ -113,26 +124,30 @@ class Telegram:
             private=private,
         )
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
-        """See Channel: https://core.telegram.org/bots/api#setwebhook. A secret that there is stays."""
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
+        """See Channel. A secret that there is stays."""
         token = fields.get("bot_token", "").strip()
         if not _TOKEN.fullmatch(token):
             raise InvalidInput("This is not a bot's token. @BotFather shows it: digits, a colon, letters.")
         secret = fields.get("webhook_secret") or secrets.token_urlsafe(32)
+        with setting_up():
+            bot = await self._call(token, "getMe", {})
+        bot_id, username = _number(bot, "id"), words(bot, "username")
+        if bot_id is None or not username:
+            raise Unavailable("Telegram gave an answer that we do not understand.")
+        kept = {"bot_token": token, "webhook_secret": secret}
+        return Connected(f"@{username}", kept, {"bot_id": bot_id, "username": username})
+
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """See Channel: https://core.telegram.org/bots/api#setwebhook."""
         webhook = {
             "url": url,
-            "secret_token": secret,
+            "secret_token": endpoint.secrets["webhook_secret"],
             "allowed_updates": ["message"],
             "drop_pending_updates": False,
         }
         with setting_up():
-            bot = await self._call(token, "getMe", {})
-            bot_id, username = _number(bot, "id"), words(bot, "username")
-            if bot_id is None or not username:
-                raise Unavailable("Telegram gave an answer that we do not understand.")
-            await self._call(token, "setWebhook", webhook)
-        kept = {"bot_token": token, "webhook_secret": secret}
-        return Connected(f"@{username}", kept, {"bot_id": bot_id, "username": username})
+            await self._call(endpoint.secrets["bot_token"], "setWebhook", webhook)
 
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel. A webhook that another connection of this bot has set since then stays."""
@@ -148,12 +163,21 @@ class Telegram:
         return in_pieces(text, PIECE, utf16_units)
 
     async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
-        """See Channel. Plain text; Telegram knows no duplicates, so `key` is of no use."""
-        body = {**_where(reply), "text": text}
+        """See Channel. Plain text; Telegram knows no duplicates, so `key` is of no use.
+
+        A group that has become a supergroup meanwhile has another id, where its answers go then. What is
+        written there is another conversation from now on.
+        """
+        token, body = endpoint.secrets["bot_token"], {**_where(reply), "text": text}
+        answered: dict[str, Any] = {}
         if "message_id" in reply:
-            answered = {"message_id": reply["message_id"], "allow_sending_without_reply": True}
-            body["reply_parameters"] = answered
-        await self._call(endpoint.secrets["bot_token"], "sendMessage", body)
+            known = {"message_id": reply["message_id"], "allow_sending_without_reply": True}
+            answered = {"reply_parameters": known}
+        try:
+            await self._call(token, "sendMessage", {**body, **answered})
+        except _Moved as moved:
+            # There messages are counted anew: the number may be another one's.
+            await self._call(token, "sendMessage", {**body, "chat_id": moved.chat_id})
 
     async def typing(self, endpoint: Endpoint, reply: Mapping[str, Any]) -> None:
         """See Channel. It shows for five seconds: https://core.telegram.org/bots/api#sendchataction."""
@@ -203,9 +227,13 @@ class Telegram:
         detail = f"{method}: {status} {said}"
         if method == "getFile" and "file is too big" in said:
             raise TooLarge("Telegram does not give bots a file as large as this.", detail=detail)
+        parameters = part(answer, "parameters")
         if status == 429:
-            after = _number(part(answer, "parameters"), "retry_after")
+            after = _number(parameters, "retry_after")
             raise SendFailed("Telegram wants us to wait.", detail=detail, retry_after=after)
+        moved_to = _number(parameters, "migrate_to_chat_id")
+        if moved_to is not None:
+            raise _Moved(moved_to, detail)
         if status in (401, 404):
             said = "I do not know this bot. Its token is wrong or was revoked."
         if 300 <= status < 500:
@@ -214,6 +242,14 @@ class Telegram:
         raise SendFailed(
             "Telegram has a problem.", uncertain=status < 300 or status in (502, 504), detail=detail
         )
+
+
+class _Moved(SendFailed):
+    """The group is a supergroup now: https://core.telegram.org/bots/api#responseparameters."""
+
+    def __init__(self, chat_id: int, detail: str) -> None:
+        super().__init__("This group has another id now.", permanent=True, detail=detail)
+        self.chat_id = chat_id
 
 
 def utf16_units(text: str) -> int:

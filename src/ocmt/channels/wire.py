@@ -6,14 +6,17 @@ Nothing here raises for what the other side sent: an absent or odd thing reads a
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from ocmt.channels.base import SendFailed
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
+from ocmt.platform.internet import is_public
 
 if TYPE_CHECKING:
     import aiohttp
@@ -82,6 +85,37 @@ async def ask(
         return Reply(problem=type(error).__name__)
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         return Reply(problem=type(error).__name__, uncertain=True)
+
+
+class NotPublic(OSError):
+    """A name led to an address that is not on the public internet: no connection was made."""
+
+    def __init__(self) -> None:
+        super().__init__("not on the public internet")
+
+
+def public_session() -> aiohttp.ClientSession:
+    """For an address that a user gave: it connects to public ones only. The caller closes it.
+
+    Judged is the very address that is connected to, so that a name cannot lead to another one the next
+    moment. Proxies of the environment are not used: they would look the name up themselves. What is refused
+    comes as aiohttp.ClientConnectorError with NotPublic as its `os_error`.
+    """
+    import aiohttp
+
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(socket_factory=_socket_to_public),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+def _socket_to_public(address: tuple[Any, ...]) -> socket.socket:
+    """`address`: as socket.getaddrinfo gives it."""
+    family, kind, protocol, _, where = address
+    if not is_public(ip_address(where[0])):
+        raise NotPublic
+    return socket.socket(family, kind, protocol)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
+from ocmt.chat.attachments import Attachments, NotCarried
 from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -79,8 +80,8 @@ class Run:
         self.writer: event_log.TurnWriter | None = None
         self.recovering = turn.status is TurnStatus.RUNNING
         self.behind = False
-        self.said = 0
         """Whether the run said what we did not hear: then its next piece is taken with all before it."""
+        self.said = 0
         if turn.stop_requested:
             self.stop.set()
 
@@ -97,8 +98,10 @@ class Answerer:
         usage_of: UsageOf,
         explain: Explain,
         turn_timeout: timedelta,
+        attachments: Attachments,
     ) -> None:
         self._database = database
+        self._attachments = attachments
         self._clock = clock
         self._agents = agents
         self._usage_of = usage_of
@@ -244,20 +247,29 @@ class Answerer:
     async def _send(self, driver: Driver, gateway: GatewayClient, run: Run) -> str:
         """Hand the message to the gateway; a gateway that says "not now" is asked again for a few seconds."""
         turn = run.turn
-        for _ in range(BUSY_RETRIES):
-            try:
-                sent = await gateway.send_chat(
-                    session_key=turn.session_key, message=turn.text, idempotency_key=turn.message_key
-                )
-                return sent.run_id
-            except GatewayError as error:
-                if not error.retryable:
-                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
-                    raise _Ended(TurnStatus.FAILED, fault=fault) from error
-                await self._clock.sleep(BUSY_DELAY)
-                await driver.awake()
-            except Unavailable as error:
-                raise _GatewayLost(str(error)) from error
+        try:
+            async with self._attachments.carried(turn) as attached:
+                for _ in range(BUSY_RETRIES):
+                    try:
+                        sent = await gateway.send_chat(
+                            session_key=turn.session_key,
+                            message=turn.text,
+                            idempotency_key=turn.message_key,
+                            attachments=attached,
+                        )
+                        return sent.run_id
+                    except GatewayError as error:
+                        if not error.retryable:
+                            words = f"OpenClaw refused this message: {error.message}"
+                            raise _Ended(
+                                TurnStatus.FAILED, fault=Fault("agent_refused", words, True)
+                            ) from error
+                        await self._clock.sleep(BUSY_DELAY)
+                        await driver.awake()
+                    except Unavailable as error:
+                        raise _GatewayLost(str(error)) from error
+        except NotCarried as error:
+            raise _Ended(TurnStatus.FAILED, fault=error.fault) from error
         fault = Fault("agent_busy", "Your agent does not take messages just now.", retryable=True)
         raise _Ended(TurnStatus.FAILED, fault=fault)
 

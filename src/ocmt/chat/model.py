@@ -6,9 +6,11 @@ conversation. `Turn` rows say what became of each message.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -17,12 +19,25 @@ from ocmt.errors import InvalidInput, TooLarge
 
 MAX_MESSAGE_BYTES = 256 * 1024
 """Of one message, as UTF-8: what a model's context has room for beside the conversation."""
+MAX_ATTACHMENTS = 10
+"""Of one message."""
+MAX_ATTACHED_BYTES = 16 * 1024 * 1024
+"""Of one message's attachments together: they travel to OpenClaw in one frame of 25 MiB, as base64."""
+MAX_IMAGE_BYTES = 6 * 1024 * 1024
+"""Of one image. OpenClaw takes no larger one; both limits stand in its `hello`, `policy.attachments`."""
+MAX_UNSENT = 30
+"""Attachments of one user that no message has yet."""
+MAX_KEPT_BYTES = 1024 * 1024 * 1024
+"""Of all attachments of one user."""
+UNSENT_LIFE = timedelta(days=1)
 MAX_OPEN_TURNS = 20
 """Of one user: accepted and not yet answered."""
 MAX_IDEMPOTENCY_KEY = 200
 TITLE_LENGTH = 60
 MAX_ATTEMPTS = 3
 """How often a turn is taken up again after its agent died under it."""
+_LONGEST_NAME = 120
+_MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,60}/[a-z0-9][a-z0-9.+_-]{0,80}")
 
 
 class TurnStatus(StrEnum):
@@ -82,6 +97,27 @@ class Conversation:
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file that is sent with a message; its content is in the object store."""
+
+    id: UUID
+    name: str
+    """As its sender called it: a plain name, for people and for the agent."""
+    media_type: str
+    size: int
+    """Bytes."""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it says so: then the model sees it."""
+        return self.media_type.startswith("image/")
+
+    def as_data(self) -> dict[str, Any]:
+        """As it stands in the turn's row, on the stream and in the transcript."""
+        return {"id": str(self.id), "name": self.name, "media_type": self.media_type, "size": self.size}
+
+
+@dataclass(frozen=True)
 class Turn:
     """One message and the agent's answer."""
 
@@ -89,6 +125,8 @@ class Turn:
     conversation_id: UUID
     user_id: UUID
     text: str
+    attachments: Sequence[Mapping[str, Any]]
+    """Of each what `Attachment.as_data` says."""
     status: TurnStatus
     attempt: int
     run_id: str | None
@@ -135,9 +173,9 @@ class Fault:
         return {"code": self.code, "message": self.message, "retryable": self.retryable}
 
 
-def check_message(text: str) -> str:
+def check_message(text: str, *, may_be_empty: bool = False) -> str:
     """The message as it will be sent. Raises InvalidInput, TooLarge."""
-    if not text.strip():
+    if not text.strip() and not may_be_empty:
         raise InvalidInput("The message is empty.")
     if "\x00" in text:
         raise InvalidInput("The message contains a zero byte, which no agent can read.")
@@ -161,6 +199,51 @@ def check_idempotency_key(key: str | None) -> str:
             "Send an Idempotency-Key header, a UUID for instance: the same each time you send this message."
         )
     return key
+
+
+def check_attachments(attachments: Sequence[Attachment]) -> None:
+    """Whether one message can have them all. Raises TooLarge."""
+    if len(attachments) > MAX_ATTACHMENTS:
+        raise TooLarge(f"One message has at most {MAX_ATTACHMENTS} files. Send the rest with another one.")
+    for one in attachments:
+        if one.is_image and one.size > MAX_IMAGE_BYTES:
+            raise TooLarge(
+                f"The image {one.name} has {megabytes(one.size)}; your agent can look at images of at most "
+                f"{megabytes(MAX_IMAGE_BYTES)}. Send a smaller copy."
+            )
+    total = sum(one.size for one in attachments)
+    if total > MAX_ATTACHED_BYTES:
+        raise TooLarge(
+            f"These files have {megabytes(total)} together; one message takes "
+            f"{megabytes(MAX_ATTACHED_BYTES)}. Send some of them with another one, or put them into the "
+            "workspace."
+        )
+
+
+def file_name(text: str) -> str:
+    """A plain name from one that somebody made up: no path, no control characters, at most 120 characters."""
+    name = text.replace("\\", "/").rsplit("/", 1)[-1]
+    name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+    stem, dot, ending = name.rpartition(".")
+    if len(name) > _LONGEST_NAME and dot and len(ending) < 20:
+        name = f"{stem[: _LONGEST_NAME - len(ending) - 1]}.{ending}"
+    return name[:_LONGEST_NAME].strip(". ") or "file"
+
+
+def media_type(text: str | None) -> str:
+    """The type without its parameters; `application/octet-stream` for what is none."""
+    plain = (text or "").partition(";")[0].strip().lower()
+    return plain if _MEDIA_TYPE.fullmatch(plain) else "application/octet-stream"
+
+
+def megabytes(size: int) -> str:
+    """For people: "6 MB", "17.2 MB"; rounded up, so that it is never "16 MB of 16 MB"."""
+    return f"{math.ceil(size / 1024 / 1024 * 10) / 10:g} MB"
+
+
+def attachment_key(user_id: UUID, attachment_id: UUID) -> str:
+    """Where in the object store an attachment's content is."""
+    return f"users/{user_id}/attachments/{attachment_id}"
 
 
 def transcript_key(user_id: UUID, conversation_id: UUID) -> str:

@@ -29,12 +29,12 @@ select id, title from conversations where user_id = :user_id and id = :id for up
 update conversations set title = :title where user_id = :user_id and id = :id and title is null;
 
 -- name: find_turn_by_key^
-select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+select id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
        created_at, started_at, finished_at
 from turns where user_id = :user_id and conversation_id = :conversation_id and idempotency_key = :idempotency_key;
 
 -- name: find_turn^
-select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+select id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
        created_at, started_at, finished_at
 from turns where user_id = :user_id and id = :id;
 
@@ -45,18 +45,19 @@ where user_id = :user_id and conversation_id = :id and status in ('accepted', 'r
 -- name: create_turn^
 -- Nothing where the key is known already, or where as many turns are open as may be. Hints the workers.
 with made as (
-insert into turns (id, conversation_id, user_id, idempotency_key, text, created_at)
-select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :now::timestamptz
+insert into turns (id, conversation_id, user_id, idempotency_key, text, attachments, created_at)
+select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :attachments::jsonb,
+       :now::timestamptz
 where (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
 on conflict (conversation_id, idempotency_key) do nothing
-returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at
 )
 select made.* from made, pg_notify('turns', :user_id::text);
 
 -- name: list_turns
 -- Newest first; the caller turns them round.
-select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+select id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
        created_at, started_at, finished_at
 from turns
 where user_id = :user_id and conversation_id = :conversation_id
@@ -81,7 +82,7 @@ limit 2000;
 -- name: ask_stop^
 update turns set stop_requested = true
 where user_id = :user_id and id = :id and status in ('accepted', 'running')
-returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at;
 
 -- name: retry_turn^
@@ -89,14 +90,14 @@ update turns
 set status = 'accepted', attempt = attempt + 1, run_id = null, stop_requested = false, answer = null, usage = null,
     error = null, started_at = null, finished_at = null
 where user_id = :user_id and id = :id and status in ('failed', 'stopped')
-returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at;
 
 -- name: find_work
 -- The oldest open turn of each conversation, of all users: within a conversation turns run one after the other.
 select * from (
   select distinct on (conversation_id)
-         id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+         id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
          created_at, started_at, finished_at
   from turns where status in ('accepted', 'running')
   order by conversation_id, created_at, id) t
@@ -122,7 +123,7 @@ returning id, stop_requested;
 update turns set attempt = attempt + 1, run_id = :run_id
 where user_id = :user_id and id = :id and attempt = :attempt and status in ('accepted', 'running')
   and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
-returning id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at;
 
 -- name: turn_finished$
@@ -180,7 +181,7 @@ order by c.updated_at
 limit :limit;
 
 -- name: all_turns
-select id, conversation_id, user_id, text, status, attempt, run_id, stop_requested, answer, usage, error,
+select id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
        created_at, started_at, finished_at
 from turns where user_id = :user_id and conversation_id = :conversation_id
 order by created_at, id
@@ -189,3 +190,47 @@ limit 10000;
 -- name: transcript_written$
 update conversations set written_seq = greatest(written_seq, :seq) where user_id = :user_id and id = :id
 returning id;
+
+-- name: begin_attachment^
+-- Nothing where as many wait to be sent as may, or as much is kept. The same id again is the same file anew.
+insert into attachments (id, user_id, name, media_type, created_at)
+select :id::uuid, :user_id::uuid, :name::text, :media_type::text, :now::timestamptz
+where (select count(*) from attachments where user_id = :user_id::uuid and sent_at is null and id <> :id::uuid) < :most_unsent
+  and (select coalesce(sum(size), 0) from attachments where user_id = :user_id::uuid) < :most_bytes
+on conflict (id) do update set name = excluded.name, media_type = excluded.media_type
+where attachments.user_id = :user_id::uuid and attachments.sent_at is null
+returning id;
+
+-- name: complete_attachment^
+update attachments set size = :size where user_id = :user_id and id = :id and sent_at is null
+returning id, name, media_type, size;
+
+-- name: find_attachments
+select id, name, media_type, size from attachments
+where user_id = :user_id and id = any(:ids::uuid[]) and size is not null;
+
+-- name: send_attachments
+update attachments set turn_id = :turn_id, sent_at = :now
+where user_id = :user_id and id = any(:ids::uuid[]) and size is not null and sent_at is null
+returning id;
+
+-- name: drop_unsent_attachment$
+-- Its object goes with the next look at what is loose.
+update attachments set sent_at = :now where user_id = :user_id and id = :id and sent_at is null returning id;
+
+-- name: list_attachments
+select id, name, media_type, size from attachments
+where user_id = :user_id and sent_at is not null and turn_id is not null order by id;
+
+-- name: loose_attachments
+-- Of one user or of all: what no message has, and from now on none can take.
+update attachments a set sent_at = coalesce(a.sent_at, :now)
+where a.turn_id is null and a.id in (
+  select id from attachments
+  where turn_id is null and (sent_at is not null or created_at < :before)
+    and (:user_id::uuid is null or user_id = :user_id::uuid)
+  order by created_at limit :limit)
+returning a.id, a.user_id;
+
+-- name: drop_attachment!
+delete from attachments where user_id = :user_id and id = :id;

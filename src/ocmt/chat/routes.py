@@ -7,6 +7,7 @@ import binascii
 import json
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,13 +15,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from ocmt.chat.model import Conversation, Turn
+from ocmt.chat.model import MAX_ATTACHMENTS, Conversation, Turn
 from ocmt.chat.service import UNKNOWN, Chat
 from ocmt.chat.stream import EventStream
 from ocmt.errors import InvalidInput
 from ocmt.platform.http import as_id, json_body, path_id, principal
 
 PAGE = 50
+SHOWN_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""Which a browser may show on our pages; all else is downloaded."""
+NO_ATTACHMENT = "There is no such attachment."
 
 
 class NewConversation(BaseModel):
@@ -44,9 +48,9 @@ class NewTurn(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    text: str
-    attachments: list[Any] = Field(default=[], max_length=0)
-    """Not taken yet: files come with a later version, and dropping them silently would be a lie."""
+    text: str = ""
+    attachments: list[UUID] = Field(default=[], max_length=MAX_ATTACHMENTS)
+    """Ids of files that were uploaded."""
 
 
 def routes(chat: Chat, stream: EventStream) -> list[Route]:
@@ -95,6 +99,7 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
             _id(request, "conversation_id"),
             body.text,
             key=request.headers.get("idempotency-key"),
+            attachments=body.attachments,
         )
         return JSONResponse(describe_turn(turn), 202)
 
@@ -108,6 +113,33 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
             describe_turn(await chat.retry(principal(request).user_id, _id(request, "turn_id"))), 202
         )
 
+    async def upload(request: Request) -> Response:
+        name = request.query_params.get("name", "")
+        kind = request.headers.get("content-type")
+        kept = await chat.attachments.keep(principal(request).user_id, name, kind, request.stream())
+        return JSONResponse(kept.as_data(), 201)
+
+    async def download(request: Request) -> Response:
+        found, content = await chat.attachments.content(
+            principal(request).user_id, path_id(request, "attachment_id", NO_ATTACHMENT)
+        )
+        # Whatever it says it is: nothing of it may run under our address.
+        shown = found.media_type in SHOWN_IMAGES
+        name = quote(found.name, safe="")
+        headers = {
+            "content-disposition": f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{name}",
+            "content-security-policy": "default-src 'none'; sandbox",
+            "x-content-type-options": "nosniff",
+            "cache-control": "private, max-age=3600, immutable",
+        }
+        kind = found.media_type if shown else "application/octet-stream"
+        return Response(content, media_type=kind, headers=headers)
+
+    async def drop(request: Request) -> Response:
+        attachment_id = path_id(request, "attachment_id", NO_ATTACHMENT)
+        await chat.attachments.drop(principal(request).user_id, attachment_id)
+        return Response(status_code=204)
+
     one = "/agent/conversations/{conversation_id}"
     return [
         Route("/agent/conversations", list_conversations, methods=["GET"]),
@@ -117,6 +149,9 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
         Route(f"{one}/turns", list_turns, methods=["GET"]),
         Route(f"{one}/turns", post_turn, methods=["POST"]),
         Route(f"{one}/events", stream, methods=["GET"]),
+        Route("/agent/attachments", upload, methods=["POST"]),
+        Route("/agent/attachments/{attachment_id}", download, methods=["GET"]),
+        Route("/agent/attachments/{attachment_id}", drop, methods=["DELETE"]),
         Route("/agent/turns/{turn_id}/stop", stop, methods=["POST"]),
         Route("/agent/turns/{turn_id}/retry", retry, methods=["POST"]),
     ]
@@ -138,6 +173,7 @@ def describe_turn(turn: Turn, tools: list[dict[str, Any]] | None = None) -> dict
         "id": str(turn.id),
         "conversation_id": str(turn.conversation_id),
         "text": turn.text,
+        "attachments": list(turn.attachments),
         "status": turn.status.value,
         "attempt": turn.attempt,
         "answer": turn.answer,

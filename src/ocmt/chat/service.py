@@ -14,7 +14,9 @@ from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
+from ocmt.chat import attachments as files
 from ocmt.chat import log
+from ocmt.chat.attachments import Attachments
 from ocmt.chat.model import (
     MAX_OPEN_TURNS,
     Conversation,
@@ -59,10 +61,11 @@ class Chat:
     """Conversations and turns of all users; every call takes the user's id and sees only theirs."""
 
     def __init__(self, database: Database, clock: Clock, objects: Objects) -> None:
-        """`objects`: where the transcripts are, which go with their conversations."""
+        """`objects`: where transcripts and attachments are, which go with their conversations."""
         self._database = database
         self._clock = clock
         self._objects = objects
+        self.attachments = Attachments(database, clock, objects)
 
     async def create_conversation(self, user_id: UUID, title: str | None = None) -> Conversation:
         """A new, empty conversation."""
@@ -103,7 +106,7 @@ class Chat:
         return _conversation(_known(row))
 
     async def delete(self, user_id: UUID, conversation_id: UUID) -> None:
-        """Delete it with its turns, events and transcript. Raises Conflict while a turn is under way."""
+        """Delete it with all that is in it. Raises Conflict while a turn is under way."""
         transcript = transcript_key(user_id, conversation_id)
         await self.conversation(user_id, conversation_id)
         # Twice: a store that does not answer is told while nothing is lost yet, and what was written between
@@ -115,17 +118,28 @@ class Chat:
                 raise Conflict("Your agent is still answering in this conversation. Stop it first.")
             await queries.delete_conversation(connection, user_id=user_id, id=conversation_id)
         await self._objects.delete(transcript)
+        await self.attachments.sweep(user_id)
 
-    async def post(self, user_id: UUID, conversation_id: UUID, text: str, *, key: str | None) -> Turn:
+    async def post(
+        self,
+        user_id: UUID,
+        conversation_id: UUID,
+        text: str,
+        *,
+        key: str | None,
+        attachments: Sequence[UUID] = (),
+    ) -> Turn:
         """Accept a message. The same key again gives the same turn, and no second answer.
 
-        Raises: InvalidInput, TooLarge, NotFound, LimitReached, Conflict (same key, other text).
+        `attachments`: of files that were uploaded; with some, the text may be empty. Raises: InvalidInput,
+        TooLarge, NotFound, LimitReached, Conflict (same key, other message).
         """
-        text = check_message(text)
+        text = check_message(text, may_be_empty=bool(attachments))
         key = check_idempotency_key(key)
         now = self._clock.now()
         async with self._database.transaction() as connection:
             conversation = await self._locked(connection, user_id, conversation_id)
+            found = await files.for_message(connection, user_id, attachments)
             row = await queries.create_turn(
                 connection,
                 id=uuid7(),
@@ -133,18 +147,29 @@ class Chat:
                 conversation_id=conversation_id,
                 idempotency_key=key,
                 text=text,
+                attachments=[one.as_data() for one in found],
                 now=now,
                 most=MAX_OPEN_TURNS,
             )
             if row is None:
-                return await self._known_turn(connection, user_id, conversation_id, key=key, text=text)
-            turn = _turn(row)
-            if conversation["title"] is None:
-                await queries.name_conversation(
-                    connection, user_id=user_id, id=conversation_id, title=title_of(text)
+                return await self._known_turn(
+                    connection, user_id, conversation_id, key=key, text=text, attachments=attachments
                 )
+            turn = _turn(row)
+            await files.take(connection, user_id, found, turn_id=turn.id, clock=self._clock)
+            if conversation["title"] is None:
+                title = title_of(text) or title_of(found[0].name)
+                await queries.name_conversation(connection, user_id=user_id, id=conversation_id, title=title)
             await self._accepted(connection, turn)
         return turn
+
+    async def accepted(self, user_id: UUID, conversation_id: UUID, key: str) -> Turn | None:
+        """The turn that was accepted there with this key, if one was."""
+        async with self._database.connection() as connection:
+            row = await queries.find_turn_by_key(
+                connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
+            )
+        return None if row is None else _turn(row)
 
     async def retry(self, user_id: UUID, turn_id: UUID) -> Turn:
         """Try a failed or stopped turn again; only the latest of a conversation can be."""
@@ -233,7 +258,14 @@ class Chat:
         return _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
 
     async def _known_turn(
-        self, connection: Connection, user_id: UUID, conversation_id: UUID, *, key: str, text: str
+        self,
+        connection: Connection,
+        user_id: UUID,
+        conversation_id: UUID,
+        *,
+        key: str,
+        text: str,
+        attachments: Sequence[UUID],
     ) -> Turn:
         """The turn that was accepted with this key before; without one, too many are open."""
         known = await queries.find_turn_by_key(
@@ -243,9 +275,10 @@ class Chat:
             raise LimitReached(
                 f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
             )
-        if known["text"] != text:
+        turn = _turn(known)
+        if turn.text != text or [one["id"] for one in turn.attachments] != [str(one) for one in attachments]:
             raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
-        return _turn(known)
+        return turn
 
     async def _accepted(self, connection: Connection, turn: Turn) -> None:
         await log.append(
@@ -260,7 +293,8 @@ class Chat:
 
 def accepted_event(turn: Turn) -> Event:
     """The event that begins an attempt; whatever the attempt before had streamed is void."""
-    return Event(EventType.ACCEPTED, turn.id, {"text": turn.text, "attempt": turn.attempt})
+    attached = {"attachments": list(turn.attachments)} if turn.attachments else {}
+    return Event(EventType.ACCEPTED, turn.id, {"text": turn.text, "attempt": turn.attempt, **attached})
 
 
 def _title(title: str) -> str:

@@ -38,7 +38,9 @@ def render(conversation: Conversation, turns: Sequence[Turn]) -> bytes:
     ]
     for turn in turns:
         common = {"type": "message", "turn_id": str(turn.id)}
-        lines.append(common | {"role": "user", "text": turn.text, "at": turn.created_at.isoformat()})
+        attached = {"attachments": list(turn.attachments)} if turn.attachments else {}
+        asked = {"role": "user", "text": turn.text, **attached, "at": turn.created_at.isoformat()}
+        lines.append(common | asked)
         answer = {"role": "assistant", "text": turn.answer, "status": turn.status.value, "usage": turn.usage}
         at = {"at": turn.finished_at.isoformat()} if turn.finished_at else {}
         error = {"error": turn.error} if turn.error else {}

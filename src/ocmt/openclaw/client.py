@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
@@ -72,6 +72,8 @@ RESUME_PATIENCE = 60.0
 """Seconds that OpenClaw gets to take an interrupted turn up again: seen were 3, and 20 on a busy machine."""
 HISTORY_TIMEOUT = 60.0
 """Right after a start on a busy machine a history was seen to take 13 seconds."""
+ATTACHED_TIMEOUT = 120.0
+"""For a message with files: the gateway writes them to its disk before it answers."""
 RESUME_INTERVAL = 0.5
 LOST_CHECK_DELAY = 1.0
 """Seconds before a second look for a message that is not in the history: it comes there a moment late."""
@@ -199,13 +201,27 @@ class GatewayClient:
             raise GatewayError(response.fault)
         return dict(response.payload)
 
-    async def send_chat(self, *, session_key: str, message: str, idempotency_key: str) -> SentRun:
+    async def send_chat(
+        self,
+        *,
+        session_key: str,
+        message: str,
+        idempotency_key: str,
+        attachments: Sequence[Mapping[str, str]] = (),
+    ) -> SentRun:
         """Hand over a message. The same key again starts no second run, as long as the gateway lives.
 
+        `attachments`: of each `fileName`, `mimeType` and `content` as base64; all together below 25 MiB.
         After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
         """
-        params = {"sessionKey": session_key, "message": message, "idempotencyKey": idempotency_key}
-        payload = await self.request("chat.send", params)
+        params: dict[str, Any] = {
+            "sessionKey": session_key,
+            "message": message,
+            "idempotencyKey": idempotency_key,
+        }
+        if attachments:
+            params["attachments"] = list(attachments)
+        payload = await self.request("chat.send", params, timeout=ATTACHED_TIMEOUT if attachments else 30)
         match payload.get("status"):
             case ("started" | "in_flight" | "ok") as status:
                 return SentRun(protocol.string(payload, "runId") or idempotency_key, status)

@@ -36,6 +36,13 @@ GATEWAY_SWITCHES = {
 """The part of every gateway's environment that is no secret."""
 _OUT_OF_PLACE = ("computer", "nodes", "mobile_ui", "terminal", "portal", "theme", "gateway", "plugins")
 """Tools for OpenClaw's own apps and devices, or for what the platform decides (updates, plugins)."""
+_NOT_IN_CATALOG: dict[str, dict[str, int]] = {
+    name: {"contextWindow": 200_000, "maxTokens": 128_000}
+    for name in ("claude-sonnet-4-6", "claude-opus-4-6", "claude-opus-4-7")
+}
+"""Models that version 2026.9.6's catalog of Anthropic's API lacks; the numbers are its `claude-cli`'s. It
+would use them all the same, but take them for blind: another model call would describe each image, and its
+words would stand in the place of the user's."""
 _NEED_INTERNET = ("web_fetch", "web_search")
 
 
@@ -78,7 +85,7 @@ def render_config(
                 "anthropic": {
                     "baseUrl": broker_url,
                     "apiKey": _from_environment("ANTHROPIC_API_KEY"),
-                    "models": [],
+                    "models": _described(model),
                 }
             },
             "catalogRefresh": {"enabled": False},
@@ -102,6 +109,14 @@ def render_config(
     if egress:
         config["proxy"] = {"proxyUrl": egress_proxy}
     return json.dumps(config, indent=2)
+
+
+def _described(model: str) -> list[dict[str, Any]]:
+    """What OpenClaw must be told of that model; nothing where its own catalog has it."""
+    limits = _NOT_IN_CATALOG.get(model)
+    if limits is None:
+        return []
+    return [{"id": model, "name": model, "input": ["text", "image"], "reasoning": True, **limits}]
 
 
 def patched(config: str, patch: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ from ocmt.services.static_ui import CONTENT_SECURITY_POLICY, StaticUi, find_ui
 
 MAX_BODY = 2 * 1024 * 1024
 """Bytes of a request's body, outside the broker: too long a message still gets in, to be refused in words."""
+MAX_FILE = 17 * 1024 * 1024
+"""Of a file that is sent with a message, likewise: their room takes 16 MB."""
 MAX_ARCHIVE = 128 * 1024**3
 """Of an agent's files that are sent in; their own room looks at what the plan allows."""
 
@@ -40,6 +42,7 @@ def all_in_one_app(
         return accounts.authentication(app, proxies)
 
     signed_in = RequestLimits(authenticated(agents), max_body=MAX_BODY)
+    files = RequestLimits(authenticated(agents), max_body=MAX_FILE)
     archives = RequestLimits(authenticated(agents), max_body=MAX_ARCHIVE)
     api = RequestLimits(authenticated(management.app()), max_body=MAX_API_BODY)
 
@@ -51,6 +54,8 @@ def all_in_one_app(
             await api(scope, receive, send)
         elif path == "/agent/snapshots":
             await archives(scope, receive, send)
+        elif path == "/agent/attachments":
+            await files(scope, receive, send)
         elif path == "/agent" or path.startswith("/agent/"):
             await signed_in(scope, receive, send)
         else:

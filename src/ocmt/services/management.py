@@ -8,18 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt import __version__
+from ocmt.channels.admin import DeliveriesOfAll
+from ocmt.channels.admin import routes as delivery_routes
 from ocmt.groups.routes import routes as group_routes
 from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.audit.model import Actor
-from ocmt.identity.guards import no_flood, signed_in
+from ocmt.identity.guards import actor_of, administrator, auditor, no_flood, signed_in
 from ocmt.identity.model import Letter
-from ocmt.platform.database import Database
-from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders, exception_handlers
+from ocmt.platform.database import Connection, Database
+from ocmt.platform.http import (
+    RequestLimits,
+    RequestLog,
+    SecurityHeaders,
+    exception_handlers,
+    principal,
+)
 from ocmt.platform.http.addresses import Network
 from ocmt.privacy.routes import routes as privacy_routes
 from ocmt.privacy.service import Privacy
@@ -53,6 +61,7 @@ class Management:
     groups: Groups
     group_keys: GroupKeys
     privacy: Privacy
+    deliveries: DeliveriesOfAll
     imported_vaults: ImportedVaults
     trial: Trial
     ledger: Ledger
@@ -80,6 +89,7 @@ class Management:
         app.include_router(self._group_routes(), prefix="/api/v1", dependencies=inside)
         privacy = privacy_routes(self.privacy, self.accounts.identity, self.accounts.clock)
         app.include_router(privacy, prefix="/api/v1", dependencies=inside)
+        app.include_router(self._delivery_routes(), prefix="/api/v1", dependencies=inside)
         imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
         app.include_router(imported, prefix="/api/v1", dependencies=inside)
         app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=inside)
@@ -103,6 +113,18 @@ class Management:
             await self.accounts.identity.deliver(letter)
 
         return group_routes(self.groups, deliver, put_key, drop_key)
+
+    def _delivery_routes(self) -> APIRouter:
+        """What administrators do with everybody's deliveries, with identity's guards and its audit log."""
+
+        async def record(
+            connection: Connection, request: Request, action: str, subject_id: UUID | None, **details: Any
+        ) -> None:
+            actor = actor_of(principal(request), request)
+            audit = self.accounts.identity.audit
+            await audit.record(connection, action, actor=actor, subject_id=subject_id, **details)
+
+        return delivery_routes(self.deliveries, looks=auditor, changes=administrator, record=record)
 
 
 def management_app(

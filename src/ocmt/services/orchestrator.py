@@ -89,6 +89,7 @@ class Orchestrator:
             asyncio.create_task(self.reconciler.run(), name="reconciler"),
             asyncio.create_task(self.worker.run(), name="turns"),
             asyncio.create_task(self.transcripts.run(), name="transcripts"),
+            asyncio.create_task(self.chat.attachments.keep_sweeping(), name="attachments"),
             asyncio.create_task(self.eraser.run(), name="deletions"),
             asyncio.create_task(self.retention.run(), name="retention"),
             asyncio.create_task(self.sockets.run(), name="sockets"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from mimetypes import guess_type
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,7 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
-from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
+from ocmt.errors import InvalidInput, OcmtError, TooLarge, Unauthenticated, Unavailable
 
 PIECE = 100
 """Characters of one message."""
@@ -47,6 +48,8 @@ class FakeChannel:
     answers: bool = True
     pairs: bool = False
     fields: Mapping[str, str] = field(default_factory=lambda: {"token": "The token"})
+    before: Sequence[str] = ("Get a token.",)
+    after: Sequence[str] = ("Paste the address.",)
     sent: list[Sent] = field(default_factory=list)
     typed: list[str] = field(default_factory=list)
     """Threads in which typing was shown."""
@@ -55,12 +58,18 @@ class FakeChannel:
     """Of the next tries to send, one each."""
     takes_it: bool = False
     """Whether the vendor has got a message all the same when a fault comes."""
+    files: dict[str, bytes | OcmtError | list[bytes | OcmtError]] = field(default_factory=dict)
+    """By name: what is in them, or why they cannot be had; of a list each time the next, the last stays."""
+    fetched: list[str] = field(default_factory=list)
+    """Names, in order."""
     hangs: asyncio.Event | None = None
     """The vendor answers when this is set; it has got the message before."""
     away: bool = False
     """Whether the vendor's API is down for `connect` and `disconnect`."""
-    connected: dict[UUID, str] = field(default_factory=dict)
-    """Webhook addresses that are registered, by endpoint."""
+    refuses: set[str] = field(default_factory=set)
+    """Tokens that may not register a webhook."""
+    webhooks: dict[tuple[UUID, str], str] = field(default_factory=dict)
+    """Addresses that are registered, by endpoint and token."""
 
     def sign(self, body: bytes, secret: str = "token") -> str:  # noqa: S107 - a double
         """The signature that `receive` expects."""
@@ -97,25 +106,33 @@ class FakeChannel:
             text=str(data["text"]),
             thread=thread,
             title=f"Fake: {thread}",
-            attachments=[Attachment(name, name, "text/plain") for name in data.get("files", [])],
+            attachments=[
+                Attachment(name, name, guess_type(name)[0] or "application/octet-stream")
+                for name in data.get("files", [])
+            ],
             reply={"thread": thread},
             private=bool(data.get("private", True)),
         )
 
-    async def connect(self, fields: Mapping[str, str], endpoint_id: UUID, url: str) -> Connected:
+    async def connect(self, fields: Mapping[str, str]) -> Connected:
         """See Channel."""
         if self.away:
             raise Unavailable("The vendor does not answer.")
         if not fields.get("token"):
             raise InvalidInput("The token is missing.")
-        self.connected[endpoint_id] = url
-        return Connected("@fake", {"token": fields["token"]}, {"bot": "fake"})
+        return Connected("@fake", {"token": fields["token"]}, {"bot": f"of {fields['token']}"})
+
+    async def register(self, endpoint: Endpoint, url: str) -> None:
+        """See Channel. Also where it is refused something stays there."""
+        self.webhooks[endpoint.id, endpoint.secrets["token"]] = url
+        if endpoint.secrets["token"] in self.refuses:
+            raise InvalidInput("This token may not do that.")
 
     async def disconnect(self, endpoint: Endpoint) -> None:
         """See Channel."""
         if self.away:
             raise Unavailable("The vendor does not answer.")
-        self.connected.pop(endpoint.id, None)
+        self.webhooks.pop((endpoint.id, endpoint.secrets["token"]), None)
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
@@ -137,5 +154,13 @@ class FakeChannel:
         self.typed.append(reply["thread"])
 
     async def fetch(self, endpoint: Endpoint, attachment: Attachment, *, most: int) -> bytes:
-        """See Channel."""
-        return attachment.reference.encode()[:most]
+        """See Channel. A file that nobody has put there has its name as its content."""
+        self.fetched.append(attachment.name)
+        content = self.files.get(attachment.name, attachment.name.encode())
+        if isinstance(content, list):
+            content = content.pop(0) if len(content) > 1 else content[0]
+        if isinstance(content, OcmtError):
+            raise content
+        if len(content) > most:
+            raise TooLarge(f"The file is larger than {most} bytes.")
+        return content

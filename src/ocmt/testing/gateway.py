@@ -11,6 +11,7 @@ Each message takes the next script; without one the answer is `You said: …`. T
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 from collections import deque
 from collections.abc import Mapping
@@ -112,6 +113,15 @@ class FakeGateway(GatewayServer):
         sent = [params for method, params in self.received if method == "chat.send"]
         return [params["message"] for params in sent if session_key in (None, params["sessionKey"])]
 
+    def attached(self) -> list[tuple[str, str, bytes]]:
+        """Name, media type and content of all files that came with messages, repeated keys included."""
+        sent = [params for method, params in self.received if method == "chat.send"]
+        return [
+            (one["fileName"], one["mimeType"], base64.b64decode(one["content"], validate=True))
+            for params in sent
+            for one in params.get("attachments", [])
+        ]
+
     async def kill(self) -> None:
         """Die as by SIGKILL: connections break, runs stop where they are, only the history is kept."""
         self._dead = True
@@ -156,7 +166,8 @@ class FakeGateway(GatewayServer):
             words = "chat.send unavailable during gateway suspension"
             return {"error": unavailable(words, 1000, "gateway-suspending")}
         session_key, message, key = params["sessionKey"], params["message"], params["idempotencyKey"]
-        if not message:
+        attached = params.get("attachments", [])
+        if not message and not attached:
             return {"error": {"code": "INVALID_REQUEST", "message": "message or attachment required"}}
         if key in self._runs:
             if self._runs[key] == "error":

@@ -17,6 +17,8 @@ from ocmt.errors import NotYet, Unavailable
 from ocmt.openclaw.config import OWNER, OWNER_HEADER, PROXY_HEADER
 from ocmt.platform.clock import Clock
 
+MAX_PAYLOAD = 26214400
+"""Bytes of one frame, as it says in its hello."""
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 """A request's parameters → `{"payload": …}` or `{"error": …}`."""
 
@@ -83,7 +85,13 @@ class GatewayServer:
 
     async def __aenter__(self) -> Self:
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.5
+            self._serve,
+            "127.0.0.1",
+            0,
+            compression=None,
+            ping_interval=None,
+            close_timeout=0.5,
+            max_size=MAX_PAYLOAD,
         )
         self._servers.append(self._server)
         return self
@@ -131,7 +139,7 @@ class GatewayServer:
             hello = {
                 "type": "hello-ok",
                 "protocol": 4,
-                "policy": {"maxPayload": 26214400},
+                "policy": {"maxPayload": MAX_PAYLOAD},
                 "snapshot": snapshot,
             }
             await respond(connection, frame["id"], payload=hello)

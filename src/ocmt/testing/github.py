@@ -46,9 +46,16 @@ class GitHubApi(WebDouble):
         self.token = token
         self.repository = repository
         self.login = login
+        self.account_id = 41898282
         self.hooks: dict[int, dict[str, Any]] = {}
         self.comments: list[tuple[int, str]] = []
         """Number and text of what was written."""
+        self.accounts = {login: self.account_id, "Codertocat": 21031067}
+        """The numbers of people, by login; of whoever else writes one is made up."""
+        self.pings = False
+        """Whether a new webhook is tried before its maker has the answer, which is as soon as can be."""
+        self.pinged: list[int] = []
+        """What the webhooks said to that."""
         self._script: deque[Failed] = deque()
         self._numbers = 1
 
@@ -70,7 +77,7 @@ class GitHubApi(WebDouble):
     def comment(self, text: str, *, number: int = 1, user: str = "Codertocat", **more: Any) -> dict[str, Any]:
         """The payload of `issue_comment` when one is written. `more`: other fields of its issue."""
         self._numbers += 1
-        comment = {"id": self._numbers, "body": text, "user": _user(user)}
+        comment = {"id": self._numbers, "body": text, "user": self._person(user)}
         issue = self._subject("It does not work.", number, "octocat", more)
         return {"action": "created", "issue": issue, "comment": comment, **self._around(user)}
 
@@ -106,11 +113,15 @@ class GitHubApi(WebDouble):
         return app
 
     def _subject(self, text: str, number: int, user: str, more: Mapping[str, Any]) -> dict[str, Any]:
-        known = {"number": number, "title": "Spelling error", "state": "open", "labels": []}
-        return {**known, "user": _user(user), "body": text, **more}
+        known = {"id": 73_464_126 + number, "number": number, "title": "Spelling error", "state": "open"}
+        return {**known, "labels": [], "user": self._person(user), "body": text, **more}
 
     def _around(self, user: str) -> dict[str, Any]:
-        return {"repository": {"full_name": self.repository}, "sender": _user(user)}
+        return {"repository": {"full_name": self.repository}, "sender": self._person(user)}
+
+    def _person(self, login: str) -> dict[str, Any]:
+        known = self.accounts.setdefault(login, 30_000_000 + len(self.accounts))
+        return {"login": login, "id": known, "type": "Bot" if login.endswith("[bot]") else "User"}
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -127,7 +138,7 @@ class GitHubApi(WebDouble):
         return answer
 
     async def _user(self, request: web.Request) -> web.StreamResponse:
-        return web.json_response({"login": self.login, "id": 41898282, "type": "User"})
+        return web.json_response({"login": self.login, "id": self.account_id, "type": "User"})
 
     async def _list_hooks(self, request: web.Request) -> web.StreamResponse:
         return web.json_response([_shown(hook) for hook in self.hooks.values()])
@@ -143,6 +154,8 @@ class GitHubApi(WebDouble):
             return _error(422, "Validation Failed", errors=[problem])
         self._numbers += 1
         self.hooks[self._numbers] = {"id": self._numbers, **hook}
+        if self.pings:
+            self.pinged.append(await self.deliver("ping", {"zen": "Design for failure."}))
         return web.json_response(_shown(self.hooks[self._numbers]), status=201)
 
     async def _change_hook(self, request: web.Request) -> web.StreamResponse:
@@ -171,10 +184,6 @@ class GitHubApi(WebDouble):
 def signed(secret: str, body: bytes) -> dict[str, str]:
     """The header that proves it."""
     return {"X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
-
-
-def _user(login: str) -> dict[str, Any]:
-    return {"login": login, "id": 21031067, "type": "Bot" if login.endswith("[bot]") else "User"}
 
 
 def _shown(hook: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class SlackApi(WebDouble):
         """Where the methods are, with `/api`."""
         self.sent: list[dict[str, Any]] = []
         """What chat.postMessage took."""
+        self.statuses: list[dict[str, Any]] = []
+        """What assistant.threads.setStatus took."""
         self.tokens: list[str] = []
         """The Authorization of every request, of files as well."""
         self.files: dict[str, bytes] = {}
@@ -142,6 +144,9 @@ class SlackApi(WebDouble):
                 "team_id": TEAM,
             }
             return web.json_response({"ok": True, **team, "user": "bot", "user_id": BOT, "bot_id": "B0001"})
+        if request.match_info["method"] == "assistant.threads.setStatus":
+            self.statuses.append(body)
+            return web.json_response({"ok": True})
         if request.match_info["method"] == "chat.postMessage":
             return await self._post(request, body)
         return _error("unknown_method")

@@ -70,6 +70,8 @@ class TelegramApi(WebDouble):
         self.pause = 0.05
         """Seconds between two tries of a delivery; Telegram's own are longer."""
         self.most_tries = 20
+        self.moved: dict[int, int] = {}
+        """Groups that have become supergroups: their new ids, by the old ones."""
         self._files: dict[str, tuple[str, bytes]] = {}
         self._faults: dict[str, deque[Fault]] = {}
         self._updates = 0
@@ -222,6 +224,10 @@ class TelegramApi(WebDouble):
         text = str(body.get("text", ""))
         if not isinstance(body.get("chat_id"), int):
             return _error(400, "Bad Request: chat not found")
+        if body["chat_id"] in self.moved:
+            where = {"migrate_to_chat_id": self.moved[body["chat_id"]]}
+            upgraded = "Bad Request: group chat was upgraded to a supergroup chat"
+            return _error(400, upgraded, parameters=where)
         if not text.strip():
             return _error(400, "Bad Request: message text is empty")
         if _units(text) > _MOST:

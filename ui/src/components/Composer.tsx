@@ -1,10 +1,15 @@
-/** The box in which a message is written. Enter sends, Shift+Enter breaks the line; drafts outlive a reload. */
+/**
+ * The box in which a message is written and files are put to it. Enter sends, Shift+Enter breaks the line; what was
+ * written outlives a reload.
+ */
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { expectMessage } from "../agent";
+import { pastesFiles } from "../attachments";
 import type { Conversation } from "../conversation";
 import { keepDraft, readDraft } from "../drafts";
 import { openTurn } from "../events";
-import { SendIcon, StopIcon, WarningIcon } from "./Icons";
+import { AttachChips } from "./AttachChips";
+import { ClipIcon, SendIcon, StopIcon, WarningIcon } from "./Icons";
 
 const TALLEST_PX = 260;
 
@@ -18,6 +23,11 @@ export function Composer({ conversation }: { conversation: Conversation }) {
   const box = useRef<HTMLTextAreaElement>(null);
   const [text, setText] = useState(() => readDraft(id));
   const open = openTurn(conversation.state.value);
+  const { uploads } = conversation;
+  const picker = useRef<HTMLInputElement>(null);
+  const [pressed, setPressed] = useState(false);
+  const unready = uploads.unready.value;
+  const nothing = text.trim() === "" && uploads.items.value.length === 0;
   const stopping = open !== undefined && conversation.stopping.value === open.id;
 
   const change = (changed: string) => {
@@ -26,10 +36,14 @@ export function Composer({ conversation }: { conversation: Conversation }) {
   };
 
   const send = () => {
-    if (text.trim() === "") return;
+    if (nothing) return;
+    if (unready !== null) {
+      setPressed(true);
+      return;
+    }
     // The draft goes first: sending may give a new conversation its id, and with it another draft.
     change("");
-    void conversation.send(text);
+    void conversation.send(text.trim() === "" ? "" : text, uploads.take());
     box.current?.focus();
   };
 
@@ -43,12 +57,16 @@ export function Composer({ conversation }: { conversation: Conversation }) {
 
   useEffect(focusComposer, []);
 
+  useEffect(() => {
+    if (unready === null) setPressed(false);
+  }, [unready]);
+
   const returned = conversation.returned.value;
   useEffect(() => {
     if (returned === null) return;
     conversation.returned.value = null;
     setText((current) => {
-      const joined = current ? `${returned}\n\n${current}` : returned;
+      const joined = [returned, current].filter(Boolean).join("\n\n");
       keepDraft(conversation.id.value, joined);
       return joined;
     });
@@ -63,13 +81,31 @@ export function Composer({ conversation }: { conversation: Conversation }) {
         send();
       }}
     >
-      {conversation.problem.value && (
-        <p class="problem" role="alert">
-          <WarningIcon />
-          <span>{conversation.problem.value}</span>
-        </p>
-      )}
+      <Alert words={conversation.problem.value} />
+      <Alert words={uploads.problem.value ?? (pressed ? unready : null)} />
       <div class="composer-box">
+        <AttachChips uploads={uploads} onRemoved={focusComposer} />
+        <input
+          ref={picker}
+          type="file"
+          multiple
+          hidden
+          onChange={({ currentTarget: chosen }) => {
+            uploads.add([...(chosen.files ?? [])]);
+            // So that the same file can be chosen again.
+            chosen.value = "";
+            focusComposer();
+          }}
+        />
+        <button
+          type="button"
+          class="round attach"
+          aria-label="Attach files"
+          title="Attach files"
+          onClick={() => picker.current?.click()}
+        >
+          <ClipIcon />
+        </button>
         <textarea
           ref={box}
           id="message"
@@ -81,6 +117,12 @@ export function Composer({ conversation }: { conversation: Conversation }) {
           onInput={(event) => {
             void expectMessage();
             change(event.currentTarget.value);
+          }}
+          onPaste={(event) => {
+            const pasted = event.clipboardData;
+            if (!pasted || !pastesFiles(pasted.types)) return;
+            event.preventDefault();
+            uploads.add([...pasted.files]);
           }}
           onKeyDown={(event) => {
             if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
@@ -100,7 +142,13 @@ export function Composer({ conversation }: { conversation: Conversation }) {
             <StopIcon />
           </button>
         )}
-        <button type="submit" class="round send" aria-label="Send" title="Send" disabled={text.trim() === ""}>
+        <button
+          type="submit"
+          class="round send"
+          aria-label="Send"
+          title={unready ?? "Send"}
+          disabled={nothing || unready !== null}
+        >
           <SendIcon />
         </button>
       </div>
@@ -108,5 +156,16 @@ export function Composer({ conversation }: { conversation: Conversation }) {
         Enter sends, Shift+Enter breaks the line
       </p>
     </form>
+  );
+}
+
+function Alert({ words }: { words: string | null }) {
+  return (
+    words && (
+      <p class="problem" role="alert">
+        <WarningIcon />
+        <span>{words}</span>
+      </p>
+    )
   );
 }

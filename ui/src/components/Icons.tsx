@@ -39,6 +39,23 @@ export const SendIcon = () => (
     <path d="M12 19V5M6 11l6-6 6 6" />
   </Icon>
 );
+export const ClipIcon = () => (
+  <Icon>
+    <path d="M19.5 11.5l-7.3 7.3a4.7 4.7 0 0 1-6.6-6.6L13.4 4.4a3.2 3.2 0 0 1 4.5 4.5l-7.5 7.5a1.6 1.6 0 0 1-2.3-2.3l6.7-6.7" />
+  </Icon>
+);
+export const FileIcon = () => (
+  <Icon>
+    <path d="M7 3.5h6.5l4.5 4.5v12.5H7zM13.5 3.5V8H18" />
+  </Icon>
+);
+export const PictureIcon = () => (
+  <Icon>
+    <rect x="4" y="5" width="16" height="14" rx="2" />
+    <path d="M4.5 16.5l4.5-4.5 4 4 2.5-2.5 4 4" />
+    <circle cx="15.5" cy="9.5" r="1.2" />
+  </Icon>
+);
 export const StopIcon = () => (
   <Icon>
     <rect class="filled" x="7" y="7" width="10" height="10" rx="2" />

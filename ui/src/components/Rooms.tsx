@@ -8,6 +8,7 @@ import { Shell } from "./Shell";
 const ROOMS = [
   { page: "settings", title: "Settings", path: "/settings" },
   { page: "vault", title: "Vault", path: "/vault" },
+  { page: "channels", title: "Channels", path: "/channels" },
   { page: "groups", title: "Groups", path: "/groups" },
   { page: "admin", title: "Administration", path: "/admin" },
 ] as const;

@@ -4,6 +4,7 @@ import { agent } from "../agent";
 import type { Conversation } from "../conversation";
 import { isOpen, type Pending, type TurnView } from "../events";
 import { count, duration } from "../format";
+import { AttachedFiles } from "./AttachedFiles";
 import { useNow } from "./hooks";
 import { CheckIcon, CopyIcon, Spinner, WarningIcon } from "./Icons";
 import { Markdown } from "./Markdown";
@@ -27,7 +28,7 @@ export const Turn = memo(function DrawnTurn({ turn, conversation, queued }: Prop
   const stopping = conversation.stopping.value === turn.id;
   return (
     <li class="turn">
-      <UserMessage text={turn.text} />
+      <UserMessage message={turn} />
       <article class="answer" aria-label="Answer" aria-busy={open}>
         {turn.tools.length > 0 && (
           <ul class="tools" aria-label="Tools used">
@@ -61,7 +62,7 @@ export const Turn = memo(function DrawnTurn({ turn, conversation, queued }: Prop
 export function PendingMessage({ message, conversation }: { message: Pending; conversation: Conversation }) {
   return (
     <li class="turn">
-      <UserMessage text={message.text} />
+      <UserMessage message={message} />
       {message.problem === null ? (
         <WaitLine words={waitWords(null, false)} since={message.createdAt} />
       ) : (
@@ -73,15 +74,11 @@ export function PendingMessage({ message, conversation }: { message: Pending; co
               <button
                 type="button"
                 class="button small"
-                onClick={() => void conversation.send(message.text, message.key)}
+                onClick={() => void conversation.send(message.text, message.attachments, message.key)}
               >
                 Send again
               </button>
-              <button
-                type="button"
-                class="button small"
-                onClick={() => conversation.withdraw(message.key, message.text)}
-              >
+              <button type="button" class="button small" onClick={() => conversation.withdraw(message)}>
                 Edit
               </button>
             </div>
@@ -92,16 +89,21 @@ export function PendingMessage({ message, conversation }: { message: Pending; co
   );
 }
 
-function UserMessage({ text }: { text: string }) {
+function UserMessage({ message: { text, attachments } }: { message: TurnView | Pending }) {
   const [whole, setWhole] = useState(false);
   const long = text.length > SHOWN_OF_LONG;
   return (
     <article class="user-message" aria-label="Your message">
-      {long && !whole ? `${text.slice(0, SHOWN_OF_LONG)}…` : text}
-      {long && (
-        <button type="button" class="link-button" onClick={() => setWhole(!whole)}>
-          {whole ? "Show less" : `Show all ${text.length.toLocaleString()} characters`}
-        </button>
+      <AttachedFiles files={attachments} />
+      {text !== "" && (
+        <div class="bubble">
+          {long && !whole ? `${text.slice(0, SHOWN_OF_LONG)}…` : text}
+          {long && (
+            <button type="button" class="link-button" onClick={() => setWhole(!whole)}>
+              {whole ? "Show less" : `Show all ${text.length.toLocaleString()} characters`}
+            </button>
+          )}
+        </div>
       )}
     </article>
   );

@@ -1,4 +1,5 @@
-/** The administration: people, who may come in, what was done. Auditors see it and change nothing. */
+/** The administration: people, who may come in, what came in over channels, what was done. Auditors see it and change nothing. */
+import { Deliveries } from "../components/admin/Deliveries";
 import { Log } from "../components/admin/Log";
 import { People } from "../components/admin/People";
 import { SignUp } from "../components/admin/SignUp";
@@ -18,6 +19,7 @@ export function Admin() {
     <Rooms>
       <People mayChange={who.is_admin} own={who.id} />
       <SignUp mayChange={who.is_admin} />
+      <Deliveries mayReplay={who.is_admin} />
       <Log />
     </Rooms>
   );

@@ -1,6 +1,7 @@
 /** The page of a conversation, or of one that begins with the next message. */
 import { useEffect, useMemo } from "preact/hooks";
 import { agent } from "../agent";
+import { AttachDrop } from "../components/AttachDrop";
 import { Composer, focusComposer } from "../components/Composer";
 import { titleOf } from "../components/ConversationList";
 import { useTitle } from "../components/hooks";
@@ -51,7 +52,7 @@ export function Chat({ id }: { id: string | null }) {
       {loading === "gone" || loading === "failed" ? (
         <Missing conversation={conversation} gone={loading === "gone"} />
       ) : (
-        <>
+        <div class="chat">
           {empty ? (
             <Welcome
               onPick={(text) => {
@@ -63,7 +64,8 @@ export function Chat({ id }: { id: string | null }) {
             <Messages key={keyOf(conversation)} conversation={conversation} />
           )}
           <Composer key={keyOf(conversation)} conversation={conversation} />
-        </>
+          <AttachDrop uploads={conversation.uploads} onDropped={focusComposer} />
+        </div>
       )}
       <div class="visually-hidden" aria-live="polite">
         {conversation.announcement.value}

@@ -8,6 +8,7 @@ import { Problem } from "../Problem";
 const WORDS: Record<string, string> = {
   "api_key.made": "An API key was made",
   "api_key.revoked": "An API key was revoked",
+  "deliveries.replayed": "Messages that had come in over channels were run again",
   "mfa.backup_code_used": "A backup code was used",
   "mfa.backup_codes_made": "New backup codes were made",
   "mfa.totp_added": "An authenticator app was set up",

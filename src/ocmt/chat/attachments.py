@@ -1,0 +1,253 @@
+"""Files that are sent with messages: kept in the object store from the moment they are uploaded.
+
+An upload is begun (a row without a size), its content is put, then it is complete: whatever dies in between
+leaves a row that the sweep finds. A message takes complete ones, each once; they go with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import structlog
+from uuid_utils.compat import uuid7
+
+from ocmt.chat.model import (
+    MAX_ATTACHED_BYTES,
+    MAX_KEPT_BYTES,
+    MAX_UNSENT,
+    UNSENT_LIFE,
+    Attachment,
+    Fault,
+    Turn,
+    attachment_key,
+    check_attachments,
+    file_name,
+    media_type,
+    megabytes,
+)
+from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, TooLarge, Unavailable
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection, Database
+from ocmt.platform.objects import Objects
+from ocmt.platform.queries import every, load_queries
+
+queries = load_queries(__package__)
+
+UNKNOWN = "There is no such attachment, or it was sent already. Upload the file again."
+STORE_SECONDS = 120.0
+"""For the whole of one file, at most 16 MiB."""
+CARRIED_AT_ONCE = 3
+"""Turns whose files are in this process's memory: at most 16 MiB each, and a third more as base64."""
+_SWEEP_EVERY = 3600.0
+_AT_ONCE = 200
+
+log = structlog.get_logger(__name__)
+
+
+class NotCarried(Exception):
+    """A turn's files cannot be read; `fault` says why, for the turn."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
+
+
+class Attachments:
+    """Of all users; every call takes the user's id and sees only theirs."""
+
+    def __init__(self, database: Database, clock: Clock, objects: Objects) -> None:
+        self._database = database
+        self._clock = clock
+        self._objects = objects
+        self._carrying = asyncio.Semaphore(CARRIED_AT_ONCE)
+
+    async def keep(
+        self,
+        user_id: UUID,
+        name: str,
+        kind: str | None,
+        pieces: AsyncIterator[bytes],
+        *,
+        attachment_id: UUID | None = None,
+    ) -> Attachment:
+        """Keep a file until a message takes it, a day at most. `kind`: its media type, as its sender says.
+
+        With the `attachment_id` of one that is not sent yet, it takes that one's place. Raises: InvalidInput
+        for an empty one, TooLarge, LimitReached, Unavailable.
+        """
+        attachment_id = attachment_id or uuid7()
+        async with self._database.connection() as connection:
+            begun = await queries.begin_attachment(
+                connection,
+                id=attachment_id,
+                user_id=user_id,
+                name=file_name(name),
+                media_type=media_type(kind),
+                now=self._clock.now(),
+                most_unsent=MAX_UNSENT,
+                most_bytes=MAX_KEPT_BYTES,
+            )
+        if begun is None:
+            raise LimitReached(
+                f"You have {MAX_UNSENT} files that are not sent yet, or {megabytes(MAX_KEPT_BYTES)} of them "
+                "in your conversations. Send some, or delete conversations that you do not need."
+            )
+        counted = _Counted(pieces)
+        async with _reaching():
+            await self._objects.put_pieces(attachment_key(user_id, attachment_id), aiter(counted))
+        if counted.size == 0:
+            await self.drop(user_id, attachment_id)
+            raise InvalidInput("The file is empty.")
+        async with self._database.connection() as connection:
+            row = await queries.complete_attachment(
+                connection, user_id=user_id, id=attachment_id, size=counted.size
+            )
+        if row is None:
+            raise NotFound(UNKNOWN)
+        return Attachment(**row)
+
+    async def content(self, user_id: UUID, attachment_id: UUID) -> tuple[Attachment, bytes]:
+        """One with its content. Raises: NotFound, Unavailable."""
+        async with self._database.connection() as connection:
+            found = await _find(connection, user_id, [attachment_id])
+        if not found:
+            raise NotFound("There is no such attachment.")
+        async with _reaching():
+            return found[0], await self._objects.get(attachment_key(user_id, attachment_id))
+
+    @asynccontextmanager
+    async def carried(self, turn: Turn) -> AsyncIterator[list[dict[str, str]]]:
+        """A turn's files as OpenClaw takes them, in memory while the context is open: of few turns at a time.
+
+        Raises: NotCarried, at its beginning only.
+        """
+        if not turn.attachments:
+            yield []
+            return
+        async with self._carrying:
+            loaded = []
+            for one in turn.attachments:
+                try:
+                    found, content = await self.content(turn.user_id, UUID(one["id"]))
+                except NotFound:
+                    words = f"The file {one['name']} is not there any more."
+                    raise NotCarried(Fault("attachment_gone", words, retryable=False)) from None
+                except Unavailable as error:
+                    raise NotCarried(Fault("files_unavailable", error.message, retryable=True)) from error
+                encoded = base64.b64encode(content).decode()
+                loaded.append({"fileName": found.name, "mimeType": found.media_type, "content": encoded})
+            yield loaded
+
+    async def drop(self, user_id: UUID, attachment_id: UUID) -> None:
+        """Remove one that is not sent. Raises: NotFound."""
+        async with self._database.connection() as connection:
+            dropped = await queries.drop_unsent_attachment(
+                connection, user_id=user_id, id=attachment_id, now=self._clock.now()
+            )
+        if dropped is None:
+            raise NotFound(UNKNOWN)
+        await self.sweep(user_id)
+
+    async def sent(self, user_id: UUID) -> list[Attachment]:
+        """All that messages have, the oldest first."""
+        async with self._database.connection() as connection:
+            return [
+                Attachment(**row)
+                for row in await every(queries.list_attachments(connection, user_id=user_id))
+            ]
+
+    async def sweep(self, user_id: UUID | None = None) -> int:
+        """Remove what no message has and none will have, of one user or of all; how many.
+
+        Raises: Unavailable.
+        """
+        now = self._clock.now()
+        async with self._database.connection() as connection:
+            loose = await every(
+                queries.loose_attachments(
+                    connection, user_id=user_id, before=now - UNSENT_LIFE, now=now, limit=_AT_ONCE
+                )
+            )
+        for row in loose:
+            async with _reaching():
+                await self._objects.delete(attachment_key(row["user_id"], row["id"]))
+            # Its row last: with it, a crash here is only a delay.
+            async with self._database.connection() as connection:
+                await queries.drop_attachment(connection, user_id=row["user_id"], id=row["id"])
+        return len(loose)
+
+    async def keep_sweeping(self) -> None:
+        """That for all, every hour, until cancelled."""
+        while True:
+            try:
+                while await self.sweep() == _AT_ONCE:
+                    pass
+            except OcmtError as error:
+                log.warning("attachments_not_swept", error=error.message)
+            await self._clock.sleep(_SWEEP_EVERY)
+
+
+async def for_message(connection: Connection, user_id: UUID, ids: Sequence[UUID]) -> list[Attachment]:
+    """Those attachments, in that order, if one message can have them. Raises: InvalidInput, TooLarge."""
+    if len(set(ids)) != len(ids):
+        raise InvalidInput("An attachment is named twice.")
+    found = await _find(connection, user_id, ids) if ids else []
+    if len(found) != len(ids):
+        raise InvalidInput(UNKNOWN)
+    check_attachments(found)
+    return found
+
+
+async def take(
+    connection: Connection, user_id: UUID, attachments: Sequence[Attachment], *, turn_id: UUID, clock: Clock
+) -> None:
+    """Give them to a turn, in the transaction that makes it. Raises: InvalidInput where another has them."""
+    if not attachments:
+        return
+    ids = [one.id for one in attachments]
+    taken = await every(
+        queries.send_attachments(connection, user_id=user_id, ids=ids, turn_id=turn_id, now=clock.now())
+    )
+    if len(taken) != len(ids):
+        raise InvalidInput(UNKNOWN)
+
+
+async def _find(connection: Connection, user_id: UUID, ids: Sequence[UUID]) -> list[Attachment]:
+    rows = await every(queries.find_attachments(connection, user_id=user_id, ids=list(ids)))
+    known = {row["id"]: Attachment(**row) for row in rows}
+    return [known[one] for one in ids if one in known]
+
+
+class _Counted:
+    """The pieces of a file, while they are not too many."""
+
+    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+        self._pieces = pieces
+        self.size = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._pieces:
+            self.size += len(piece)
+            if self.size > MAX_ATTACHED_BYTES:
+                raise TooLarge(
+                    f"The file is too large: with a message you can send {megabytes(MAX_ATTACHED_BYTES)}. "
+                    "Put a larger one into the workspace."
+                )
+            if piece:
+                yield piece
+
+
+@asynccontextmanager
+async def _reaching() -> AsyncIterator[None]:
+    """Whatever goes wrong on the way to the store is temporary, as far as anybody here can tell."""
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            yield
+    except OSError as error:  # TimeoutError is one
+        raise Unavailable(
+            "Files cannot be stored or read just now.", detail=repr(error), retry_after=5.0
+        ) from error

@@ -1,0 +1,337 @@
+"""Files that are sent with messages: whose they are, how many, how large; and that none is lost or left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocmt.chat import attachments, model
+from ocmt.chat.attachments import Attachments
+from ocmt.chat.model import (
+    MAX_ATTACHED_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_UNSENT,
+    UNSENT_LIFE,
+    Attachment,
+    TurnStatus,
+    attachment_key,
+    check_attachments,
+    file_name,
+    media_type,
+)
+from ocmt.chat.service import Chat
+from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound, TooLarge, Unavailable
+from ocmt.platform.database import Database
+from ocmt.platform.objects import LocalObjects
+from ocmt.testing.clock import VirtualClock
+from ocmt.testing.objects import FaultyObjects, MemoryObjects
+from tests.accounts import make_user
+from tests.agents.replica import Gateways, until
+from tests.chat.conftest import Office
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def chat(database: Database, clock: VirtualClock, objects: MemoryObjects) -> Chat:
+    return Chat(database, clock, objects)
+
+
+@pytest.fixture
+async def anna(database: Database) -> UUID:
+    return await make_user(database, "anna@example.org")
+
+
+async def pieces(*content: bytes) -> AsyncIterator[bytes]:
+    for piece in content:
+        yield piece
+
+
+async def kept(chat: Chat, user_id: UUID, name: str = "a.txt", content: bytes = b"hello") -> Attachment:
+    return await chat.attachments.keep(user_id, name, "text/plain", pieces(content))
+
+
+async def posted(
+    chat: Chat, user_id: UUID, *files: Attachment, text: str = "See", key: str = "k"
+) -> model.Turn:
+    conversation = await chat.create_conversation(user_id)
+    return await chat.post(user_id, conversation.id, text, key=key, attachments=[one.id for one in files])
+
+
+# Keeping
+
+
+async def test_a_file_is_kept_whole_with_its_name_and_type(chat: Chat, anna: UUID) -> None:
+    made = await chat.attachments.keep(anna, "Fotos/cat.png", "image/png; q=1", pieces(b"\x89P", b"", b"NG"))
+    assert (made.name, made.media_type, made.size) == ("cat.png", "image/png", 4)
+    assert await chat.attachments.content(anna, made.id) == (made, b"\x89PNG")
+
+
+async def test_nobody_else_knows_of_it(chat: Chat, anna: UUID, database: Database) -> None:
+    made = await kept(chat, anna)
+    bert = await make_user(database, "bert@example.org")
+    with pytest.raises(NotFound):
+        await chat.attachments.content(bert, made.id)
+    with pytest.raises(NotFound):
+        await chat.attachments.drop(bert, made.id)
+    with pytest.raises(InvalidInput):
+        await posted(chat, bert, made)
+    with pytest.raises(LimitReached):  # nor can its place be taken
+        await chat.attachments.keep(bert, "b", None, pieces(b"x"), attachment_id=made.id)
+    assert (await chat.attachments.content(anna, made.id))[1] == b"hello"
+
+
+async def test_an_empty_one_is_refused_and_leaves_nothing(
+    chat: Chat, anna: UUID, objects: MemoryObjects
+) -> None:
+    with pytest.raises(InvalidInput, match="empty"):
+        await chat.attachments.keep(anna, "a", None, pieces())
+    assert objects.stored == {}
+
+
+@pytest.mark.parametrize("store", ["memory", "local"])
+async def test_too_large_a_one_is_refused_before_it_is_all_here(
+    database: Database, clock: VirtualClock, anna: UUID, tmp_path: Path, store: str
+) -> None:
+    objects = MemoryObjects() if store == "memory" else LocalObjects(tmp_path)
+    kept = Attachments(database, clock, objects)
+    given = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal given
+        while True:
+            given += 1
+            yield b"x" * 1024 * 1024
+
+    with pytest.raises(TooLarge, match="16 MB"):
+        await kept.keep(anna, "a", None, endless())
+    assert given <= MAX_ATTACHED_BYTES // 1024**2 + 1
+    assert await objects.list("") == []
+
+
+async def test_many_that_nobody_sends_are_refused(chat: Chat, anna: UUID) -> None:
+    made = [await kept(chat, anna) for _ in range(MAX_UNSENT)]
+    with pytest.raises(LimitReached, match="not sent yet"):
+        await kept(chat, anna)
+    await chat.attachments.drop(anna, made[0].id)
+    await posted(chat, anna, made[1])
+    await kept(chat, anna)
+    await kept(chat, anna)
+
+
+async def test_there_is_a_limit_to_all_that_is_kept(
+    chat: Chat, anna: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attachments, "MAX_KEPT_BYTES", 10)
+    turn = await posted(chat, anna, await kept(chat, anna, content=b"x" * 10))
+    with pytest.raises(LimitReached, match="delete conversations"):
+        await kept(chat, anna)
+    await chat.stop(anna, turn.id)
+    async with chat.attachments._database.connection() as connection:
+        await connection.execute("update turns set status = 'stopped'")
+    await chat.delete(anna, turn.conversation_id)
+    await kept(chat, anna)
+
+
+async def test_a_store_that_is_away_is_said_so(database: Database, clock: VirtualClock, anna: UUID) -> None:
+    objects = FaultyObjects(error=OSError)
+    kept = Attachments(database, clock, objects)
+    objects.fail_at = len(objects.calls)
+    with pytest.raises(Unavailable):
+        await kept.keep(anna, "a", None, pieces(b"x"))
+    made = await kept.keep(anna, "a", None, pieces(b"x"))
+    objects.fail_at = len(objects.calls)
+    with pytest.raises(Unavailable):
+        await kept.content(anna, made.id)
+
+
+# Sending
+
+
+async def test_a_message_has_its_files_and_may_have_no_words(chat: Chat, anna: UUID) -> None:
+    first, second = await kept(chat, anna, "b.txt"), await kept(chat, anna, "a.txt")
+    turn = await posted(chat, anna, first, second, text="")
+    assert list(turn.attachments) == [first.as_data(), second.as_data()]
+    assert (await chat.conversation(anna, turn.conversation_id)).title == "b.txt"
+    page = await chat.history(anna, turn.conversation_id)
+    assert page.turns[0].attachments == turn.attachments
+    assert await chat.attachments.sent(anna) == [first, second]
+
+
+async def test_the_same_message_again_is_the_same_turn_and_another_is_none(chat: Chat, anna: UUID) -> None:
+    one, other = await kept(chat, anna), await kept(chat, anna)
+    turn = await posted(chat, anna, one)
+    where = (anna, turn.conversation_id, "See")
+    assert (await chat.post(*where, key="k", attachments=[one.id])).id == turn.id
+    for different in ([], [other.id], [one.id, other.id]):
+        with pytest.raises(Conflict):
+            await chat.post(*where, key="k", attachments=different)
+
+
+async def test_a_file_is_sent_once(chat: Chat, anna: UUID) -> None:
+    one = await kept(chat, anna)
+    await posted(chat, anna, one)
+    with pytest.raises(InvalidInput, match="sent already"):
+        await posted(chat, anna, one, key="other")
+    with pytest.raises(NotFound):
+        await chat.attachments.drop(anna, one.id)
+
+
+async def test_a_refused_message_leaves_its_files_to_the_next(chat: Chat, anna: UUID) -> None:
+    one = await kept(chat, anna)
+    with pytest.raises(InvalidInput):
+        await chat.post(
+            anna, (await chat.create_conversation(anna)).id, "x", key="k", attachments=[one.id, uuid4()]
+        )
+    with pytest.raises(InvalidInput, match="twice"):
+        await posted(chat, anna, one, one)
+    await posted(chat, anna, one)
+
+
+async def test_neither_words_nor_files_is_no_message(chat: Chat, anna: UUID) -> None:
+    with pytest.raises(InvalidInput, match="empty"):
+        await posted(chat, anna, text=" ")
+
+
+def file(size: int, kind: str = "text/plain") -> Attachment:
+    return Attachment(uuid4(), "a", kind, size)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([file(1)] * 11, "at most 10 files"),
+        ([file(MAX_IMAGE_BYTES + 1, "image/png")], "6.1 MB"),
+        ([file(MAX_ATTACHED_BYTES // 2), file(MAX_ATTACHED_BYTES // 2 + 1)], "16.1 MB"),
+    ],
+)
+def test_too_much_for_one_message_is_said_in_numbers(files: list[Attachment], words: str) -> None:
+    with pytest.raises(TooLarge, match=words):
+        check_attachments(files)
+
+
+def test_as_much_as_fits_is_taken() -> None:
+    check_attachments([file(MAX_IMAGE_BYTES, "image/png"), file(MAX_ATTACHED_BYTES - MAX_IMAGE_BYTES)])
+
+
+@given(st.text(max_size=300))
+def test_whatever_a_file_is_called_its_name_is_plain(text: str) -> None:
+    name = file_name(text)
+    assert 0 < len(name) <= 120
+    assert name.isprintable()
+    assert not set(name) & set("/\\")
+    assert name.strip(". ") == name
+    assert file_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("said", "called"),
+    [("C:\\Users\\ada\\cat.png", "cat.png"), ("../../etc/passwd", "passwd"), ("", "file"), ("..", "file")],
+)
+def test_a_path_is_no_name(said: str, called: str) -> None:
+    assert file_name(said) == called
+
+
+def test_a_long_name_keeps_its_ending() -> None:
+    assert file_name("x" * 500 + ".pdf").endswith("x.pdf")
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ("Image/PNG; charset=x", "image/png"),
+        (None, "application/octet-stream"),
+        ("text/html\r\nset-cookie: x", "application/octet-stream"),
+        ("nonsense", "application/octet-stream"),
+    ],
+)
+def test_a_media_type_is_one_or_the_general_one(said: str | None, taken: str) -> None:
+    assert media_type(said) == taken
+
+
+# Going
+
+
+async def test_with_its_conversation_a_file_goes(chat: Chat, anna: UUID, objects: MemoryObjects) -> None:
+    gone, stays = await kept(chat, anna), await kept(chat, anna)
+    turn = await posted(chat, anna, gone)
+    await posted(chat, anna, stays, key="other")
+    async with chat.attachments._database.connection() as connection:
+        await connection.execute("update turns set status = 'completed'")
+    await chat.delete(anna, turn.conversation_id)
+    assert await objects.list("") == [attachment_key(anna, stays.id)]
+
+
+async def test_what_nobody_sent_goes_after_a_day(
+    chat: Chat, anna: UUID, clock: VirtualClock, objects: MemoryObjects
+) -> None:
+    old = await kept(chat, anna)
+    sent = await kept(chat, anna)
+    await posted(chat, anna, sent)
+    await clock.advance(UNSENT_LIFE.total_seconds() + 1)
+    new = await kept(chat, anna)
+    assert await chat.attachments.sweep() == 1
+    assert await objects.list("") == sorted(attachment_key(anna, one.id) for one in (sent, new))
+    with pytest.raises(InvalidInput):
+        await posted(chat, anna, old, key="other")
+
+
+async def test_a_sweep_that_dies_goes_on_later_and_nothing_is_sent_without_content(
+    database: Database, clock: VirtualClock, anna: UUID
+) -> None:
+    objects = FaultyObjects(error=OSError)
+    chat = Chat(database, clock, objects)
+    one = await kept(chat, anna)
+    await clock.advance(UNSENT_LIFE.total_seconds() + 1)
+    objects.fail_at = len(objects.calls)
+    with pytest.raises(Unavailable):
+        await chat.attachments.sweep()
+    with pytest.raises(InvalidInput):
+        await posted(chat, anna, one)
+    assert await chat.attachments.sweep() == 1
+    assert objects.stored == {}
+
+
+# Arriving
+
+
+async def test_the_agent_gets_the_files_with_the_message(
+    office: Office, gateways: Gateways, anna: UUID
+) -> None:
+    one = await office.chat.attachments.keep(anna, "cat.png", "image/png", pieces(b"\x89PNG"))
+    turn = await posted(office.chat, anna, one, text="Look")
+
+    async def done() -> bool:
+        return (await office.chat.history(anna, turn.conversation_id)).turns[0].status is TurnStatus.COMPLETED
+
+    await until(done)
+    gateway = gateways.of(anna)
+    assert gateway.messages() == ["Look"]
+    assert gateway.attached() == [("cat.png", "image/png", b"\x89PNG")]
+    accepted = (await office.events(turn))[0]
+    assert accepted.data["attachments"] == [one.as_data()]
+
+
+async def test_without_its_file_a_message_fails_in_words(office: Office, anna: UUID) -> None:
+    one = await kept(office.chat, anna, "cat.png")
+    await office.objects.delete(attachment_key(anna, one.id))
+    turn = await posted(office.chat, anna, one)
+
+    async def failed() -> bool:
+        return (await office.chat.history(anna, turn.conversation_id)).turns[0].status is TurnStatus.FAILED
+
+    await until(failed)
+    error = (await office.chat.history(anna, turn.conversation_id)).turns[0].error
+    assert error == {
+        "code": "attachment_gone",
+        "message": "The file cat.png is not there any more.",
+        "retryable": False,
+    }
