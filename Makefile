@@ -14,7 +14,8 @@ help:
 	@echo "make test    every check: format, lint, types, imports, unit, integration, journeys, browser"
 	@echo "make check   the quick ones of them"
 	@echo "make bench   measure, beside peers, into benchmarks/results.json"
-	@echo "make chaos   kill and hold up replicas, agents and the database, seed after seed, for ten minutes at most"
+	@echo "make chaos   kill and hold up replicas, agents and the database, seed after seed, for ten minutes at most;"
+	@echo "             then a hostile client for ten minutes, at the webhooks and the sockets"
 	@echo "make fuzz    ask the Management API 20,000 things, good and bad: nothing but what it describes may come back"
 	@echo "make docs    the documentation, into docs/_build/html"
 	@echo "make clean   remove what was made in this clone"
@@ -45,11 +46,13 @@ bench:
 	$(BIN)/python -m benchmarks $(ARGS)
 
 SEEDS ?= 1 2 3 4 5 6 7 8 9 10
+HOSTILE_SECONDS ?= 600
 chaos:
 	@$(SETUP) --group dev
 	@for seed in $(SEEDS); do \
 	  OCMT_CHAOS_SECONDS=30 OCMT_CHAOS_SEED=$$seed $(BIN)/pytest tests/chaos -q -s --no-header || exit 1; \
 	done
+	OCMT_HOSTILE_SECONDS=$(HOSTILE_SECONDS) $(BIN)/pytest tests/hostile -q -s --no-header
 
 CASES ?= 20000
 fuzz:

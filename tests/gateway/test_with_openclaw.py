@@ -5,6 +5,7 @@ Slow, for it starts the real OpenClaw; told in order, with one agent.
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from ocmt.testing.installation import Installation, Person
+from ocmt.testing.installed import installed_tools
 from tests.journey.conftest import anna, data, installation
 
 __all__ = ["anna", "data", "installation"]
@@ -66,6 +68,26 @@ async def hello(client: ClientConnection, who: dict[str, str], **auth: str) -> d
     return await ask(client, "connect", params, "hello")
 
 
+async def openclaw(home: Path, *arguments: str) -> str:
+    """What OpenClaw's command line prints."""
+    tools = installed_tools()
+    entry = tools.openclaw / "node_modules" / "openclaw" / "openclaw.mjs"
+    process = await asyncio.create_subprocess_exec(
+        tools.node,
+        entry,
+        *arguments,
+        "--timeout",
+        "90000",
+        cwd=home,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "NO_COLOR": "1"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    told, complaint = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode == 0, (told + complaint).decode()
+    return told.decode()
+
+
 async def test_a_stranger_and_another_sites_page_are_refused_and_wake_nobody(
     installation: Installation, anna: Person
 ) -> None:
@@ -112,6 +134,18 @@ async def test_a_program_with_an_api_key_wakes_the_agent_and_talks_to_it(
                 if frame.get("event") == "chat" and frame["payload"].get("state") == "final":
                     break
         assert "demo model" in json.dumps(frame["payload"])
+
+
+async def test_openclaws_own_command_line_comes_in_with_the_key_in_its_address(
+    installation: Installation, key: str, tmp_path: Path
+) -> None:
+    """As docs/how-to/openclaw-clients.md says."""
+    remote = {"url": socket_url(installation).replace("://", f"://ocmt:{key}@"), "token": "none"}
+    config = tmp_path / ".openclaw" / "openclaw.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"gateway": {"mode": "remote", "remote": remote}}))
+    told = json.loads(await openclaw(tmp_path, "gateway", "call", "health", "--json"))
+    assert told["ok"]
 
 
 async def test_the_control_ui_comes_in_with_the_cookie_and_no_token(

@@ -67,9 +67,11 @@ class Browser:
                     self.cookies[name] = morsel.value
         return answer
 
-    async def open_socket(self, url: str) -> str:
+    async def open_socket(self, url: str, *, headers: Mapping[str, str] | None = None) -> str:
         """The type of the app's first answer to a WebSocket handshake."""
-        sent = {"host": "localhost:8080", **({"origin": self.origin} if self.origin else {})}
+        sent = {"host": "localhost:8080", **(headers or {})}
+        if self.origin:
+            sent["origin"] = self.origin
         if self.cookies:
             sent["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         [first, *_] = await self._exchange(self._scope("websocket", None, url, sent), b"")

@@ -14,10 +14,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from ocmt.bootstrap.agent_features import AgentFeatures
+from ocmt.bootstrap.channels import ChannelSeal, kinds_of_channels
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.management import compose_management
 from ocmt.bootstrap.orchestrator import quiet
 from ocmt.bootstrap.platform import Platform
+from ocmt.channels.service import Channels
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.middleware import Authentication
 from ocmt.platform.database import Database, Hints
@@ -62,6 +64,13 @@ class House:
         features, agent_features = Features.over(platform), AgentFeatures.over(platform)
         self.accounts, self.vault, self.groups = features.accounts, features.vault, features.groups
         self.agents, self.chat = agent_features.agents, agent_features.chat
+        self.channels = Channels(
+            database,
+            clock,
+            kinds_of_channels(platform),
+            ChannelSeal(platform.secrets),
+            url="https://ocmt.example.org",
+        )
         self.forgotten: list[UUID] = []
         self.left_here: list[UUID] = []
         self.crash_at = ""
@@ -99,7 +108,9 @@ class House:
         actor = Actor(user.id, "203.0.113.7")
         await self.agents.find(user.id)
         conversation = await self.chat.create_conversation(user.id, f"About {name}")
-        await self.chat.post(user.id, conversation.id, f"I am {name}", key="k")
+        file = await self.chat.attachments.keep(user.id, f"{name}.txt", "text/plain", one_piece(b"hello"))
+        await self.chat.post(user.id, conversation.id, f"I am {name}", key="k", attachments=[file.id])
+        await self.channels.connect(user.id, "signed", {}, f"For {name}")
         await self.vault.put(user.id, "token", f"secret of {name}", actor=actor)
         await self.groups.make(actor, f"Friends of {name}", None)
         await self.accounts.identity.request_link(email)
@@ -124,6 +135,10 @@ class House:
         return found
 
 
+async def one_piece(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
 @pytest.fixture
 async def house(database: Database, clock: VirtualClock, tmp_path: Path) -> AsyncIterator[House]:
     async with HttpClient() as http:
@@ -145,6 +160,11 @@ class TestExport:
         (conversation,) = [text for name, text in parts.items() if name.startswith("conversations/")]
         assert "I am anselm" in conversation
         assert json.loads(parts["vault-items.json"])[0]["name"] == "token"
+        (file,) = [text for name, text in parts.items() if name.startswith("attachments/")]
+        assert file == "hello"
+        (channel,) = json.loads(parts["channels.json"])
+        assert channel["name"] == "For anselm"
+        assert channel["senders"] == channel["deliveries"] == []
         assert json.loads(parts["groups.json"])[0]["name"] == "Friends of anselm"
         assert any(
             json.loads(line)["action"] == "vault.item_put" for line in parts["audit.jsonl"].splitlines()
@@ -176,7 +196,7 @@ class TestDeletion:
         assert await house.objects.list(f"users/{gone}/") == []
         assert house.forgotten == [gone]
         assert await house.left_of(other, "berta") == before
-        assert len(await house.objects.list(f"users/{other}/")) == 2
+        assert len(await house.objects.list(f"users/{other}/")) == 3
         assert (await others.call("GET", "/api/v1/me")).status == 200
         assert (await house.accounts.identity.audit.verify()).fault is None
 
@@ -188,7 +208,7 @@ class TestDeletion:
         answer = await root.call("GET", "/api/v1/admin/deletions")
         (proof,) = answer.json()["items"]
         assert proof["finished_at"] is not None
-        assert proof["report"]["before"]["objects"] == 2
+        assert proof["report"]["before"]["objects"] == 3
         assert proof["report"]["before"]["rows"]["conversations.user_id"] == 1
         assert proof["report"]["after"] == {"rows": {}, "objects": 0}
         assert b"anselm" not in answer.body

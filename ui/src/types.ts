@@ -156,11 +156,13 @@ export interface ChannelKind {
   label: string;
   /** Name → label. */
   fields: Record<string, string>;
+  /** Names of those that must be filled in. */
+  required: string[];
   /** Whether each sender has to be let in. */
   pairs: boolean;
   /** Steps at the vendor before the form is filled in, and once it is connected. */
-  before?: string[];
-  after?: string[];
+  before: string[];
+  after: string[];
 }
 
 export interface Channel {

@@ -11,6 +11,7 @@ from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.bootstrap.platform import Platform
+from ocmt.channels.history import Deliveries
 from ocmt.chat.service import Chat
 
 
@@ -23,6 +24,7 @@ class AgentFeatures:
     chat: Chat
     snapshots: Snapshots
     transfers: Transfers
+    deliveries: Deliveries
 
     @classmethod
     def over(cls, platform: Platform) -> Self:
@@ -36,5 +38,6 @@ class AgentFeatures:
             holds=holds,
             chat=Chat(database, clock, objects),
             snapshots=snapshots,
+            deliveries=Deliveries(database, clock),
             transfers=Transfers(snapshots, database, objects, agents, holds, platform.scratch),
         )

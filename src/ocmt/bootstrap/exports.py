@@ -56,6 +56,9 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
             _, content = await kept.content(user_id, one.id)
             yield f"attachments/{one.id}/{one.name}", content
 
+    async def channels(user_id: UUID) -> AsyncIterator[Part]:
+        yield "channels.json", _json(await agent_features().deliveries.everything(user_id))
+
     async def files(user_id: UUID) -> AsyncIterator[Part]:
         of_agents = agent_features()
         newest = await of_agents.snapshots.list(user_id, limit=1)
@@ -63,7 +66,7 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
             async with of_agents.transfers.archive(user_id, newest[0].generation) as (file, _):
                 yield "files.zip", file
 
-    return [account, trail, conversations, attachments, files]
+    return [account, trail, conversations, attachments, channels, files]
 
 
 def _json(value: Any, *, indent: int | None = 2) -> bytes:

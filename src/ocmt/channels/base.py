@@ -7,7 +7,7 @@ must remember (a bot's token, its name) is in `Endpoint`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -158,6 +158,10 @@ class Channel(Protocol):
     def after(self) -> Sequence[str]:
         """What they do once it is connected, beside the webhook's address and, where there is one, the secret
         that is shown once."""
+
+    @property
+    def required(self) -> Collection[str]:
+        """Names of fields that must be filled in; with the others the form may be left as it is."""
 
     @property
     def answers(self) -> bool:

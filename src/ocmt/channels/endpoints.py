@@ -1,7 +1,8 @@
 """Endpoints by their addresses, opened and kept for some seconds: every webhook asks for one.
 
 Whoever guesses addresses costs little: what is asked for while a look into the database is under way is
-looked up together by the next one, and what there is not is remembered as well.
+looked up together by the next one, and what there is not is remembered as well, apart from what there is: no
+number of guesses makes us forget an endpoint, or turns away who sends to one.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ ENDPOINTS_CHANNEL = "channel_endpoints"
 LIFE = 5.0
 """Seconds that an answer is believed where no hint comes."""
 MOST = 10_000
-"""Answers that are kept."""
+"""Endpoints that are kept, and as many addresses at which there is none."""
 MOST_ASKED = 2_000
-"""Different addresses that wait for a look; further ones are told to come again."""
+"""Different addresses that wait for a look; further ones that we do not know are told to come again."""
 _CHECK = 60.0
 
 log = structlog.get_logger(__name__)
@@ -45,7 +46,8 @@ class Endpoints:
         self._database = database
         self._clock = clock
         self._seal = seal
-        self._known: OrderedDict[UUID, tuple[float, Endpoint | None]] = OrderedDict()
+        self._known: OrderedDict[UUID, tuple[float, Endpoint]] = OrderedDict()
+        self._absent: OrderedDict[UUID, float] = OrderedDict()
         self._asked: dict[UUID, asyncio.Future[Endpoint | None]] = {}
         self._looking: asyncio.Task[None] | None = None
         self._changes = 0
@@ -55,9 +57,11 @@ class Endpoints:
         known = self._known.get(endpoint_id)
         if known is not None and known[0] > self._clock.monotonic():
             return known[1]
+        if known is None and self._absent.get(endpoint_id, 0.0) > self._clock.monotonic():
+            return None
         waiting = self._asked.get(endpoint_id)
         if waiting is None:
-            if len(self._asked) >= MOST_ASKED:
+            if known is None and len(self._asked) >= MOST_ASKED:
                 raise Unavailable("Too much comes in just now.", retry_after=2)
             waiting = self._asked[endpoint_id] = asyncio.get_running_loop().create_future()
             waiting.add_done_callback(_seen)
@@ -76,8 +80,10 @@ class Endpoints:
         self._changes += 1
         if endpoint_id is None:
             self._known.clear()
+            self._absent.clear()
         else:
             self._known.pop(endpoint_id, None)
+            self._absent.pop(endpoint_id, None)
 
     async def listen(self, hints: Hints) -> None:
         """Forget what changes, until cancelled."""
@@ -106,9 +112,18 @@ class Endpoints:
                     continue
                 waiting.set_result(opened)
                 if changes == self._changes:  # else what was read may be old already
-                    self._known[endpoint_id] = (until, opened)
-                    self._known.move_to_end(endpoint_id)
-            while len(self._known) > MOST:
+                    self._remember(endpoint_id, opened, until)
+
+    def _remember(self, endpoint_id: UUID, opened: Endpoint | None, until: float) -> None:
+        self._known.pop(endpoint_id, None)
+        self._absent.pop(endpoint_id, None)
+        if opened is None:
+            self._absent[endpoint_id] = until
+            if len(self._absent) > MOST:
+                self._absent.popitem(last=False)
+        else:
+            self._known[endpoint_id] = (until, opened)
+            if len(self._known) > MOST:
                 self._known.popitem(last=False)
 
     async def _find(self, ids: list[UUID]) -> dict[UUID, Endpoint | OcmtError]:

@@ -63,6 +63,7 @@ class GitHub:
         "repository": "The repository: owner/name",
         "access_token": "A token of the bot's own account: answers are written in that account's name",
     }
+    required = frozenset(fields)
     before: Sequence[str] = (
         "Have a GitHub account for the bot, with the role Admin at the repository: only an admin may make "
         "its webhook, and a repository that is not an organization's has no admin but its owner. Answers are "

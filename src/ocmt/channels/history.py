@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
 
+_EXPORTED_AT_ONCE = 500
 _SWEEP_EVERY = timedelta(hours=1)
 NO_ENDPOINT = "There is no such channel."
 NO_DELIVERY = "There is no such delivery."
@@ -99,6 +101,25 @@ class Deliveries:
                 connection, delivery_id=delivery_id, now=self._clock.now(), **where
             )
             return count
+
+    async def everything(self, user_id: UUID) -> list[dict[str, Any]]:
+        """For an export: each endpoint with its `senders`, and what is still known of its `deliveries`.
+
+        What was said stands in the conversations.
+        """
+        async with self._database.connection() as connection:
+            endpoints = [
+                dict(row) for row in await every(queries.list_endpoints(connection, user_id=user_id))
+            ]
+            for one in endpoints:
+                where = {"user_id": user_id, "endpoint_id": one["id"]}
+                one["senders"] = [dict(row) for row in await every(queries.list_senders(connection, **where))]
+        for one in endpoints:
+            one["deliveries"], last = [], None
+            while page := await self.page(user_id, one["id"], before=last, limit=_EXPORTED_AT_ONCE):
+                one["deliveries"] += [asdict(delivery) for delivery in page]
+                last = page[-1].id
+        return endpoints
 
     async def endpoints(self, email: str | None = None) -> list[dict[str, Any]]:
         """For operators: all endpoints, or those of one user, with what is open there."""

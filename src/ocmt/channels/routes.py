@@ -81,6 +81,7 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
                 "channel": kind.name,
                 "label": kind.label,
                 "fields": dict(kind.fields),
+                "required": sorted(kind.required),
                 "pairs": kind.pairs,
                 "before": list(kind.before),
                 "after": list(kind.after),

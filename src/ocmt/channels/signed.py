@@ -63,6 +63,7 @@ class Signed:
         "mode": "How it is signed: standard (Standard Webhooks) or hmac",
         "callback_url": "Where answers are sent to (https)",
     }
+    required = frozenset[str]()
     before: Sequence[str] = (
         "Find out how the program that is to send signs its webhooks. standard: as Standard Webhooks says, "
         "https://www.standardwebhooks.com, for which there are libraries. hmac: with HMAC-SHA256 of the "

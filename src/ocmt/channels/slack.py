@@ -71,6 +71,7 @@ class Slack:
         "bot_token": "The app's bot token, which begins with xoxb-",
         "signing_secret": "The app's signing secret, under Basic Information",
     }
+    required = frozenset(fields)
     before: Sequence[str] = (
         "Create an app at https://api.slack.com/apps: Create New App, From scratch, and choose the "
         "workspace.",

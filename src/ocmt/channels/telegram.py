@@ -53,6 +53,7 @@ class Telegram:
     name = "telegram"
     label = "Telegram"
     fields: Mapping[str, str] = {"bot_token": "The bot's token, as @BotFather gave it"}
+    required = frozenset(fields)
     before: Sequence[str] = (
         "Open https://t.me/BotFather in Telegram and send it /newbot.",
         "Choose a name for the bot, and a username that ends in bot.",

@@ -7,6 +7,8 @@ route's own business. Bare ASGI, because event streams and sockets run through i
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -115,9 +117,24 @@ class Authentication:
 
 
 def _bearer(connection: HTTPConnection) -> str | None:
-    """The token of `Authorization: Bearer`; None where there is no such header."""
+    """The token of `Authorization: Bearer`; None where there is no such header.
+
+    On a socket that no page has opened also the password of `Basic`: programs that can send no header of
+    ours, OpenClaw's command line for one, make that of what stands before the @ in their address.
+    """
     kind, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if kind.lower() == "bearer" else None
+    if kind.lower() == "bearer":
+        return token.strip()
+    if (
+        kind.lower() == "basic"
+        and connection.scope["type"] == "websocket"
+        and "origin" not in connection.headers
+    ):
+        try:
+            return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[2]
+        except binascii.Error:
+            return ""
+    return None
 
 
 def _is_a_forms(connection: HTTPConnection) -> bool:

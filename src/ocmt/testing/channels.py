@@ -48,6 +48,7 @@ class FakeChannel:
     answers: bool = True
     pairs: bool = False
     fields: Mapping[str, str] = field(default_factory=lambda: {"token": "The token"})
+    required: frozenset[str] = frozenset({"token"})
     before: Sequence[str] = ("Get a token.",)
     after: Sequence[str] = ("Paste the address.",)
     sent: list[Sent] = field(default_factory=list)

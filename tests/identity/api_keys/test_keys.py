@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.api_keys import model
+from ocmt.identity.middleware import Authentication
 from ocmt.identity.model import token_hash
 from ocmt.platform.database import Database
 from ocmt.testing.clock import VirtualClock
@@ -74,6 +76,41 @@ class TestUse:
         assert key not in str(listed)
         assert listed[0]["last_used_at"] is not None
         assert listed[0]["last_address"] == "127.0.0.1"
+
+    async def test_on_a_socket_it_may_stand_in_the_address_and_nowhere_else(
+        self, front: ASGIApp, accounts: Accounts
+    ) -> None:
+        """Programs make `Basic` of that. So does a browser, perhaps with another site's page behind it."""
+        reached: list[Scope] = []
+
+        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+            reached.append(scope)
+            await send({"type": "websocket.accept"})
+
+        key = await made(await let_in(front, accounts, "ada@example.org"), scopes=["agent:write"])
+        door = Authentication(
+            inner, accounts.identity.entrance, accounts.identity.address, bearers=accounts.bearers
+        )
+
+        async def opens(said: str, *, origin: str | None = None) -> bool:
+            program = Browser(door, origin=origin)
+            shown = {"authorization": f"Basic {base64.b64encode(said.encode()).decode()}"}
+            opened = await program.open_socket("/agent/gateway", headers=shown)
+            return opened == "websocket.accept" and "principal" in reached[-1]["state"]
+
+        assert await opens(f"ocmt:{key}")
+        assert await opens(f":{key}")
+        for said in ("", key, f"{key}:", f"ocmt:{key}:", "ocmt:wrong"):
+            assert not await opens(said)
+        assert not await opens(f"ocmt:{key}", origin="http://localhost:8080")
+        shown = {"authorization": "Basic " + base64.b64encode(f"ocmt:{key}".encode()).decode()}
+        assert (await Browser(front, origin=None).call("GET", ME, headers=shown)).status == 401
+        assert (
+            await Browser(door, origin=None).open_socket(
+                "/agent/gateway", headers={"authorization": "Basic =!"}
+            )
+            == "websocket.close"
+        )
 
     async def test_what_it_has_no_scope_for_is_refused(self, front: ASGIApp, accounts: Accounts) -> None:
         key = await made(await let_in(front, accounts, "ada@example.org"))

@@ -4,9 +4,10 @@ Everything here is bare ASGI or Starlette and never buffers a response, for even
 """
 
 from ocmt.platform.http.client import HttpClient, client_session
-from ocmt.platform.http.listener import Closer, HttpProtocol, serve_on
+from ocmt.platform.http.listener import Closer, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
+from ocmt.platform.http.protocol import HttpProtocol
 from ocmt.platform.http.requests import as_id, disconnected, json_body, path_id, principal
 
 __all__ = [

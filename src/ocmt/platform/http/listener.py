@@ -1,9 +1,7 @@
 """Serves an ASGI application on a listener that somebody hands us: one from inside an agent's own network.
 
-It uses uvicorn's protocol class directly, which is not documented: uvicorn is pinned by the lock
-file, and `tests/platform/test_listener.py` holds it to what we need. Who connects is not trusted: the number
-of connections and the size of a request's head are bounded, so that one agent cannot use up the process's
-file descriptors and memory.
+Who connects is not trusted: the number of connections is bounded, so that one agent cannot use up the
+process's file descriptors and memory. What is on one of them: `protocol`.
 """
 
 from __future__ import annotations
@@ -12,19 +10,15 @@ import asyncio
 import contextlib
 import socket
 from typing import Any, Protocol
-from urllib.parse import unquote
 
-import httptools
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ocmt.platform.http.upgrade import Upgrade
+from ocmt.platform.http.protocol import HttpProtocol
 
 MAX_CONNECTIONS = 64
-MAX_HEAD = 128 * 1024
 _GRACE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -35,60 +29,6 @@ class Closer(Protocol):
 
     async def close(self) -> None:
         """End it. Idempotent."""
-
-
-class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with a bound on what is not body: httptools itself keeps heads of any size."""
-
-    _moved = False
-    _unfinished = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Parse it; hang up on a head, or on trailers, of more than MAX_HEAD bytes beside the first piece."""
-        self._moved = False
-        super().data_received(data)
-        self._unfinished = 0 if self._moved else self._unfinished + len(data)
-        if self._unfinished <= MAX_HEAD:
-            return
-        if self.cycle is None or self.cycle.response_complete:
-            self.send_400_response("The head of the request is too large.")
-        else:
-            self.transport.abort()
-
-    def handle_websocket_upgrade(self) -> None:
-        """Hand the connection over, without the detour of writing its request out and reading it again.
-
-        uvicorn drops what came right behind the head, before our answer. No client may send that early
-        (RFC 6455 4.1), and one that does must not have half of it got through.
-        """
-        self.connections.discard(self)
-        # uvicorn adds these only behind the question whether it is an upgrade.
-        try:
-            url = httptools.parse_url(self.url)
-        except httptools.HttpParserInvalidURLError:
-            self.send_400_response("Invalid HTTP request received.")
-            return
-        address = {
-            "path": unquote((url.path or b"/").decode("latin-1")),
-            "raw_path": url.path or b"/",
-            "query_string": url.query or b"",
-        }
-        Upgrade(self.app, {**self.scope, **address}, self.transport, self.server_state).begin()
-
-    def on_headers_complete(self) -> None:
-        """See httptools."""
-        self._moved = True
-        super().on_headers_complete()
-
-    def on_body(self, body: bytes) -> None:
-        """See httptools."""
-        self._moved = True
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        """See httptools."""
-        self._moved = True
-        super().on_message_complete()
 
 
 def server_config(app: ASGIApp, **more: Any) -> uvicorn.Config:

@@ -11,7 +11,7 @@ interface Props {
 export function Fields({ kind, values, onValues }: Props) {
   return Object.entries(kind.fields).map(([name, label]) => (
     <label key={name}>
-      {label}
+      {kind.required.includes(name) ? label : `${label} (optional)`}
       <input
         // Preact's types know a password field only by this one word.
         {...(isSecret(name) ? { type: "password" as const } : {})}
