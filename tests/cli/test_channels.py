@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -62,3 +63,28 @@ def test_replaying(shell: Shell, endpoint: UUID) -> None:
     assert shell.says == "1 delivery runs again\n"
     assert shell.run(f"channels replay {endpoint} {dead['id']}") == 1  # it is under way
     assert shell.data(f"channels replay {endpoint} --last 1h --state done")["count"] == 1
+
+
+def test_connecting_takes_its_fields_from_standard_input(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    shell.run("users add ada@example.org")
+    typed("{}")
+    assert shell.run("channels connect ada@example.org signed --name Shop --sender bob") == 0
+    assert "Shop is connected as" in shell.says
+    assert "whsec_" in shell.says
+    (listed,) = shell.data("channels list ada@example.org")
+    assert listed["name"] == "Shop"
+    for fields in ("", "[]", '{"mode": 1}', "nonsense"):
+        typed(fields)
+        assert shell.run("channels connect ada@example.org signed") == 1
+        assert "JSON object" in shell.complains
+    typed('{"bot_token": "none"}')
+    assert shell.run("channels connect ada@example.org telegram") == 1
+    assert "none" not in shell.complains
+    typed("{}")
+    assert shell.run("channels connect bob@example.org signed") == 1
+    assert len(shell.data("channels list")) == 1

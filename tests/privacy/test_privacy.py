@@ -67,7 +67,7 @@ class House:
         self.channels = Channels(
             database,
             clock,
-            kinds_of_channels(platform),
+            kinds_of_channels(platform.settings, http, clock),
             ChannelSeal(platform.secrets),
             url="https://ocmt.example.org",
         )

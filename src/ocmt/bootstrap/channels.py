@@ -11,8 +11,10 @@ from ocmt.platform import sealing
 from ocmt.platform.secrets import Secrets
 
 if TYPE_CHECKING:
-    from ocmt.bootstrap.platform import Platform
     from ocmt.channels.base import Channel
+    from ocmt.platform.clock import Clock
+    from ocmt.platform.http import HttpClient
+    from ocmt.settings import Settings
 
 KEY = "channels-key"
 """The name of the secret that seals what is kept of channels."""
@@ -45,7 +47,7 @@ class ChannelSeal:
         return self._key
 
 
-def kinds_of_channels(platform: Platform) -> Mapping[str, Channel]:
+def kinds_of_channels(settings: Settings, http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
     """All of them, by name."""
     from ocmt.channels.github import GitHub
     from ocmt.channels.signed import Signed
@@ -53,11 +55,10 @@ def kinds_of_channels(platform: Platform) -> Mapping[str, Channel]:
     from ocmt.channels.telegram import Telegram
     from ocmt.identity.origin import PublicAddress
 
-    settings, session = platform.settings, platform.http.session
     kinds: list[Channel] = [
-        Telegram(session, settings.telegram_url),
-        Slack(session, settings.slack_url),
-        GitHub(session, settings.github_url),
-        Signed(session, platform.clock.now, local=PublicAddress.parse(settings.url).local),
+        Telegram(http.session, settings.telegram_url),
+        Slack(http.session, settings.slack_url),
+        GitHub(http.session, settings.github_url),
+        Signed(http.session, clock.now, local=PublicAddress.parse(settings.url).local),
     ]
     return {kind.name: kind for kind in kinds}

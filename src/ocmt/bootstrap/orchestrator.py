@@ -173,7 +173,7 @@ def compose_orchestrator(
         clock,
         platform.hints,
         chat,
-        kinds=kinds_of_channels(platform),
+        kinds=kinds_of_channels(settings, platform.http, clock),
         seal=ChannelSeal(platform.secrets),
         url=settings.url,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from json import loads
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -17,9 +19,10 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.telemetry import harmless
 from ocmt.settings import parse_duration
 
-app = App(name="channels", help="List channels and what came in there; run deliveries again.")
+app = App(name="channels", help="Connect and list channels, and what came in there; run deliveries again.")
 
 _COLUMNS = ("email", "id", "channel", "name", "open", "dead", "owed", "created_at")
+_LONGEST_INPUT = 65536
 _DELIVERY_COLUMNS = ("id", "received_at", "state", "attempts", "replays", "sent", "pending", "dead", "why")
 
 
@@ -52,6 +55,55 @@ async def list_channels(
     else:
         shown = [{**row, "name": harmless(row["name"])} for row in found]
         print_table(shown, _COLUMNS, empty="There are no channels yet.")
+
+
+@app.command
+async def connect(
+    email: Annotated[str, Parameter(help="The user whose agent it is for.")],
+    channel: Annotated[str, Parameter(help="telegram, slack, github or signed.")],
+    /,
+    *,
+    name: Annotated[str | None, Parameter(help="What to call it.")] = None,
+    sender: Annotated[list[str] | None, Parameter(help="The channel's id of somebody to let in.")] = None,
+    data: DataDir = None,
+    json: AsJson = False,
+) -> None:
+    """Connect a channel for somebody, as for a bot that moves here: its webhook takes the place of polling.
+
+    The fields come as a JSON object on standard input, where nobody else sees them: {"bot_token": "…"}.
+    """
+    from ocmt.bootstrap.channels import ChannelSeal, kinds_of_channels
+    from ocmt.channels.service import Channels
+    from ocmt.platform.http import HttpClient
+    from ocmt.platform.secrets import LocalSecrets
+
+    fields = _fields(sys.stdin.read(_LONGEST_INPUT))
+    clock = SystemClock()
+    async with open_installation(data) as opened, HttpClient() as http:
+        user = await opened.identity.user_by_email(email)
+        settings = opened.settings
+        kinds = kinds_of_channels(settings, http, clock)
+        seal = ChannelSeal(LocalSecrets(settings.data_dir / "secrets"))
+        channels = Channels(opened.database, clock, kinds, seal, url=settings.url)
+        made = await channels.connect(user.id, channel, fields, name)
+        for one in sender or []:
+            await channels.set_sender(user.id, made.connection.id, one, "approved")
+    if json:
+        print_json({"id": made.connection.id, "webhook_url": made.webhook_url, "secret": made.secret})
+    else:
+        print(f"{harmless(made.connection.name)} is connected as {made.connection.id}")
+        if made.secret is not None:
+            print(f"Its webhook: {made.webhook_url}\nIts secret, shown this once: {made.secret}")
+
+
+def _fields(text: str) -> dict[str, str]:
+    try:
+        fields = loads(text)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        raise InvalidInput('Give the fields on standard input, as a JSON object of texts: {"bot_token": "…"}')
+    return fields
 
 
 @app.command
