@@ -172,6 +172,25 @@ async def test_a_body_that_makes_no_sense_is_refused_and_its_reader_told() -> No
 
 
 @pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        (b"GET / HTTP/1.0\r\nHost: x\r\nHost: x\r\n\r\n", 400),
+        (HANDSHAKE.replace(b"Host: x\r\n", b""), 400),
+        (b"GET / HTTP/1.0\r\n\r\n", 200),
+    ],
+)
+async def test_whom_it_is_meant_for_a_request_says_once(head: bytes, status: int) -> None:
+    app = App()
+    app.may_answer.set()
+    async with serving(app) as port, connection(port) as opened:
+        await opened.send([head])
+        assert (await opened.answer(20)).status == status
+    assert len(app.asked) == (status == 200)
+
+
+@pytest.mark.parametrize(
     "head", [HANDSHAKE.replace(b"GET", b"POST", 1), HANDSHAKE.replace(b"HTTP/1.1", b"HTTP/1.0", 1)]
 )
 async def test_only_a_get_of_http_1_1_begins_a_websocket(head: bytes) -> None:

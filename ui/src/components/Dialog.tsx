@@ -14,11 +14,14 @@ interface Props {
 
 export function Dialog({ title, shape = "box", onClose, children }: Props) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const over = useRef(false);
   useEffect(() => {
-    const opener = document.activeElement;
-    dialog.current?.showModal();
+    const shown = dialog.current;
+    shown?.showModal();
     return () => {
-      if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
+      over.current = true;
+      // The browser gives the focus back to where it was: at once, so that it is not taken from who goes on elsewhere.
+      shown?.close();
     };
   }, []);
   return (
@@ -27,7 +30,9 @@ export function Dialog({ title, shape = "box", onClose, children }: Props) {
       ref={dialog}
       class={`dialog ${shape}`}
       aria-label={title}
-      onClose={onClose}
+      onClose={() => {
+        if (!over.current) onClose();
+      }}
       onClick={(event) => {
         if (event.target === dialog.current) onClose();
       }}

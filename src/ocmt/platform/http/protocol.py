@@ -138,8 +138,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """See httptools."""
+        """See httptools. RFC 9112 3.2: without exactly one Host it is no request of HTTP/1.1."""
         self._moved = True
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("Host")  # uvicorn answers 400
         self._expect(BODY_SECONDS)
         super().on_headers_complete()
 
