@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +10,14 @@ import pytest
 
 from ocmt.channels.base import SendFailed
 from ocmt.channels.claims import LEASE
+from ocmt.channels.files import AT_ONCE
 from ocmt.channels.model import DELIVERY_TRIES
-from ocmt.chat.model import MAX_ATTACHED_BYTES, MAX_ATTACHMENTS, MAX_IMAGE_BYTES
+from ocmt.chat.model import MAX_ATTACHED_BYTES, MAX_ATTACHMENTS, MAX_IMAGE_BYTES, MAX_OPEN_TURNS
+from ocmt.chat.service import Chat
 from ocmt.errors import TooLarge
 from ocmt.testing.channels import FakeChannel
+from ocmt.testing.objects import FaultyObjects
+from tests.agents.replica import until
 from tests.channels.conftest import House
 
 
@@ -129,10 +134,11 @@ async def test_who_died_behind_the_post_does_not_need_the_files_again(house: Hou
     assert await the_turn(house) == ("See", [("a.txt", "text/plain", b"There.")])
 
 
-async def test_who_died_before_the_post_takes_the_same_place_again(house: House) -> None:
-    house.fake.files = {"a.txt": [b"Half", b"Whole"], "b.txt": [SendFailed("Away."), b"B"]}
+async def test_what_a_try_has_fetched_the_next_one_need_not(house: House) -> None:
+    house.fake.files = {"b.txt": [SendFailed("Away."), b"B"]}
     _, files = await turn_of(house, text="See", files=["a.txt", "b.txt"])
-    assert [content for _, _, content in files] == [b"Whole", b"B"]
+    assert [content for _, _, content in files] == [b"a.txt", b"B"]
+    assert house.fake.fetched == ["a.txt", "b.txt", "b.txt"]
     assert len(await house.rows("select from attachments")) == 2
 
 
@@ -148,6 +154,55 @@ async def test_while_files_are_fetched_nobody_else_takes_the_message(house: Hous
     await turn_of(house, text="See", files=["a.txt"])
     assert house.fake.fetched == ["a.txt"]
     assert house.clock.now() - started >= 4 * LEASE
+
+
+async def test_who_waits_long_for_room_keeps_the_message_and_posts_it_once(house: House) -> None:
+    """As many as there is room for take minutes; nobody else takes up what waits meanwhile."""
+
+    class Slow(FakeChannel):
+        async def fetch(self, *given: object, most: int) -> bytes:
+            await house.clock.sleep(3 * LEASE.total_seconds())
+            return await super().fetch(*given, most=most)  # type: ignore[arg-type]
+
+    house.fake.__class__ = Slow
+    names = [f"{n}.txt" for n in range(2 * AT_ONCE)]
+    other = house.build()
+    for name in names:
+        await house.post(id=name, thread=name, text="See", files=[name])
+    async with house.agent_answers(), house.at_work():
+        second = asyncio.create_task(other.run_deliveries())
+        await until(lambda: len(house.fake.sent) >= len(names), timeout=30)
+        await house.all_sent()
+        second.cancel()
+        await asyncio.wait([second])
+    assert sorted(house.fake.fetched) == names
+    assert [one.text for one in house.fake.sent] == ["re: See"] * len(names)
+    assert await house.states() == dict.fromkeys(names, "done")
+
+
+async def test_while_a_limit_is_waited_for_files_are_not_fetched_again(house: House) -> None:
+    conversation = await house.chat.create_conversation(house.anna)
+    for n in range(MAX_OPEN_TURNS):
+        await house.chat.post(house.anna, conversation.id, "x", key=str(n))
+    async with house.at_work():
+        await house.post(id="1", text="See", files=["a.txt"])
+        for _ in range(5):
+            await house.rows("update deliveries set error = null, next_at = $1", house.clock.now())
+            await until(lambda: house.rows("select from deliveries where error is not null"))
+        await house.answer()
+        await house.becomes("1", "answering", leaps=5)
+    assert house.fake.fetched == ["a.txt"]
+
+
+async def test_a_store_that_is_away_is_waited_for_as_the_vendor_is(house: House) -> None:
+    objects = FaultyObjects(error=OSError)
+    house.chat = Chat(house.database, house.clock, objects)
+    house.room = house.build()
+    objects.fail_at = 0
+    text, files = await turn_of(house, text="See", files=["a.txt"])
+    assert (text, files) == ("See", [("a.txt", "text/plain", b"a.txt")])
+    (row,) = await house.rows("select * from deliveries")
+    assert row["attempts"] == 1
 
 
 async def test_what_a_suspended_users_channel_has_waits_for_them(house: House) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -9,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
 
 from ocmt.chat import attachments, model
 from ocmt.chat.attachments import Attachments
@@ -115,6 +117,48 @@ async def test_too_large_a_one_is_refused_before_it_is_all_here(
         await kept.keep(anna, "a", None, endless())
     assert given <= MAX_ATTACHED_BYTES // 1024**2 + 1
     assert await objects.list("") == []
+
+
+async def test_uploads_that_come_to_nothing_take_no_place(
+    database: Database, clock: VirtualClock, anna: UUID
+) -> None:
+    objects = FaultyObjects(error=OSError)
+    kept = Attachments(database, clock, objects)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"x"
+        raise ClientDisconnect
+
+    async def hanging() -> AsyncIterator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    for _ in range(MAX_UNSENT):
+        with pytest.raises(ClientDisconnect):
+            await kept.keep(anna, "a", None, broken())
+        left = asyncio.create_task(kept.keep(anna, "a", None, hanging()))
+        await asyncio.sleep(0.01)
+        left.cancel()
+        await asyncio.wait([left])
+        objects.fail_at = len(objects.calls)
+        with pytest.raises(Unavailable):
+            await kept.keep(anna, "a", None, pieces(b"x"))
+    async with database.connection() as connection:
+        assert await connection.fetch("select from attachments") == []
+    await kept.keep(anna, "a", None, pieces(b"x"))
+
+
+async def test_what_comes_for_somebody_who_is_gone_by_then_does_not_stay(
+    database: Database, clock: VirtualClock, anna: UUID, objects: MemoryObjects
+) -> None:
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        async with database.connection() as connection:
+            await connection.execute("delete from users where id = $1", anna)
+
+    with pytest.raises(NotFound):
+        await Attachments(database, clock, objects).keep(anna, "a", None, slow())
+    assert objects.stored == {}
 
 
 async def test_many_that_nobody_sends_are_refused(chat: Chat, anna: UUID) -> None:
@@ -292,10 +336,25 @@ async def test_a_sweep_that_dies_goes_on_later_and_nothing_is_sent_without_conte
     one = await kept(chat, anna)
     await clock.advance(UNSENT_LIFE.total_seconds() + 1)
     objects.fail_at = len(objects.calls)
-    with pytest.raises(Unavailable):
-        await chat.attachments.sweep()
+    assert await chat.attachments.sweep() == 0
     with pytest.raises(InvalidInput):
         await posted(chat, anna, one)
+    assert await chat.attachments.sweep() == 1
+    assert objects.stored == {}
+
+
+async def test_one_that_cannot_be_removed_keeps_no_other_and_no_deletion_from_being_done(
+    database: Database, clock: VirtualClock, anna: UUID
+) -> None:
+    objects = FaultyObjects(error=OSError)
+    chat = Chat(database, clock, objects)
+    first, second = await kept(chat, anna), await kept(chat, anna)
+    turn = await posted(chat, anna, first, second)
+    async with database.connection() as connection:
+        await connection.execute("update turns set status = 'completed'")
+    objects.fail_at = len(objects.calls) + 2  # the first two are the transcript's
+    await chat.delete(anna, turn.conversation_id)
+    assert len(objects.stored) == 1
     assert await chat.attachments.sweep() == 1
     assert objects.stored == {}
 
@@ -318,6 +377,47 @@ async def test_the_agent_gets_the_files_with_the_message(
     assert gateway.attached() == [("cat.png", "image/png", b"\x89PNG")]
     accepted = (await office.events(turn))[0]
     assert accepted.data["attachments"] == [one.as_data()]
+
+
+async def test_a_store_that_is_away_for_a_moment_is_asked_again(
+    office: Office, gateways: Gateways, anna: UUID
+) -> None:
+    one = await kept(office.chat, anna)
+    content = office.objects.stored.pop(attachment_key(anna, one.id))
+    asked = 0
+
+    async def get(key: str) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise OSError("away")
+        return content
+
+    office.objects.get = get  # type: ignore[method-assign]
+    await posted(office.chat, anna, one)
+    await until(lambda: gateways.of(anna).attached() == [("a.txt", "text/plain", b"hello")])
+
+
+async def test_a_message_that_waits_for_room_can_be_stopped(office: Office, anna: UUID) -> None:
+    room = office.chat.attachments._carrying
+    for _ in range(attachments.CARRIED_AT_ONCE):
+        await room.acquire()
+    turn = await posted(office.chat, anna, await kept(office.chat, anna))
+
+    async def becomes(turn: model.Turn, status: TurnStatus) -> None:
+        async def so() -> bool:
+            page = await office.chat.history(anna, turn.conversation_id)
+            return page.turns[0].status is status
+
+        await until(so)
+
+    await becomes(turn, TurnStatus.RUNNING)
+    await office.chat.stop(anna, turn.id)
+    await becomes(turn, TurnStatus.STOPPED)
+    room.release()
+    await becomes(
+        await posted(office.chat, anna, await kept(office.chat, anna), key="next"), TurnStatus.COMPLETED
+    )
 
 
 async def test_without_its_file_a_message_fails_in_words(office: Office, anna: UUID) -> None:

@@ -75,6 +75,7 @@ def test_connecting_takes_its_fields_from_standard_input(
     typed("{}")
     assert shell.run("channels connect ada@example.org signed --name Shop --sender bob") == 0
     assert "Shop is connected as" in shell.says
+    assert "/webhooks/signed/" in shell.says
     assert "whsec_" in shell.says
     (listed,) = shell.data("channels list ada@example.org")
     assert listed["name"] == "Shop"

@@ -174,6 +174,16 @@ class TestExport:
         assert "berta" not in whole
         assert "hash" not in parts["api-keys.json"]
 
+    async def test_a_file_that_is_lost_is_named_and_keeps_nothing_else_back(self, house: House) -> None:
+        user_id, browser = await house.move_in("anselm")
+        for key in await house.objects.list(f"users/{user_id}/attachments/"):
+            await house.objects.delete(key)
+        answer = await browser.call("GET", "/api/v1/me/export")
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            (lost,) = json.loads(archive.read("attachments/missing.json"))
+            assert lost["name"] == "anselm.txt"
+            assert "channels.json" in archive.namelist()
+
     async def test_it_takes_a_recent_sign_in_and_is_not_made_without_end(self, house: House) -> None:
         _, browser = await house.move_in("anselm")
         statuses = [(await browser.call("GET", "/api/v1/me/export")).status for _ in range(4)]

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, NoReturn
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import pytest
@@ -35,6 +36,10 @@ BODIES = {
     "/api/v1/admin/users": {"email": "carla@example.org"},
     "/api/v1/vault/items/{name}": {"value": "sk-ant-1234"},
     "/agent": {"egress": True},
+    "/agent/channels/{endpoint_id}": {"name": "mine"},
+    "/agent/channels/{endpoint_id}/senders/approve": {"sender": "bob"},
+    "/agent/channels/{endpoint_id}/senders/block": {"sender": "bob"},
+    "/agent/channels/{endpoint_id}/deliveries/replay": {"from": "2026-01-01T00:00:00Z"},
     "/agent/conversations/{conversation_id}": {"title": "mine"},
     "/agent/conversations/{conversation_id}/turns": {"text": "hello"},
 }
@@ -88,14 +93,19 @@ async def test_another_users_things_do_not_exist(house: House, database: Databas
             "insert into snapshots select user_id, 7, now(), null, 0, 0, '', '' from agents"
             " where user_id = (select id from users where email = 'anna@example.org')"
         )
+    file = (await upload(anna, "a.txt", "text/plain", b"secret")).json()["id"]
+    channel = (await anna.call("POST", "/agent/channels", {"channel": "signed"})).json()["id"]
     names = {"conversation_id": conversation, "turn_id": turn, "session_id": session, "generation": "7"}
+    names |= {"attachment_id": file, "endpoint_id": channel}
     walked = []
     for method, template in routes(house):
         if set(re.findall(r"{(\w+)}", template)) & names.keys():
             answer = await knock(bert, method, template, names)
             assert_problem(answer, status=404, where=f"{method} {template}")
             walked.append(template)
-    assert len(walked) >= 9
+    assert len(walked) >= 20
+    assert (await anna.call("GET", f"/agent/attachments/{file}")).body == b"secret"
+    assert (await anna.call("GET", f"/agent/channels/{channel}")).status == 200
     assert (await anna.call("GET", "/agent/snapshots")).json()["restore_asked"] is None
     assert (await anna.call("GET", turns)).json()["items"][0]["text"] == "secret", "it is all still there"
     assert (await anna.call("GET", "/api/v1/me")).status == 200
@@ -163,6 +173,47 @@ async def test_nonsense_is_a_problem_in_words_and_never_a_crash(house: House) ->
     for path in ("/agent/nothing", "/api/v1/nothing", "/api/nothing", "/agent/conversations/x/turns"):
         assert_problem(await anna.call("GET", path), status=404, where=path)
     assert_problem(await anna.call("DELETE", "/api/v1/usage"), status=405, where="DELETE /api/v1/usage")
+
+
+async def upload(browser: Browser, name: str, kind: str, content: bytes) -> Answer:
+    """A file for a message."""
+    headers = {"content-type": kind, "x-ocmt-request": "1"}
+    return await browser.call("POST", f"/agent/attachments?name={quote(name)}", content, headers=headers)
+
+
+async def test_files_are_sent_shown_and_downloaded_and_nothing_in_them_runs_here(house: House) -> None:
+    signed_in = await house.sign_in("anna@example.org")
+    anna = PatientBrowser(signed_in.app, cookies=signed_in.cookies)
+    page = (await upload(anna, 'x"; y=\r\né.html', "text/html", b"<script>alert(1)</script>")).json()
+    photo = (await upload(anna, "p.png", "image/png", b"\x89PNG" * 300_000)).json()
+    assert (page["name"], photo["size"]) == ('x"; y= é.html', 1_200_000)
+    shown = await anna.call("GET", f"/agent/attachments/{photo['id']}")
+    assert (shown.headers["content-type"], len(shown.body)) == ("image/png", 1_200_000)
+    assert shown.headers["content-disposition"].startswith("inline")
+    saved = await anna.call("GET", f"/agent/attachments/{page['id']}")
+    assert saved.headers["content-type"] == "application/octet-stream"
+    assert saved.headers["content-disposition"] == "attachment; filename*=UTF-8''x%22%3B%20y%3D%20%C3%A9.html"
+    for answer in (shown, saved):
+        assert "sandbox" in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    again = {"if-none-match": shown.headers["etag"]}
+    assert (await anna.call("GET", f"/agent/attachments/{photo['id']}", headers=again)).status == 304
+    conversation = (await anna.call("POST", "/agent/conversations", {})).json()["id"]
+    turns = f"/agent/conversations/{conversation}/turns"
+    sent = await anna.call("POST", turns, {"attachments": [photo["id"]]}, headers={"idempotency-key": "k"})
+    assert sent.status == 202
+    assert (await anna.call("GET", turns)).json()["items"][0]["attachments"] == [photo]
+    assert (await anna.call("DELETE", f"/agent/attachments/{photo['id']}")).status == 404
+    assert (await anna.call("DELETE", f"/agent/attachments/{page['id']}")).status == 204
+    assert (await anna.call("GET", f"/agent/attachments/{page['id']}")).status == 404
+
+
+async def test_a_file_may_be_larger_than_a_message_and_has_a_limit_of_its_own(house: House) -> None:
+    anna = await house.sign_in("anna@example.org")
+    assert (await upload(anna, "a", "text/plain", b"x" * 3 * 1024 * 1024)).status == 201
+    for size in (16 * 1024 * 1024 + 1, 18 * 1024 * 1024):
+        assert_problem(await upload(anna, "a", "text/plain", b"x" * size), status=413, where=f"{size} bytes")
+    assert_problem(await upload(anna, "a", "text/plain", b""), status=400, where="an empty file")
 
 
 async def test_what_is_too_large_is_refused_in_plain_words(house: House) -> None:

@@ -22,9 +22,13 @@ const CALM_MS = 15_000;
 /** Whether something still happens with it by itself. */
 export const isOpen = (one: DeliveryFacts) => !ENDED.includes(one.state) || one.pending > 0;
 
-/** After how many milliseconds to look again: soon where something is expected. */
-export function lookEvery(shown: DeliveryFacts[] | null): number {
-  return shown === null || shown.length === 0 || shown.some(isOpen) ? WATCHING_MS : CALM_MS;
+/**
+ * After how many milliseconds to look again: soon where something is expected. `first`: whether something is where
+ * there is nothing yet.
+ */
+export function lookEvery(shown: DeliveryFacts[] | null, first: boolean): number {
+  const expected = shown === null || (first && shown.length === 0) || shown.some(isOpen);
+  return expected ? WATCHING_MS : CALM_MS;
 }
 
 /** Where it is, with its answer. `next_at`: of the next try, where it is known. */

@@ -26,11 +26,22 @@ export function sendFile(
     request.onload = () => {
       learnServerTime(request.getResponseHeader("date"));
       const fault = faultOf(request.status, request.getResponseHeader("content-type"), request.responseText);
-      if (fault) reject(fault);
-      else resolve(JSON.parse(request.responseText) as Attachment);
+      const sent = fault ? null : attachmentOf(request.responseText);
+      if (sent) resolve(sent);
+      else reject(fault ?? unreachable());
     };
     request.onerror = request.ontimeout = request.onabort = () => reject(unreachable());
     signal.addEventListener("abort", () => request.abort());
     request.send(file);
   });
+}
+
+/** What the server says it has now; null: something between us and it has answered in its place. */
+function attachmentOf(text: string): Attachment | null {
+  try {
+    const said: Attachment | null = JSON.parse(text);
+    return typeof said?.id === "string" ? said : null;
+  } catch {
+    return null;
+  }
 }

@@ -70,11 +70,17 @@ describe("where a delivery is", () => {
 
 describe("how often to look", () => {
   test("soon while something is expected, else at leisure", () => {
-    const soon = lookEvery([]);
-    expect(lookEvery(null)).toBe(soon);
-    expect(lookEvery([delivery({ sent: 1 }), delivery({ state: "answering" })])).toBe(soon);
-    expect(lookEvery([delivery({ pending: 1 })])).toBe(soon);
-    expect(lookEvery([delivery({ sent: 1 })])).toBeGreaterThan(soon);
+    for (const first of [true, false]) {
+      const soon = lookEvery(null, first);
+      expect(lookEvery([delivery({ sent: 1 }), delivery({ state: "answering" })], first)).toBe(soon);
+      expect(lookEvery([delivery({ pending: 1 })], first)).toBe(soon);
+      expect(lookEvery([delivery({ sent: 1 })], first)).toBeGreaterThan(soon);
+    }
+  });
+
+  test("at an empty list soon only where a first one is expected", () => {
+    expect(lookEvery([], true)).toBe(lookEvery(null, true));
+    expect(lookEvery([], false)).toBe(lookEvery([delivery({ sent: 1 })], false));
   });
 });
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from ocmt.bootstrap.features import Features
+from ocmt.errors import NotFound
 from ocmt.privacy.model import Export, Part
 
 if TYPE_CHECKING:
@@ -51,10 +52,16 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
             cursor = (page[-1].updated_at, page[-1].id)
 
     async def attachments(user_id: UUID) -> AsyncIterator[Part]:
-        kept = agent_features().chat.attachments
+        kept, missing = agent_features().chat.attachments, []
         for one in await kept.sent(user_id):
-            _, content = await kept.content(user_id, one.id)
-            yield f"attachments/{one.id}/{one.name}", content
+            try:
+                _, content = await kept.content(user_id, one.id)
+            except NotFound:  # deleted this moment, or lost
+                missing.append(one.as_data())
+            else:
+                yield f"attachments/{one.id}/{one.name}", content
+        if missing:
+            yield "attachments/missing.json", _json(missing)
 
     async def channels(user_id: UUID) -> AsyncIterator[Part]:
         yield "channels.json", _json(await agent_features().deliveries.everything(user_id))

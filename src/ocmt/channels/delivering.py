@@ -34,7 +34,7 @@ from ocmt.channels.model import (
 from ocmt.channels.pairing import Pairing, Verdict
 from ocmt.chat.model import TITLE_LENGTH, Turn
 from ocmt.chat.service import Chat
-from ocmt.errors import LimitReached, NotFound, OcmtError, Unavailable
+from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, Hints, notify
 
@@ -168,6 +168,12 @@ class DeliveryWorker:
                 return await self._chat.post(
                     row["user_id"], conversation_id, text, key=key, attachments=brought.ids
                 )
+            except (Conflict, InvalidInput):
+                # Held up for longer than its lease: whoever had it then has sent it, with the same files.
+                known = await self._chat.accepted(row["user_id"], conversation_id, key)
+                if known is None:
+                    raise
+                return known
             except NotFound:  # it was deleted this moment, and its mapping with it
                 if attempt == _THREAD_TRIES - 1:
                     raise

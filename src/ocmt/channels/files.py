@@ -17,14 +17,15 @@ from ocmt.channels.endpoints import queries
 from ocmt.channels.model import DELIVERY_TRIES, one_line
 from ocmt.chat.attachments import Attachments
 from ocmt.chat.model import MAX_ATTACHED_BYTES, MAX_ATTACHMENTS, MAX_IMAGE_BYTES
-from ocmt.errors import InvalidInput, LimitReached, TooLarge, Unavailable
+from ocmt.chat.model import Attachment as Kept
+from ocmt.errors import InvalidInput, LimitReached, NotFound, TooLarge, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 
 AT_ONCE = 3
 """Messages whose files are in this process's memory, one file at a time."""
 SECONDS = 240.0
-"""For all files of a message."""
+"""For all files of a message, and the wait for room before them."""
 LEASE = timedelta(seconds=300)
 """Of its delivery meanwhile."""
 MOST_NAMED = 20
@@ -53,10 +54,12 @@ class Files:
     async def bring(self, row: Any, channel: Channel, endpoint: Endpoint, message: Message) -> Brought:
         """All of a claimed delivery's files, whose lease is made longer.
 
-        Raises: Unavailable while one may still be had later; at the delivery's last try it is left out.
+        Raises: Unavailable while one may still be had later (at the delivery's last try it is left out), and
+        where the delivery is somebody else's by now.
         """
         if not message.attachments:
             return Brought([], [])
+        await self._prolong(row)  # before the wait for room, which counts
         last = row["attempts"] + 1 >= DELIVERY_TRIES
         try:
             async with asyncio.timeout(SECONDS), self._room:
@@ -69,35 +72,23 @@ class Files:
     async def _bring(
         self, row: Any, channel: Channel, endpoint: Endpoint, message: Message, *, last: bool
     ) -> Brought:
-        async with self._database.connection() as connection:
-            await queries.prolong_delivery(
-                connection,
-                user_id=row["user_id"],
-                id=row["id"],
-                token=row["lease_token"],
-                until=self._clock.now() + LEASE,
-            )
         brought, left = Brought([], []), MAX_ATTACHED_BYTES
         for number, one in enumerate(message.attachments):
             if len(brought.ids) == MAX_ATTACHMENTS:
                 brought.missing.append(_missing(one, f"a message takes {MAX_ATTACHMENTS} files"))
                 continue
-            most = min(left, MAX_IMAGE_BYTES) if one.media_type.startswith("image/") else left
+            attachment_id = uuid5(row["id"], f"{row['replays']}:{number}")
             try:
-                content = await channel.fetch(endpoint, one, most=most)
-                kept = await self._attachments.keep(
-                    row["user_id"],
-                    one.name,
-                    one.media_type,
-                    _in_one_piece(content),
-                    attachment_id=uuid5(row["id"], f"{row['replays']}:{number}"),
-                )
+                # Of a try that came as far and had to wait with the message itself.
+                kept = await self._attachments.waiting(row["user_id"], attachment_id)
+                kept = kept or await self._fetch(row["user_id"], channel, endpoint, one, attachment_id, left)
             except TooLarge:
                 brought.missing.append(_missing(one, "it is too large"))
             except (InvalidInput, LimitReached) as error:
                 brought.missing.append(_missing(one, error.message))
-            except SendFailed as error:
-                if not error.permanent and not last:
+            except (SendFailed, Unavailable, NotFound) as error:
+                permanent = isinstance(error, SendFailed) and error.permanent
+                if not permanent and not last:
                     raise Unavailable(
                         error.message, detail=error.detail, retry_after=error.retry_after
                     ) from error
@@ -106,6 +97,37 @@ class Files:
                 left -= kept.size
                 brought.ids.append(kept.id)
         return brought
+
+    async def _fetch(
+        self,
+        user_id: UUID,
+        channel: Channel,
+        endpoint: Endpoint,
+        attachment: Attachment,
+        attachment_id: UUID,
+        left: int,
+    ) -> Kept:
+        most = min(left, MAX_IMAGE_BYTES) if attachment.media_type.startswith("image/") else left
+        content = await channel.fetch(endpoint, attachment, most=most)
+        return await self._attachments.keep(
+            user_id,
+            attachment.name,
+            attachment.media_type,
+            _in_one_piece(content),
+            attachment_id=attachment_id,
+        )
+
+    async def _prolong(self, row: Any) -> None:
+        async with self._database.connection() as connection:
+            mine = await queries.prolong_delivery(
+                connection,
+                user_id=row["user_id"],
+                id=row["id"],
+                token=row["lease_token"],
+                until=self._clock.now() + LEASE,
+            )
+        if mine is None:
+            raise Unavailable("Somebody else works on this message now.")
 
 
 def _missing(attachment: Attachment, why: str) -> str:

@@ -100,9 +100,11 @@ set state = :state, error = :error, sender = coalesce(:sender::text, sender), re
 where user_id = :user_id and id = :id and lease_token = :token and state in ('accepted', 'answering')
 returning id;
 
--- name: prolong_delivery!
+-- name: prolong_delivery$
+-- Null: somebody else has it now.
 update deliveries set lease_expires_at = :until
-where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted';
+where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted'
+returning id;
 
 -- name: delivery_later$
 update deliveries set attempts = attempts + :failed, next_at = :next_at, error = :error, lease_expires_at = null
@@ -229,7 +231,7 @@ from deliveries d cross join lateral (
   select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
          count(*) filter (where state = 'dead') as dead, coalesce(bool_or(may_be_double), false) as may_be_double,
          (array_agg(error order by seq desc) filter (where error is not null and state <> 'sent'))[1] as last_error
-  from outbox where delivery_id = d.id) o
+  from outbox where delivery_id = d.id and run = d.replays) o
 where d.user_id = :user_id and d.endpoint_id = :endpoint_id
   and (:before::uuid is null or d.id < :before::uuid)
   and (:state::text is null or d.state = :state::text)
@@ -241,11 +243,11 @@ select d.id, u.email, e.channel, d.endpoint_id, d.state, d.attempts, d.replays, 
        o.sent, o.pending, o.dead, o.may_be_double
 from deliveries d
 join users u on u.id = d.user_id
-join channel_endpoints e on e.id = d.endpoint_id
+join channel_endpoints e on e.id = d.endpoint_id and e.user_id = u.id
 cross join lateral (
   select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
          count(*) filter (where state = 'dead') as dead, coalesce(bool_or(may_be_double), false) as may_be_double
-  from outbox where delivery_id = d.id) o
+  from outbox where delivery_id = d.id and run = d.replays) o
 where (:before::uuid is null or d.id < :before::uuid)
   and (:state::text is null or d.state = :state::text)
   and (:email::text is null or lower(u.email) = lower(:email::text))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -31,6 +32,8 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
 
+LEAVING_SECONDS = 30.0
+"""In which vendors may remove the webhooks of somebody who goes."""
 MAX_FIELD = 4096
 """Characters of what is filled in, in one field."""
 _NO_SENDER = "There is no such sender."
@@ -178,9 +181,13 @@ class Channels:
             await announce(connection, endpoint_id)
 
     async def leave(self, user_id: UUID) -> None:
-        """Remove the webhooks of all of somebody's endpoints at their vendors, as far as those answer."""
-        for one in await self.endpoints(user_id):
-            await self._leave_row(await self._row(user_id, one.id))
+        """Remove the webhooks of all of somebody's endpoints at their vendors, as far as they answer soon."""
+        rows = [await self._row(user_id, one.id) for one in await self.endpoints(user_id)]
+        try:
+            async with asyncio.timeout(LEAVING_SECONDS):
+                await asyncio.gather(*(self._leave_row(row) for row in rows))
+        except TimeoutError:
+            log.warning("webhooks_not_removed", user_id=str(user_id))
 
     async def senders(self, user_id: UUID, endpoint_id: UUID) -> list[Sender]:
         """Who was let in, who waits, who is blocked. Raises: NotFound."""

@@ -30,7 +30,7 @@ from ocmt.agents.lifecycle import Driver
 from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
-from ocmt.chat.attachments import Attachments, NotCarried
+from ocmt.chat.attachments import Attachments, NotCarried, Stopped
 from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -247,29 +247,28 @@ class Answerer:
     async def _send(self, driver: Driver, gateway: GatewayClient, run: Run) -> str:
         """Hand the message to the gateway; a gateway that says "not now" is asked again for a few seconds."""
         turn = run.turn
-        try:
-            async with self._attachments.carried(turn) as attached:
-                for _ in range(BUSY_RETRIES):
-                    try:
-                        sent = await gateway.send_chat(
-                            session_key=turn.session_key,
-                            message=turn.text,
-                            idempotency_key=turn.message_key,
-                            attachments=attached,
-                        )
-                        return sent.run_id
-                    except GatewayError as error:
-                        if not error.retryable:
-                            words = f"OpenClaw refused this message: {error.message}"
-                            raise _Ended(
-                                TurnStatus.FAILED, fault=Fault("agent_refused", words, True)
-                            ) from error
-                        await self._clock.sleep(BUSY_DELAY)
-                        await driver.awake()
-                    except Unavailable as error:
-                        raise _GatewayLost(str(error)) from error
-        except NotCarried as error:
-            raise _Ended(TurnStatus.FAILED, fault=error.fault) from error
+        for _ in range(BUSY_RETRIES):
+            try:
+                async with self._attachments.carried(turn, run.stop) as attached:
+                    sent = await gateway.send_chat(
+                        session_key=turn.session_key,
+                        message=turn.text,
+                        idempotency_key=turn.message_key,
+                        attachments=attached,
+                    )
+                return sent.run_id
+            except GatewayError as error:
+                if not error.retryable:
+                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
+                    raise _Ended(TurnStatus.FAILED, fault=fault) from error
+                await self._clock.sleep(BUSY_DELAY)
+                await driver.awake()
+            except Unavailable as error:
+                raise _GatewayLost(str(error)) from error
+            except NotCarried as error:
+                raise _Ended(TurnStatus.FAILED, fault=error.fault) from error
+            except Stopped:
+                raise _Ended(TurnStatus.STOPPED) from None
         fault = Fault("agent_busy", "Your agent does not take messages just now.", retryable=True)
         raise _Ended(TurnStatus.FAILED, fault=fault)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -37,11 +38,16 @@ from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
 
+GONE = "There is no such attachment."
 UNKNOWN = "There is no such attachment, or it was sent already. Upload the file again."
 STORE_SECONDS = 120.0
-"""For the whole of one file, at most 16 MiB."""
+"""In which the store gives or removes one file, at most 16 MiB."""
+UPLOAD_SECONDS = 1800.0
+"""In which one comes: whoever sends it may have a slow line."""
 CARRIED_AT_ONCE = 3
 """Turns whose files are in this process's memory: at most 16 MiB each, and a third more as base64."""
+_PAUSES = (1.0, 4.0)
+"""Seconds, between tries to read a file that is to be carried."""
 _SWEEP_EVERY = 3600.0
 _AT_ONCE = 200
 
@@ -54,6 +60,10 @@ class NotCarried(Exception):
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
         self.fault = fault
+
+
+class Stopped(Exception):
+    """The user wants no answer any more."""
 
 
 class Attachments:
@@ -96,51 +106,105 @@ class Attachments:
                 f"You have {MAX_UNSENT} files that are not sent yet, or {megabytes(MAX_KEPT_BYTES)} of them "
                 "in your conversations. Send some, or delete conversations that you do not need."
             )
+        try:
+            return await self._fill(user_id, attachment_id, pieces)
+        except BaseException:
+            # Also where whoever sends it has left: or its place would be taken for a day.
+            await asyncio.shield(asyncio.ensure_future(self._abandon(user_id, attachment_id)))
+            raise
+
+    async def _fill(self, user_id: UUID, attachment_id: UUID, pieces: AsyncIterator[bytes]) -> Attachment:
         counted = _Counted(pieces)
-        async with _reaching():
+        async with _reaching(UPLOAD_SECONDS):
             await self._objects.put_pieces(attachment_key(user_id, attachment_id), aiter(counted))
         if counted.size == 0:
-            await self.drop(user_id, attachment_id)
             raise InvalidInput("The file is empty.")
         async with self._database.connection() as connection:
             row = await queries.complete_attachment(
                 connection, user_id=user_id, id=attachment_id, size=counted.size
             )
-        if row is None:
+        if row is None:  # its user is gone, or it was sent or removed meanwhile
             raise NotFound(UNKNOWN)
         return Attachment(**row)
 
-    async def content(self, user_id: UUID, attachment_id: UUID) -> tuple[Attachment, bytes]:
-        """One with its content. Raises: NotFound, Unavailable."""
+    async def _abandon(self, user_id: UUID, attachment_id: UUID) -> None:
+        """Remove what came of one, unless a message has it; if that cannot be done, the sweep does it."""
+        try:
+            async with self._database.connection() as connection:
+                if await queries.was_sent(connection, user_id=user_id, id=attachment_id):
+                    return
+            await self._remove(user_id, attachment_id)
+        except OcmtError as error:
+            log.warning("attachment_not_removed", attachment_id=str(attachment_id), error=error.message)
+
+    async def waiting(self, user_id: UUID, attachment_id: UUID) -> Attachment | None:
+        """One that is whole and not sent yet, for a day more; None where there is none such."""
+        async with self._database.connection() as connection:
+            row = await queries.renew_attachment(
+                connection, user_id=user_id, id=attachment_id, now=self._clock.now()
+            )
+        return None if row is None else Attachment(**row)
+
+    async def find(self, user_id: UUID, attachment_id: UUID) -> Attachment:
+        """Raises: NotFound, for an unknown one and for somebody else's alike."""
         async with self._database.connection() as connection:
             found = await _find(connection, user_id, [attachment_id])
         if not found:
-            raise NotFound("There is no such attachment.")
+            raise NotFound(GONE)
+        return found[0]
+
+    async def content(self, user_id: UUID, attachment_id: UUID) -> tuple[Attachment, bytes]:
+        """One with its content. Raises: NotFound, Unavailable."""
+        found = await self.find(user_id, attachment_id)
         async with _reaching():
-            return found[0], await self._objects.get(attachment_key(user_id, attachment_id))
+            return found, await self._objects.get(attachment_key(user_id, attachment_id))
+
+    async def pieces(self, user_id: UUID, attachment_id: UUID) -> AsyncIterator[bytes]:
+        """The content of one that was found, as fast as it is taken.
+
+        Raises: NotFound, Unavailable; before the first piece only.
+        """
+        pieces = aiter(self._objects.get_pieces(attachment_key(user_id, attachment_id)))
+        async with _reaching():
+            first = await anext(pieces)
+
+        async def all_of_them() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in pieces:
+                yield piece
+
+        return all_of_them()
 
     @asynccontextmanager
-    async def carried(self, turn: Turn) -> AsyncIterator[list[dict[str, str]]]:
+    async def carried(self, turn: Turn, stop: asyncio.Event) -> AsyncIterator[list[dict[str, str]]]:
         """A turn's files as OpenClaw takes them, in memory while the context is open: of few turns at a time.
 
-        Raises: NotCarried, at its beginning only.
+        Raises at its beginning only: NotCarried; Stopped where `stop` was set before there was room.
         """
         if not turn.attachments:
             yield []
             return
-        async with self._carrying:
-            loaded = []
-            for one in turn.attachments:
-                try:
-                    found, content = await self.content(turn.user_id, UUID(one["id"]))
-                except NotFound:
-                    words = f"The file {one['name']} is not there any more."
-                    raise NotCarried(Fault("attachment_gone", words, retryable=False)) from None
-                except Unavailable as error:
+        await _acquire(self._carrying, stop)
+        try:
+            yield [await self._carry(turn.user_id, one) for one in turn.attachments]
+        finally:
+            self._carrying.release()
+
+    async def _carry(self, user_id: UUID, told: Mapping[str, Any]) -> dict[str, str]:
+        for pause in (*_PAUSES, None):
+            try:
+                found, content = await self.content(user_id, UUID(told["id"]))
+            except NotFound:
+                words = f"The file {told['name']} is not there any more."
+                raise NotCarried(Fault("attachment_gone", words, retryable=False)) from None
+            except Unavailable as error:
+                if pause is None:
                     raise NotCarried(Fault("files_unavailable", error.message, retryable=True)) from error
+                await self._clock.sleep(pause)
+            else:
                 encoded = base64.b64encode(content).decode()
-                loaded.append({"fileName": found.name, "mimeType": found.media_type, "content": encoded})
-            yield loaded
+                return {"fileName": found.name, "mimeType": found.media_type, "content": encoded}
+        raise AssertionError
 
     async def drop(self, user_id: UUID, attachment_id: UUID) -> None:
         """Remove one that is not sent. Raises: NotFound."""
@@ -150,7 +214,7 @@ class Attachments:
             )
         if dropped is None:
             raise NotFound(UNKNOWN)
-        await self.sweep(user_id)
+        await self.sweep_now(user_id)
 
     async def sent(self, user_id: UUID) -> list[Attachment]:
         """All that messages have, the oldest first."""
@@ -163,7 +227,7 @@ class Attachments:
     async def sweep(self, user_id: UUID | None = None) -> int:
         """Remove what no message has and none will have, of one user or of all; how many.
 
-        Raises: Unavailable.
+        What the store does not remove stays for the next time. Raises: Unavailable without the database.
         """
         now = self._clock.now()
         async with self._database.connection() as connection:
@@ -172,13 +236,28 @@ class Attachments:
                     connection, user_id=user_id, before=now - UNSENT_LIFE, now=now, limit=_AT_ONCE
                 )
             )
+        removed = 0
         for row in loose:
-            async with _reaching():
-                await self._objects.delete(attachment_key(row["user_id"], row["id"]))
-            # Its row last: with it, a crash here is only a delay.
-            async with self._database.connection() as connection:
-                await queries.drop_attachment(connection, user_id=row["user_id"], id=row["id"])
-        return len(loose)
+            try:
+                await self._remove(row["user_id"], row["id"])
+                removed += 1
+            except OcmtError as error:
+                log.warning("attachment_not_removed", attachment_id=str(row["id"]), error=error.message)
+        return removed
+
+    async def sweep_now(self, user_id: UUID) -> None:
+        """That for a user whose files were just let go, as far as it can be done at once."""
+        try:
+            await self.sweep(user_id)
+        except OcmtError as error:
+            log.warning("attachments_not_swept", error=error.message)
+
+    async def _remove(self, user_id: UUID, attachment_id: UUID) -> None:
+        async with _reaching():
+            await self._objects.delete(attachment_key(user_id, attachment_id))
+        # Its row last: with it, a crash here is only a delay.
+        async with self._database.connection() as connection:
+            await queries.drop_attachment(connection, user_id=user_id, id=attachment_id)
 
     async def keep_sweeping(self) -> None:
         """That for all, every hour, until cancelled."""
@@ -241,11 +320,27 @@ class _Counted:
                 yield piece
 
 
+async def _acquire(room: asyncio.Semaphore, stop: asyncio.Event) -> None:
+    """Raises: Stopped where `stop` is set before there is room."""
+    acquiring, stopped = asyncio.ensure_future(room.acquire()), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([acquiring, stopped], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        if not acquiring.cancel():
+            room.release()
+        raise
+    finally:
+        stopped.cancel()
+    if not acquiring.done():
+        acquiring.cancel()
+        raise Stopped
+
+
 @asynccontextmanager
-async def _reaching() -> AsyncIterator[None]:
+async def _reaching(seconds: float = STORE_SECONDS) -> AsyncIterator[None]:
     """Whatever goes wrong on the way to the store is temporary, as far as anybody here can tell."""
     try:
-        async with asyncio.timeout(STORE_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except OSError as error:  # TimeoutError is one
         raise Unavailable(

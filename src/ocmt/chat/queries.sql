@@ -197,13 +197,22 @@ insert into attachments (id, user_id, name, media_type, created_at)
 select :id::uuid, :user_id::uuid, :name::text, :media_type::text, :now::timestamptz
 where (select count(*) from attachments where user_id = :user_id::uuid and sent_at is null and id <> :id::uuid) < :most_unsent
   and (select coalesce(sum(size), 0) from attachments where user_id = :user_id::uuid) < :most_bytes
-on conflict (id) do update set name = excluded.name, media_type = excluded.media_type
+on conflict (id) do update set name = excluded.name, media_type = excluded.media_type, created_at = excluded.created_at
 where attachments.user_id = :user_id::uuid and attachments.sent_at is null
 returning id;
 
 -- name: complete_attachment^
 update attachments set size = :size where user_id = :user_id and id = :id and sent_at is null
 returning id, name, media_type, size;
+
+-- name: renew_attachment^
+-- One that waits to be sent waits from now on.
+update attachments set created_at = :now where user_id = :user_id and id = :id and size is not null and sent_at is null
+returning id, name, media_type, size;
+
+-- name: was_sent$
+-- Null: there is no such attachment.
+select sent_at is not null from attachments where user_id = :user_id and id = :id;
 
 -- name: find_attachments
 select id, name, media_type, size from attachments

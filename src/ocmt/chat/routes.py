@@ -12,9 +12,10 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from ocmt.chat.attachments import GONE
 from ocmt.chat.model import MAX_ATTACHMENTS, Conversation, Turn
 from ocmt.chat.service import UNKNOWN, Chat
 from ocmt.chat.stream import EventStream
@@ -24,7 +25,6 @@ from ocmt.platform.http import as_id, json_body, path_id, principal
 PAGE = 50
 SHOWN_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 """Which a browser may show on our pages; all else is downloaded."""
-NO_ATTACHMENT = "There is no such attachment."
 
 
 class NewConversation(BaseModel):
@@ -120,9 +120,8 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
         return JSONResponse(kept.as_data(), 201)
 
     async def download(request: Request) -> Response:
-        found, content = await chat.attachments.content(
-            principal(request).user_id, path_id(request, "attachment_id", NO_ATTACHMENT)
-        )
+        user_id, attachment_id = principal(request).user_id, path_id(request, "attachment_id", GONE)
+        found = await chat.attachments.find(user_id, attachment_id)
         # Whatever it says it is: nothing of it may run under our address.
         shown = found.media_type in SHOWN_IMAGES
         name = quote(found.name, safe="")
@@ -130,13 +129,19 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
             "content-disposition": f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{name}",
             "content-security-policy": "default-src 'none'; sandbox",
             "x-content-type-options": "nosniff",
-            "cache-control": "private, max-age=3600, immutable",
+            # Asked again each time: whoever signs in next in that browser must not see it.
+            "cache-control": "private, no-cache",
+            "etag": f'"{found.id}"',
         }
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        pieces = await chat.attachments.pieces(user_id, attachment_id)
+        headers["content-length"] = str(found.size)
         kind = found.media_type if shown else "application/octet-stream"
-        return Response(content, media_type=kind, headers=headers)
+        return StreamingResponse(pieces, media_type=kind, headers=headers)
 
     async def drop(request: Request) -> Response:
-        attachment_id = path_id(request, "attachment_id", NO_ATTACHMENT)
+        attachment_id = path_id(request, "attachment_id", GONE)
         await chat.attachments.drop(principal(request).user_id, attachment_id)
         return Response(status_code=204)
 

@@ -118,7 +118,7 @@ class Chat:
                 raise Conflict("Your agent is still answering in this conversation. Stop it first.")
             await queries.delete_conversation(connection, user_id=user_id, id=conversation_id)
         await self._objects.delete(transcript)
-        await self.attachments.sweep(user_id)
+        await self.attachments.sweep_now(user_id)
 
     async def post(
         self,

@@ -86,14 +86,16 @@ async def connect(
         seal = ChannelSeal(LocalSecrets(settings.data_dir / "secrets"))
         channels = Channels(opened.database, clock, kinds, seal, url=settings.url)
         made = await channels.connect(user.id, channel, fields, name)
+        # At once: the secret is not told again, whatever goes wrong with the rest.
+        if json:
+            print_json({"id": made.connection.id, "webhook_url": made.webhook_url, "secret": made.secret})
+        else:
+            print(f"{harmless(made.connection.name)} is connected as {made.connection.id}")
+            print(f"Its webhook: {made.webhook_url}")
+            if made.secret is not None:
+                print(f"Its secret, shown this once: {made.secret}")
         for one in sender or []:
             await channels.set_sender(user.id, made.connection.id, one, "approved")
-    if json:
-        print_json({"id": made.connection.id, "webhook_url": made.webhook_url, "secret": made.secret})
-    else:
-        print(f"{harmless(made.connection.name)} is connected as {made.connection.id}")
-        if made.secret is not None:
-            print(f"Its webhook: {made.webhook_url}\nIts secret, shown this once: {made.secret}")
 
 
 def _fields(text: str) -> dict[str, str]:

@@ -8,7 +8,6 @@ route's own business. Bare ASGI, because event streams and sockets run through i
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
@@ -132,7 +131,7 @@ def _bearer(connection: HTTPConnection) -> str | None:
     ):
         try:
             return base64.b64decode(token, validate=True).decode("latin-1").partition(":")[2]
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one
             return ""
     return None
 

@@ -13,14 +13,16 @@ import { channelPath, navigate } from "../router";
 import type { Channel, ChannelKind, OpenedChannel } from "../types";
 
 export function Channels({ id }: { id: string | null }) {
-  const { value: known, problem, attempt } = useShown(api.channels);
+  // Read anew with each page of it: what could not be read on one is there on the next.
+  const { value: known, problem, attempt } = useShown(api.channels, id);
   const [opened, setOpened] = useState<OpenedChannel | null>(null);
-  const chosen = known?.items.find((one) => one.id === id);
+  const justNow = opened?.id === id ? opened : null;
+  // Its secret is told this once: it is shown even if the list cannot be read now.
+  const chosen = known?.items.find((one) => one.id === id) ?? justNow;
   // Who goes elsewhere and comes back does not find the secret again.
   useEffect(() => setOpened((one) => (one?.id === id ? one : null)), [id]);
-  const open = async (one: OpenedChannel) => {
+  const open = (one: OpenedChannel) => {
     setOpened(one);
-    await attempt();
     navigate(channelPath(one.id));
   };
   return (
@@ -37,7 +39,7 @@ export function Channels({ id }: { id: string | null }) {
       {known && id === null && (
         <>
           {known.items.length > 0 && <List items={known.items} kinds={known.kinds} />}
-          <Connect kinds={known.kinds} onOpened={(one) => void open(one)} />
+          <Connect kinds={known.kinds} onOpened={open} />
         </>
       )}
       {chosen && (
@@ -45,7 +47,7 @@ export function Channels({ id }: { id: string | null }) {
           key={chosen.id}
           channel={chosen}
           kind={known?.kinds.find((kind) => kind.channel === chosen.channel)}
-          opened={opened?.id === chosen.id ? opened : null}
+          opened={justNow}
           onChange={attempt}
           onOpened={setOpened}
         />

@@ -27,7 +27,7 @@ export function Detail({ channel, kind, opened, onChange, onOpened }: Props) {
   const deliveries = useDeliveries((state, cursor) => api.deliveries(id, state, cursor), null, id);
   usePoll(
     () => Promise.all([senders.refresh(), deliveries.refresh()]),
-    lookEvery(deliveries.value?.items ?? null),
+    lookEvery(deliveries.value?.items ?? null, true),
   );
   const pairs = kind?.pairs ?? true;
   const nameOf = (one: Delivery) =>
