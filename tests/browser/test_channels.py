@@ -117,6 +117,8 @@ async def test_a_stranger_is_let_in_by_their_code_and_answered(anna: Visitor, te
     await expect(senders(anna).get_by_role("status")).to_have_text("Ada Lovelace may write from now on.")
     delivery = what_came_in(anna).get_by_role("listitem")
     await expect(delivery.get_by_text("Answered", exact=True)).to_be_visible(timeout=WAKING_MS)
+    beside = anna.page.get_by_role("navigation", name="Conversations")
+    await expect(beside.get_by_role("link", name="Telegram: Ada")).to_be_visible()
     await expect(delivery).to_contain_text("from Ada Lovelace")
     assert "demo model" in telegram.sent[1].text
 

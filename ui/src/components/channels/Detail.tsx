@@ -1,6 +1,8 @@
 /** One channel: what it is, who may write there, what came in. It looks for news by itself. */
+import { useEffect } from "preact/hooks";
 import { api } from "../../api";
 import { lookEvery } from "../../channels";
+import { conversations, refreshConversations } from "../../conversations";
 import { count } from "../../format";
 import { chatPath } from "../../router";
 import type { Channel, ChannelKind, Delivery, OpenedChannel } from "../../types";
@@ -29,6 +31,11 @@ export function Detail({ channel, kind, opened, onChange, onOpened }: Props) {
     () => Promise.all([senders.refresh(), deliveries.refresh()]),
     lookEvery(deliveries.value?.items ?? null, true),
   );
+  const latest = deliveries.value?.items.find((one) => one.conversation_id)?.conversation_id;
+  useEffect(() => {
+    // It began a conversation of its own, of which the list beside the page does not know yet.
+    if (latest && !conversations.peek()?.some((info) => info.id === latest)) void refreshConversations();
+  }, [latest]);
   const pairs = kind?.pairs ?? true;
   const nameOf = (one: Delivery) =>
     senders.value?.find((each) => each.sender === one.sender)?.name || one.sender || "somebody";
