@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from ocmt.agents.model import State
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
 from ocmt.gateway.model import Limits, handshake, may_ask, sent_back, sent_on
+from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes
 from ocmt.gateway.service import Sockets
 from ocmt.platform.principal import Principal
@@ -56,7 +57,7 @@ class Front:
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         principal = Principal(self.user_id, None, "anna@example.org")
         scope.setdefault("state", {}).update(principal=principal, still=self.still)
-        await Starlette(routes=routes(self.sockets))(scope, receive, send)
+        await Starlette(routes=routes(self.sockets, ControlUi(None)))(scope, receive, send)
 
     @asynccontextmanager
     async def open(self, clock: VirtualClock) -> AsyncIterator[Front]:

@@ -27,6 +27,7 @@ from ocmt.chat.answer import Answerer
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
 from ocmt.identity.limits import KNOCKS_FROM
@@ -173,6 +174,7 @@ async def house(
         stream=EventStream(chat, database, hints, clock),
         worker=TurnWorker(database, clock, hints, replica.reconciler, answerer),
         sockets=Sockets(agents, replica.reconciler.drive, clock, owner="test"),
+        pages=ControlUi(None),
         transcripts=TranscriptWriter(database, platform.objects, hints),
         snapshots=agent_features.snapshots,
         transfers=agent_features.transfers,

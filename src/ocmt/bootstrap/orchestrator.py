@@ -33,6 +33,7 @@ from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
 from ocmt.errors import OcmtError
+from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
 from ocmt.openclaw.config import gateway_environment, render_config
@@ -40,6 +41,7 @@ from ocmt.platform.leases import Lease, Leases
 from ocmt.privacy.eraser import Eraser
 from ocmt.privacy.model import Quiet
 from ocmt.runtimes.base import AgentRuntime, AgentSpec, ForgetsFiles
+from ocmt.runtimes.tools import control_ui
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.vault.service import ModelKeys
 
@@ -212,6 +214,7 @@ def compose_orchestrator(
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
         channels=channels,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
+        pages=ControlUi(control_ui(settings.cache_dir)),
     )
 
 

@@ -53,8 +53,7 @@ class HttpProxy:
 
     async def _serve(self, request: Request, send: Send) -> None:
         user_id = principal(request).user_id
-        # As it was sent: `%2e%2e` or `//` decoded might mean something else to the gateway.
-        path = request.scope["raw_path"].decode("ascii", "replace").removeprefix("/agent/gateway")
+        path = path_of(request.scope)
         if not may_ask(request.method, path):
             raise NotFound("There is no such address of your agent's gateway, or none for its user.")
         body = await request.body()
@@ -73,6 +72,11 @@ class HttpProxy:
             self._under_way[user_id] -= 1
             if not self._under_way[user_id]:
                 del self._under_way[user_id]
+
+
+def path_of(scope: Scope) -> str:
+    """What is asked of the gateway, as it was sent: `%2e%2e` or `//` decoded might be another thing to it."""
+    return str(scope["raw_path"].decode("ascii", "replace").removeprefix("/agent/gateway"))
 
 
 class _Exchange:

@@ -1,4 +1,4 @@
-"""The two ways in: `WS /agent/gateway`, and the gateway's own HTTP addresses below it. Bare ASGI."""
+"""The ways in: `WS /agent/gateway`; below it the gateway's own HTTP addresses, and OpenClaw's pages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from ocmt.errors import OcmtError
-from ocmt.gateway.http_proxy import HttpProxy
-from ocmt.gateway.model import handshake
+from ocmt.gateway.http_proxy import HttpProxy, path_of
+from ocmt.gateway.model import handshake, may_ask
+from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.service import Sockets
 from ocmt.platform.http import principal, problem
 
 
-def routes(sockets: Sockets) -> list[BaseRoute]:
+def routes(sockets: Sockets, pages: ControlUi) -> list[BaseRoute]:
     """To be mounted at the root of the orchestrator."""
+    proxy = HttpProxy(sockets.dial)
+
+    async def below(scope: Scope, receive: Receive, send: Send) -> None:
+        own = scope["type"] != "http" or may_ask(scope["method"], path_of(scope))
+        await (proxy if own else pages)(scope, receive, send)
+
     return [
         WebSocketRoute("/agent/gateway", GatewaySocket(sockets)),
-        Mount("/agent/gateway", app=HttpProxy(sockets.dial)),
+        Mount("/agent/gateway", app=below),
     ]
 
 

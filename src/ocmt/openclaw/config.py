@@ -73,6 +73,8 @@ def render_config(
                     "requiredHeaders": [PROXY_HEADER],
                     "allowUsers": [OWNER],
                     "allowLoopback": True,
+                    # A browser has a key of its own as a device; that it comes as the owner is enough.
+                    "deviceAutoApprove": {"enabled": True, "scopes": list(OWNER_SCOPES)},
                 },
             },
             "trustedProxies": ["127.0.0.1"],

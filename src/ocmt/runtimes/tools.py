@@ -66,6 +66,15 @@ def own_python() -> Path:
     return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
 
 
+def control_ui(cache_dir: Path) -> Path | None:
+    """The folder of OpenClaw's own pages; None where no OpenClaw is installed."""
+    try:
+        folder = find_tools(cache_dir).openclaw / "node_modules" / "openclaw" / "dist" / "control-ui"
+    except SetupProblem:
+        return None
+    return folder if (folder / "index.html").is_file() else None
+
+
 def find_tools(cache_dir: Path) -> Tools:
     """The tools that the set-up has noted in its manifest.
 

@@ -28,6 +28,7 @@ from ocmt.chat.service import Chat
 from ocmt.chat.stream import EventStream
 from ocmt.chat.transcript import TranscriptWriter
 from ocmt.chat.worker import TurnWorker
+from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes as gateway_routes
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
@@ -57,6 +58,7 @@ class Orchestrator:
     eraser: Eraser
     retention: Retention
     sockets: Sockets
+    pages: ControlUi
     channels: ChannelRoom
 
     def app(self) -> Starlette:
@@ -71,7 +73,7 @@ class Orchestrator:
                 *agent_routes(self.agents, self.runtime, model_of, self.policy),
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
-                *gateway_routes(self.sockets),
+                *gateway_routes(self.sockets, self.pages),
                 *channel_routes(self.channels.channels, self.channels.deliveries),
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],

@@ -95,6 +95,11 @@ export function AgentPanel() {
       {known.image && (
         <Section title="Version">
           <p>{known.image}</p>
+          <p>
+            <a href="/agent/gateway/" target="_blank" rel="noopener">
+              OpenClaw's own pages
+            </a>
+          </p>
         </Section>
       )}
     </div>
