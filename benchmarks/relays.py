@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median
@@ -165,14 +165,30 @@ async def _scaling(stack: AsyncExitStack, rounds: int) -> list[Result]:
     upstream, one, two = _free_port(), _free_port(), _free_port()
     start = (sys.executable, "-m", "benchmarks.wire")
     await stack.enter_async_context(_process(upstream, *start, "echo", upstream, SMALL))
-    await stack.enter_async_context(_process(one, *start, "relay", one, upstream))
-    for _ in range(2):
-        await stack.enter_async_context(_process(two, *start, "relay", two, upstream))
-    single, double = [], []
+    alone = [await stack.enter_async_context(_process(one, *start, "relay", one, upstream))]
+    pair = [await stack.enter_async_context(_process(two, *start, "relay", two, upstream)) for _ in range(2)]
+    single: list[float] = []
+    double: list[float] = []
+    single_cost: list[float] = []
+    double_cost: list[float] = []
     for _ in range(rounds):
-        single.append((await _crowd(one, SMALL, CONNECTIONS))["rate"])
-        double.append((await _crowd(two, SMALL, CONNECTIONS))["rate"])
+        for port, workers, rates, costs in (
+            (one, alone, single, single_cost),
+            (two, pair, double, double_cost),
+        ):
+            before = _processor_seconds(workers)
+            rates.append((await _crowd(port, SMALL, CONNECTIONS))["rate"])
+            costs.append((_processor_seconds(workers) - before) / (rates[-1] * SECONDS) * 1e6)
     return [
+        Result(
+            "gateway proxy, two workers: processor time of a message",
+            "µs",
+            double_cost,
+            "at most 1.1 of one worker's",
+            median(double_cost) <= 1.1 * median(single_cost),
+            "one worker",
+            single_cost,
+        ),
         Result(
             "gateway proxy, two workers beside one",
             "messages/s",
@@ -182,7 +198,7 @@ async def _scaling(stack: AsyncExitStack, rounds: int) -> list[Result]:
             "one worker",
             single,
             more={"cores": len(os.sched_getaffinity(0)), "note": "clients and echo share the cores"},
-        )
+        ),
     ]
 
 
@@ -266,7 +282,7 @@ async def _crowd(port: int, size: int, count: int, *, timed: bool = False) -> di
 
 
 @asynccontextmanager
-async def _process(port: int, *command: object) -> AsyncIterator[None]:
+async def _process(port: int, *command: object) -> AsyncIterator[psutil.Process]:
     process = await asyncio.create_subprocess_exec(
         *(str(word) for word in command),
         stdout=asyncio.subprocess.DEVNULL,
@@ -274,11 +290,15 @@ async def _process(port: int, *command: object) -> AsyncIterator[None]:
     )
     try:
         await listening(port)
-        yield
+        yield psutil.Process(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await process.wait()
+
+
+def _processor_seconds(processes: Iterable[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def _free_port() -> int:
