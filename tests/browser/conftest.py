@@ -14,6 +14,7 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from ocmt.settings import load_settings
 from ocmt.testing.installation import Installation
+from tests.browser.visitor import Visitor
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 FLAGS = (
@@ -47,6 +48,17 @@ async def browser(anyio_backend: str, chromium: str) -> AsyncIterator[Browser]:
         )
         yield started
         await started.close()
+
+
+@pytest.fixture(autouse=True)
+async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
+    """Through all of it: no error in the console, nothing that the content security policy had to stop.
+
+    `anna`: each file's first visitor.
+    """
+    yield
+    assert anna.unexpected() == []
+    assert await anna.seen("violations") == []
 
 
 @pytest.fixture(scope="module")

@@ -26,18 +26,8 @@ STEP = 30
 
 @pytest.fixture(scope="module")
 async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
-    context = await browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme="dark")
-    visitor = await Visitor.arrive(context, installation.url)
-    yield visitor
-    await context.close()
-
-
-@pytest.fixture(autouse=True)
-async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
-    """No error in the console, nothing that the content security policy had to stop."""
-    yield
-    assert anna.unexpected() == []
-    assert await anna.seen("violations") == []
+    async with Visitor.at_a_desk(browser, installation.url) as visitor:
+        yield visitor
 
 
 secrets: dict[str, str] = {}

@@ -4,47 +4,22 @@ One installation and one agent serve the whole story, told in order. The agent i
 takes the files; the demo model behind it does not look at them.
 """
 
-import random
 import re
-import struct
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, FilePayload, Locator, expect
+from playwright.async_api import Browser, FilePayload, Locator, expect
 
 from ocmt.testing.installation import Installation
 from tests.browser.visitor import Visitor
+from tests.pictures import png
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.browser,
     pytest.mark.timeout(300),
 ]
-
-DESK = {"width": 1200, "height": 900}
-PHONE = {"width": 390, "height": 844}
-
-
-def png(width: int, height: int, *, noise: bool = False) -> bytes:
-    """A picture: a calm one, or noise that no compression makes smaller."""
-    chance = random.Random(0)
-    rows = bytearray()
-    for y in range(height):
-        rows.append(0)
-        if noise:
-            rows += chance.randbytes(3 * width)
-        else:
-            for x in range(width):
-                rows += bytes((60 + 150 * x // width, 90 + 90 * y // height, 200 - 90 * x // width))
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    content = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(rows), 1)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + content
 
 
 def text_file(name: str, content: bytes) -> FilePayload:
@@ -60,28 +35,10 @@ NOTES = "Milk, eggs and a Käsekuchen.\n".encode()
 
 
 @pytest.fixture(scope="module")
-async def desk(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(
-        viewport={"width": DESK["width"], "height": DESK["height"]}, color_scheme="dark"
-    )
-    yield context
-    await context.close()
-
-
-@pytest.fixture(scope="module")
-async def anna(desk: BrowserContext, installation: Installation) -> Visitor:
-    visitor = await Visitor.arrive(desk, installation.url)
-    await visitor.page.goto(installation.link)
-    await expect(visitor.message).to_be_visible()
-    return visitor
-
-
-@pytest.fixture(autouse=True)
-async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
-    """No error in the console, nothing that the content security policy had to stop."""
-    yield
-    assert anna.unexpected() == []
-    assert await anna.seen("violations") == []
+async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
+    async with Visitor.at_a_desk(browser, installation.url) as visitor:
+        await visitor.sign_in(installation.link)
+        yield visitor
 
 
 async def expect_picture(image: Locator) -> None:
@@ -133,9 +90,7 @@ async def test_a_message_shows_its_files_at_once_and_the_agent_answers(anna: Vis
     await expect(await anna.answer(1)).to_contain_text("demo model")
 
 
-async def test_after_a_reload_they_are_there_to_be_seen_and_downloaded(
-    anna: Visitor, desk: BrowserContext, tmp_path: Path
-) -> None:
+async def test_after_a_reload_they_are_there_to_be_seen_and_downloaded(anna: Visitor, tmp_path: Path) -> None:
     await anna.page.reload()
     message = anna.own_messages.last
     image = message.get_by_role("img", name="beach.png")
@@ -146,7 +101,7 @@ async def test_after_a_reload_they_are_there_to_be_seen_and_downloaded(
     assert download.suggested_filename == "notes.txt"
     await download.save_as(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_bytes() == NOTES
-    async with desk.expect_page() as opening:
+    async with anna.page.context.expect_page() as opening:
         await image.click()
     opened = await opening.value
     await opened.wait_for_load_state()
@@ -154,10 +109,8 @@ async def test_after_a_reload_they_are_there_to_be_seen_and_downloaded(
     await opened.close()
 
 
-async def test_files_can_be_sent_without_a_word_and_another_window_sees_them(
-    anna: Visitor, desk: BrowserContext
-) -> None:
-    other = await Visitor.arrive(desk, anna.base)
+async def test_files_can_be_sent_without_a_word_and_another_window_sees_them(anna: Visitor) -> None:
+    other = await Visitor.arrive(anna.page.context, anna.base)
     await other.page.goto(anna.page.url)
     await expect(other.own_messages).to_have_count(1)
     await anna.attach(picture("a.png", PHOTO), picture("b.png", png(40, 30)))
@@ -195,19 +148,17 @@ async def test_files_can_be_dropped_and_pasted(anna: Visitor) -> None:
     await expect(anna.to_send).to_have_count(0)
 
 
-async def test_an_upload_that_fails_says_so_and_goes_on_trying_again(
-    anna: Visitor, desk: BrowserContext
-) -> None:
+async def test_an_upload_that_fails_says_so_and_goes_on_trying_again(anna: Visitor) -> None:
     anna.expected += ["ERR_INTERNET_DISCONNECTED", "ERR_NETWORK_CHANGED"]
     before = await anna.answers.count()
-    await desk.set_offline(True)
+    await anna.page.context.set_offline(True)
     await anna.attach(text_file("late.txt", b"better than never"))
     await expect(anna.to_send.get_by_role("alert")).to_contain_text("The server does not answer.")
     await anna.message.fill("hello, it comes late")
     await expect(anna.button("Send")).to_be_disabled()
     await anna.message.press("Enter")
     await expect(anna.page.get_by_role("alert").filter(has_text="could not be uploaded")).to_be_visible()
-    await desk.set_offline(False)
+    await anna.page.context.set_offline(False)
     await anna.button("Try again: late.txt").click()
     await expect(anna.to_send).to_contain_text("17 bytes")
     await expect(anna.page.get_by_role("alert")).to_have_count(0)
@@ -262,23 +213,13 @@ async def test_a_picture_that_is_gone_is_shown_as_a_file(anna: Visitor) -> None:
     await anna.page.unroute_all()
 
 
-async def test_it_is_usable_on_a_phone(
-    anna: Visitor, browser: Browser, desk: BrowserContext, installation: Installation
-) -> None:
-    context = await browser.new_context(
-        viewport={"width": PHONE["width"], "height": PHONE["height"]},
-        has_touch=True,
-        is_mobile=True,
-        color_scheme="light",
-        storage_state=await desk.storage_state(),
-    )
-    phone = await Visitor.arrive(context, installation.url)
-    await phone.page.goto(anna.page.url)
-    await expect(phone.own_messages.first).to_be_visible()
-    await phone.attach(picture("a-picture-with-quite-a-long-name-of-a-holiday.png", PHOTO))
-    await expect(phone.to_send).to_have_count(1)
-    await expect(phone.button("Send")).to_be_in_viewport(ratio=1)
-    sizes = await phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert sizes[0] <= sizes[1], "nothing is wider than the phone"
-    assert phone.unexpected() == []
-    await context.close()
+async def test_it_is_usable_on_a_phone(anna: Visitor, browser: Browser) -> None:
+    async with anna.on_a_phone(browser, color_scheme="light") as phone:
+        await phone.page.goto(anna.page.url)
+        await expect(phone.own_messages.first).to_be_visible()
+        await phone.attach(picture("a-picture-with-quite-a-long-name-of-a-holiday.png", PHOTO))
+        await expect(phone.to_send).to_have_count(1)
+        await expect(phone.button("Send")).to_be_in_viewport(ratio=1)
+        sizes = await phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert sizes[0] <= sizes[1], "nothing is wider than the phone"
+        assert phone.unexpected() == []

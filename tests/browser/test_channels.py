@@ -14,6 +14,9 @@ from ocmt.testing.installation import Installation
 from ocmt.testing.telegram import TelegramApi
 from tests.agents.replica import until
 from tests.browser.visitor import WAKING_MS, Visitor
+from tests.channels.stand_in import environment, telegram
+
+__all__ = ["environment", "telegram"]
 
 pytestmark = [
     pytest.mark.anyio,
@@ -26,36 +29,11 @@ SOON = 20
 
 
 @pytest.fixture(scope="module")
-async def telegram(anyio_backend: str) -> AsyncIterator[TelegramApi]:
-    async with TelegramApi() as api:
-        yield api
-
-
-@pytest.fixture(scope="module")
-def environment(telegram: TelegramApi) -> dict[str, str]:
-    return {"OCMT_TELEGRAM_URL": telegram.url}
-
-
-@pytest.fixture(scope="module")
 async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
-    context = await browser.new_context(
-        viewport={"width": 1200, "height": 900},
-        color_scheme="dark",
-        permissions=["clipboard-read", "clipboard-write"],
-    )
-    visitor = await Visitor.arrive(context, installation.url)
-    await visitor.page.goto(installation.link)
-    await expect(visitor.message).to_be_visible()
-    yield visitor
-    await context.close()
-
-
-@pytest.fixture(autouse=True)
-async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
-    """No error in the console, nothing that the content security policy had to stop."""
-    yield
-    assert anna.unexpected() == []
-    assert await anna.seen("violations") == []
+    clipboard = ["clipboard-read", "clipboard-write"]
+    async with Visitor.at_a_desk(browser, installation.url, permissions=clipboard) as visitor:
+        await visitor.sign_in(installation.link)
+        yield visitor
 
 
 def what_came_in(visitor: Visitor) -> Locator:

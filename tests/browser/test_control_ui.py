@@ -17,12 +17,14 @@ REACHES = """async (path) => {
 
 @pytest.fixture(scope="module")
 async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
-    context = await browser.new_context(viewport={"width": 1200, "height": 900})
-    visitor = await Visitor.arrive(context, installation.url)
-    await visitor.page.goto(installation.link)
-    await expect(visitor.message).to_be_visible()
-    yield visitor
-    await context.close()
+    async with Visitor.at_a_desk(browser, installation.url) as visitor:
+        await visitor.sign_in(installation.link)
+        yield visitor
+
+
+@pytest.fixture(autouse=True)
+def no_complaints() -> None:
+    """There are: its service worker is stopped, and what the second test tries."""
 
 
 async def test_the_control_ui_talks_to_the_agent(anna: Visitor) -> None:

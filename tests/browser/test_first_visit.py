@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import pytest
-from playwright.async_api import Browser, BrowserContext, expect
+from playwright.async_api import Browser, expect
 
 from ocmt.testing.installation import Installation
 from tests.browser.visitor import Visitor
@@ -20,8 +20,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 
-DESK = {"width": 1200, "height": 900}
-PHONE = {"width": 390, "height": 844}
 HOSTILE = (
     """<img src=x onerror="document.title='taken'"> <svg onload="document.title='taken'"></svg>
 <iframe srcdoc="<p>hi</p>"></iframe><style>body { display: none }</style><base href="//evil.example">
@@ -42,27 +40,10 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-async def desk(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context(
-        viewport={"width": DESK["width"], "height": DESK["height"]},
-        color_scheme="dark",
-        permissions=["clipboard-read", "clipboard-write"],
-    )
-    yield context
-    await context.close()
-
-
-@pytest.fixture(scope="module")
-async def anna(desk: BrowserContext, installation: Installation) -> Visitor:
-    return await Visitor.arrive(desk, installation.url)
-
-
-@pytest.fixture(autouse=True)
-async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
-    """Through all of it: no error in the console, nothing that the content security policy had to stop."""
-    yield
-    assert anna.unexpected() == []
-    assert await anna.seen("violations") == []
+async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
+    clipboard = ["clipboard-read", "clipboard-write"]
+    async with Visitor.at_a_desk(browser, installation.url, permissions=clipboard) as visitor:
+        yield visitor
 
 
 async def test_the_printed_link_signs_in_and_its_token_leaves_the_address(
@@ -242,14 +223,14 @@ async def test_an_answer_cannot_bring_anything_into_the_page_but_text(anna: Visi
 
 
 async def test_a_message_sent_without_a_connection_waits_to_be_sent_again(
-    anna: Visitor, desk: BrowserContext
+    anna: Visitor,
 ) -> None:
     anna.expected += ["ERR_INTERNET_DISCONNECTED", "ERR_NETWORK_CHANGED"]
     before = await anna.answers.count()
-    await desk.set_offline(True)
+    await anna.page.context.set_offline(True)
     await anna.write("hello, is anybody there?")
     await expect(anna.page.get_by_role("alert")).to_contain_text("Not sent. The server does not answer.")
-    await desk.set_offline(False)
+    await anna.page.context.set_offline(False)
     await anna.button("Send again").click()
     await anna.answer(before + 1)
     await expect(anna.own_messages.filter(has_text="is anybody there?")).to_have_count(1)
@@ -284,39 +265,29 @@ async def test_conversations_are_kept_apart_renamed_and_deleted(anna: Visitor) -
     await expect(anna.answers.first).to_contain_text("Hello!")
 
 
-async def test_it_is_usable_on_a_phone(
-    anna: Visitor, browser: Browser, desk: BrowserContext, installation: Installation
-) -> None:
-    context = await browser.new_context(
-        viewport={"width": PHONE["width"], "height": PHONE["height"]},
-        has_touch=True,
-        is_mobile=True,
-        color_scheme="dark",
-        storage_state=await desk.storage_state(),
-    )
-    phone = await Visitor.arrive(context, installation.url)
-    await phone.open("/")
-    await expect(phone.page.get_by_role("heading", name="What shall we do?")).to_be_visible()
-    await phone.button("Menu").tap()
-    drawer = phone.page.get_by_role("dialog", name="OCMT")
-    await drawer.get_by_role("link", name="hello").tap()
-    await expect(drawer).to_be_hidden()
-    await expect(phone.answers.first).to_contain_text("Hello!")
-    before = await phone.answers.count()
-    await phone.message.fill("show me code")
-    await phone.button("Send").tap()
-    await phone.answer(before + 1)
-    await expect(phone.message).to_be_in_viewport(ratio=1)
-    await expect(phone.button("Send")).to_be_in_viewport(ratio=1)
-    sizes = await phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert sizes[0] <= sizes[1], "nothing is wider than the phone"
-    await phone.picture("chat-phone")
-    await phone.button("Agent: Awake").tap()
-    await expect(phone.page.get_by_role("dialog", name="Your agent")).to_be_visible()
-    assert phone.unexpected() == []
-    # What is written in one window is seen in the other.
-    await expect(anna.own_messages.last).to_have_text("show me code")
-    await context.close()
+async def test_it_is_usable_on_a_phone(anna: Visitor, browser: Browser) -> None:
+    async with anna.on_a_phone(browser) as phone:
+        await phone.open("/")
+        await expect(phone.page.get_by_role("heading", name="What shall we do?")).to_be_visible()
+        await phone.button("Menu").tap()
+        drawer = phone.page.get_by_role("dialog", name="OCMT")
+        await drawer.get_by_role("link", name="hello").tap()
+        await expect(drawer).to_be_hidden()
+        await expect(phone.answers.first).to_contain_text("Hello!")
+        before = await phone.answers.count()
+        await phone.message.fill("show me code")
+        await phone.button("Send").tap()
+        await phone.answer(before + 1)
+        await expect(phone.message).to_be_in_viewport(ratio=1)
+        await expect(phone.button("Send")).to_be_in_viewport(ratio=1)
+        sizes = await phone.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+        assert sizes[0] <= sizes[1], "nothing is wider than the phone"
+        await phone.picture("chat-phone")
+        await phone.button("Agent: Awake").tap()
+        await expect(phone.page.get_by_role("dialog", name="Your agent")).to_be_visible()
+        assert phone.unexpected() == []
+        # What is written in one window is seen in the other.
+        await expect(anna.own_messages.last).to_have_text("show me code")
 
 
 async def test_a_key_is_stored_without_coming_back_and_can_be_removed(anna: Visitor) -> None:

@@ -38,20 +38,9 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 async def anna(browser: Browser, installation: Installation) -> AsyncIterator[Visitor]:
     """The first one, who administers."""
-    context = await browser.new_context(viewport={"width": 1200, "height": 900}, color_scheme="light")
-    visitor = await Visitor.arrive(context, installation.url)
-    await visitor.page.goto(installation.link)
-    await expect(visitor.message).to_be_visible()
-    yield visitor
-    await context.close()
-
-
-@pytest.fixture(autouse=True)
-async def no_complaints(anna: Visitor) -> AsyncIterator[None]:
-    """No error in the console, nothing that the content security policy had to stop."""
-    yield
-    assert anna.unexpected() == []
-    assert await anna.seen("violations") == []
+    async with Visitor.at_a_desk(browser, installation.url, color_scheme="light") as visitor:
+        await visitor.sign_in(installation.link)
+        yield visitor
 
 
 @asynccontextmanager

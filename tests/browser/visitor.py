@@ -6,11 +6,22 @@ Nothing here knows a CSS class where an accessible name says it: what these test
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import BrowserContext, ConsoleMessage, FilePayload, Locator, Page, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FilePayload,
+    Locator,
+    Page,
+    ViewportSize,
+    expect,
+)
 
 WAKING_MS = 180_000
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -38,6 +49,10 @@ new MutationObserver(() => {
 """
 
 
+DESK: ViewportSize = {"width": 1200, "height": 900}
+PHONE: ViewportSize = {"width": 390, "height": 844}
+
+
 @dataclass
 class Visitor:
     """One tab."""
@@ -58,6 +73,32 @@ class Visitor:
         page.on("pageerror", lambda error: visitor.complaints.append(f"error: {error}"))
         await page.add_init_script(WATCH)
         return visitor
+
+    @classmethod
+    @asynccontextmanager
+    async def at_a_desk(cls, browser: Browser, base: str, **options: Any) -> AsyncIterator[Visitor]:
+        """A browser of their own, closed at the end. `options`: of Playwright's context."""
+        context = await browser.new_context(viewport=DESK, **{"color_scheme": "dark", **options})
+        yield await cls.arrive(context, base)
+        await context.close()
+
+    @asynccontextmanager
+    async def on_a_phone(self, browser: Browser, **options: Any) -> AsyncIterator[Visitor]:
+        """The same person with a telephone, signed in as here."""
+        context = await browser.new_context(
+            viewport=PHONE,
+            has_touch=True,
+            is_mobile=True,
+            storage_state=await self.page.context.storage_state(),
+            **{"color_scheme": "dark", **options},
+        )
+        yield await Visitor.arrive(context, self.base)
+        await context.close()
+
+    async def sign_in(self, link: str) -> None:
+        """By a link that was handed over."""
+        await self.page.goto(link)
+        await expect(self.message).to_be_visible()
 
     def unexpected(self) -> list[str]:
         """The complaints that nobody asked for."""

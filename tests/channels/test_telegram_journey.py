@@ -5,16 +5,16 @@ Slow, for it starts the real OpenClaw, three times; told in order.
 
 import base64
 import re
-from collections.abc import AsyncIterator
 
 import pytest
 
 from ocmt.testing.installation import Installation, Person
 from ocmt.testing.telegram import TelegramApi
 from tests.agents.replica import until
+from tests.channels.stand_in import environment, telegram
 from tests.journey.conftest import anna, data, installation
 
-__all__ = ["anna", "data", "installation"]
+__all__ = ["anna", "data", "environment", "installation", "telegram"]
 
 pytestmark = [pytest.mark.anyio, pytest.mark.journey, pytest.mark.timeout(240)]
 
@@ -24,17 +24,6 @@ PHOTO = base64.b64decode(
     "////////////wAALCAABAAEBAREA/8QAFAABAAAAAAAAAAAAAAAAAAAAA//EABQQAQAAAAAAAAAAAAAAAAAAAAD/2gAIAQEAAD8AN//Z"
 )
 """One white dot, as JPEG."""
-
-
-@pytest.fixture(scope="module")
-async def telegram(anyio_backend: str) -> AsyncIterator[TelegramApi]:
-    async with TelegramApi() as api:
-        yield api
-
-
-@pytest.fixture(scope="module")
-def environment(telegram: TelegramApi) -> dict[str, str]:
-    return {"OCMT_TELEGRAM_URL": telegram.url}
 
 
 async def connected(anna: Person) -> str:

@@ -129,15 +129,19 @@ async def test_uploads_that_come_to_nothing_take_no_place(
         yield b"x"
         raise ClientDisconnect
 
+    begun = asyncio.Event()
+
     async def hanging() -> AsyncIterator[bytes]:
         yield b"x"
+        begun.set()
         await asyncio.Event().wait()
 
     for _ in range(MAX_UNSENT):
         with pytest.raises(ClientDisconnect):
             await kept.keep(anna, "a", None, broken())
         left = asyncio.create_task(kept.keep(anna, "a", None, hanging()))
-        await asyncio.sleep(0.01)
+        await begun.wait()
+        begun.clear()
         left.cancel()
         await asyncio.wait([left])
         objects.fail_at = len(objects.calls)

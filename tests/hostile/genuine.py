@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
@@ -44,7 +45,7 @@ class Request:
 
 
 @dataclass
-class Door:
+class Door(ABC):
     """One connected channel, and what opens it."""
 
     endpoint: UUID
@@ -63,13 +64,13 @@ class Door:
     def path(self) -> bytes:
         return f"/webhooks/{self.channel}/{self.endpoint}".encode()
 
+    @abstractmethod
     def payload(self) -> tuple[str, Any]:
         """A new one, and its id."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prove(self, body: bytes, external_id: str, when: float) -> dict[str, str]:
         """The headers that make it genuine."""
-        raise NotImplementedError
 
     def request(self, host: str, *, body: bytes | None = None, age: float = 0, told: str = "") -> Request:
         """A new one; with that body instead of its own, so old, with that id."""

@@ -19,6 +19,7 @@ from ocmt.channels.endpoints import Endpoints
 from ocmt.errors import Unavailable
 from ocmt.platform.http import protocol
 from ocmt.services.server import serve
+from tests.agents.replica import until
 from tests.channels.conftest import House, hints, house
 from tests.hostile.wire import answers, connection, open_connection
 
@@ -71,12 +72,6 @@ async def serving(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Asy
     finally:
         stop.set()
         await running
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
-import struct
-import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,22 +30,12 @@ from ocmt.openclaw.client import (
 from ocmt.openclaw.history import RunOutcome
 from ocmt.openclaw.schedule import Job
 from tests.openclaw.peers import FakePeer, Peer, real_peer
+from tests.pictures import png
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
-def png(side: int) -> bytes:
-    """A grey square."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    rows = zlib.compress((b"\0" + b"\x80" * side) * side)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-
-
-CAT = png(8)
+CAT = png(8, 8)
 
 
 @pytest.fixture(

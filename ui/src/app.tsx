@@ -1,7 +1,7 @@
 /** Which page is shown to whom. */
 import { useEffect } from "preact/hooks";
 import { watchAgent } from "./agent";
-import { Spinner } from "./components/Icons";
+import { Loading } from "./components/Loading";
 import { forgetConversations, refreshConversations } from "./conversations";
 import { Admin } from "./pages/Admin";
 import { Channels } from "./pages/Channels";
@@ -21,9 +21,7 @@ export function App() {
   if (now.state === "unknown") {
     return (
       <main class="sign-in">
-        <p class="wait-line" role="status">
-          <Spinner /> Loading…
-        </p>
+        <Loading />
       </main>
     );
   }

@@ -158,10 +158,11 @@ class DeliveryWorker:
         brought: Brought | None = None
         for attempt in range(_THREAD_TRIES):
             conversation_id = await self._conversation(row, message)
-            # Of a try that died behind its post: its files need not be there any more.
-            known = await self._chat.accepted(row["user_id"], conversation_id, key)
-            if known is not None:
-                return known
+            if message.attachments:
+                # Of a try that died behind its post: its files need not be there any more.
+                known = await self._chat.accepted(row["user_id"], conversation_id, key)
+                if known is not None:
+                    return known
             brought = brought or await self._files.bring(row, channel, endpoint, message)
             text = text_of(message, brought.missing)
             try:

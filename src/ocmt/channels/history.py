@@ -12,8 +12,8 @@ import structlog
 
 from ocmt.channels.endpoints import queries
 from ocmt.channels.model import ENDED, KEEP, Delivery, State
-from ocmt.errors import Conflict, InvalidInput, NotFound, OcmtError
-from ocmt.platform.clock import Clock
+from ocmt.errors import Conflict, InvalidInput, NotFound
+from ocmt.platform.clock import Clock, again
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
 
@@ -141,12 +141,7 @@ class Deliveries:
 
     async def keep_sweeping(self) -> None:
         """That, every hour, until cancelled."""
-        while True:
-            try:
-                await self.sweep()
-            except OcmtError as error:
-                log.warning("deliveries_not_swept", error=error.message)
-            await self._clock.sleep(_SWEEP_EVERY.total_seconds())
+        await again(self._clock, _SWEEP_EVERY, self.sweep, log, "deliveries_not_swept")
 
     async def _replay(
         self,

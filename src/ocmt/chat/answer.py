@@ -32,6 +32,7 @@ from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
 from ocmt.chat.attachments import Attachments, NotCarried, Stopped
 from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
+from ocmt.chat.run import Ended, GatewayLost, Run
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
@@ -55,35 +56,6 @@ TOO_LONG = Fault(
     "answer_too_long", "Your agent's answer grew beyond all measure, so it was stopped.", retryable=True
 )
 CRASHED = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", retryable=True)
-
-
-class _Ended(Exception):
-    """The turn is over, with this status."""
-
-    def __init__(self, status: TurnStatus, *, answer: str | None = None, fault: Fault | None = None) -> None:
-        super().__init__(status)
-        self.status = status
-        self.answer = answer
-        self.fault = fault
-
-
-class _GatewayLost(Exception):
-    """The gateway died, or the connection to it, while the turn ran."""
-
-
-class Run:
-    """A turn that this process answers now."""
-
-    def __init__(self, turn: Turn) -> None:
-        self.turn = turn
-        self.stop = asyncio.Event()
-        self.writer: event_log.TurnWriter | None = None
-        self.recovering = turn.status is TurnStatus.RUNNING
-        self.behind = False
-        """Whether the run said what we did not hear: then its next piece is taken with all before it."""
-        self.said = 0
-        if turn.stop_requested:
-            self.stop.set()
 
 
 class Answerer:
@@ -122,15 +94,15 @@ class Answerer:
                 finally:
                     run.writer = None
 
-    async def _through_crashes(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> _Ended:
+    async def _through_crashes(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> Ended:
         for _ in range(MAX_ATTEMPTS):
             try:
                 await self._attempt(driver, run, writer)
-            except _Ended as ended:
+            except Ended as ended:
                 return ended
             except AgentFailed as error:
-                return _Ended(TurnStatus.FAILED, fault=Fault(error.code, error.message, retryable=True))
-            except _GatewayLost as error:
+                return Ended(TurnStatus.FAILED, fault=Fault(error.code, error.message, retryable=True))
+            except GatewayLost as error:
                 logger.warning("gateway lost during a turn", turn_id=str(run.turn.id), reason=str(error))
                 run.recovering = True
             except OcmtError:
@@ -138,11 +110,11 @@ class Answerer:
             except Exception:
                 # Found again it would only happen again: better an end that the user can read.
                 logger.exception("answering crashed", turn_id=str(run.turn.id))
-                return _Ended(TurnStatus.FAILED, fault=INTERNAL)
-        return _Ended(TurnStatus.FAILED, fault=CRASHED)
+                return Ended(TurnStatus.FAILED, fault=INTERNAL)
+        return Ended(TurnStatus.FAILED, fault=CRASHED)
 
     async def _attempt(self, driver: Driver, run: Run, writer: event_log.TurnWriter) -> NoReturn:
-        """One attempt at the turn. Ends by raising _Ended, _GatewayLost or AgentFailed."""
+        """One attempt at the turn. Ends by raising Ended, GatewayLost or AgentFailed."""
 
         def report(step: str, text: str) -> None:
             writer.put(EventType.PROGRESS, step=step, text=text)
@@ -157,7 +129,7 @@ class Answerer:
                 await self._recover(gateway, run, writer, driver.lease.token) if run.recovering else None
             )
             if run.stop.is_set() and going_on is None:
-                raise _Ended(TurnStatus.STOPPED)
+                raise Ended(TurnStatus.STOPPED)
             # Before it is sent: whatever dies from here on, the turn is known to have been under way.
             await self._mark_started(run, going_on or run.turn.message_key, driver.lease.token)
             run_id = going_on or await self._send(driver, gateway, run)
@@ -168,7 +140,7 @@ class Answerer:
                     await self._follow(gateway, events, run, run_id, writer)
             except TimeoutError:
                 await _abort(gateway, turn, run_id)
-                raise _Ended(
+                raise Ended(
                     TurnStatus.FAILED,
                     fault=Fault(
                         "turn_timeout",
@@ -183,13 +155,13 @@ class Answerer:
     ) -> GatewayClient:
         """Wait for the agent, but no longer than the user wants an answer."""
         if run.stop.is_set():
-            raise _Ended(TurnStatus.STOPPED)
+            raise Ended(TurnStatus.STOPPED)
         wake = asyncio.ensure_future(waking())
         stop = asyncio.create_task(run.stop.wait())
         try:
             await asyncio.wait([wake, stop], return_when=asyncio.FIRST_COMPLETED)
             if not wake.done():
-                raise _Ended(TurnStatus.STOPPED)
+                raise Ended(TurnStatus.STOPPED)
             return wake.result()
         finally:
             for task in (wake, stop):
@@ -210,15 +182,15 @@ class Answerer:
                 message_key=turn.message_key,
             )
         except (GatewayError, Unavailable) as error:
-            raise _GatewayLost(str(error)) from error
+            raise GatewayLost(str(error)) from error
         if outcome.status == "finished":
-            raise _Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
+            raise Ended(TurnStatus.COMPLETED, answer=outcome.text or "")
         if outcome.status == "stopped":
-            raise _Ended(TurnStatus.STOPPED)
+            raise Ended(TurnStatus.STOPPED)
         if outcome.status == "failed":
-            raise _Ended(TurnStatus.FAILED, fault=await self._why(turn, outcome.text or "its run failed"))
+            raise Ended(TurnStatus.FAILED, fault=await self._why(turn, outcome.text or "its run failed"))
         if turn.attempt >= MAX_ATTEMPTS:
-            raise _Ended(TurnStatus.FAILED, fault=CRASHED)
+            raise Ended(TurnStatus.FAILED, fault=CRASHED)
         run_id = outcome.run_id if outcome.status == "running" else None
         run.behind = run_id is not None
         async with writer.held() as unwritten, self._database.transaction() as connection:
@@ -260,17 +232,17 @@ class Answerer:
             except GatewayError as error:
                 if not error.retryable:
                     fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
-                    raise _Ended(TurnStatus.FAILED, fault=fault) from error
+                    raise Ended(TurnStatus.FAILED, fault=fault) from error
                 await self._clock.sleep(BUSY_DELAY)
                 await driver.awake()
             except Unavailable as error:
-                raise _GatewayLost(str(error)) from error
+                raise GatewayLost(str(error)) from error
             except NotCarried as error:
-                raise _Ended(TurnStatus.FAILED, fault=error.fault) from error
+                raise Ended(TurnStatus.FAILED, fault=error.fault) from error
             except Stopped:
-                raise _Ended(TurnStatus.STOPPED) from None
+                raise Ended(TurnStatus.STOPPED) from None
         fault = Fault("agent_busy", "Your agent does not take messages just now.", retryable=True)
-        raise _Ended(TurnStatus.FAILED, fault=fault)
+        raise Ended(TurnStatus.FAILED, fault=fault)
 
     async def _mark_started(self, run: Run, run_id: str, lease_token: int) -> None:
         async with self._database.connection() as connection:
@@ -303,7 +275,7 @@ class Answerer:
                 try:
                     event = await anext(events)
                 except (Unavailable, StopAsyncIteration) as error:
-                    raise _GatewayLost(str(error)) from error
+                    raise GatewayLost(str(error)) from error
                 writer.check()
                 if event.run_id == run_id:
                     await self._take(gateway, event, run, writer)
@@ -321,7 +293,7 @@ class Answerer:
                 run.said += len(event.message if anew else event.text)
                 if run.said > MAX_ANSWER:
                     await _abort(gateway, run.turn, event.run_id)
-                    raise _Ended(TurnStatus.FAILED, fault=TOO_LONG)
+                    raise Ended(TurnStatus.FAILED, fault=TOO_LONG)
                 await writer.put_delta(event.message if anew else event.text, replace=anew)
             case Tool():
                 writer.put(
@@ -333,14 +305,14 @@ class Answerer:
                     failed=event.failed,
                 )
             case Final():
-                raise _Ended(TurnStatus.COMPLETED, answer=event.text)
+                raise Ended(TurnStatus.COMPLETED, answer=event.text)
             case Aborted():
                 if run.stop.is_set():
-                    raise _Ended(TurnStatus.STOPPED)
+                    raise Ended(TurnStatus.STOPPED)
                 fault = Fault("agent_aborted", "Your agent broke off its work on this.", retryable=True)
-                raise _Ended(TurnStatus.FAILED, fault=fault)
+                raise Ended(TurnStatus.FAILED, fault=fault)
             case Failed():
-                raise _Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
+                raise Ended(TurnStatus.FAILED, fault=await self._why(run.turn, event.message))
             case Status():
                 if event.text:
                     writer.put(EventType.PROGRESS, step="note", text=event.text)
@@ -354,9 +326,7 @@ class Answerer:
         fault = await self._explain(turn.user_id, turn.id)
         return fault or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
 
-    async def _finish(
-        self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: _Ended
-    ) -> None:
+    async def _finish(self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: Ended) -> None:
         """The end of the turn, its row and its last event, in one transaction."""
         usage = await self._usage_of(turn.user_id, turn.id)
         match ended.status:

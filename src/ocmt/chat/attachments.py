@@ -10,6 +10,7 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,9 +32,9 @@ from ocmt.chat.model import (
     megabytes,
 )
 from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, TooLarge, Unavailable
-from ocmt.platform.clock import Clock
+from ocmt.platform.clock import Clock, again
 from ocmt.platform.database import Connection, Database
-from ocmt.platform.objects import Objects
+from ocmt.platform.objects import Objects, reaching
 from ocmt.platform.queries import every, load_queries
 
 queries = load_queries(__package__)
@@ -48,7 +49,7 @@ CARRIED_AT_ONCE = 3
 """Turns whose files are in this process's memory: at most 16 MiB each, and a third more as base64."""
 _PAUSES = (1.0, 4.0)
 """Seconds, between tries to read a file that is to be carried."""
-_SWEEP_EVERY = 3600.0
+_SWEEP_EVERY = timedelta(hours=1)
 _AT_ONCE = 200
 
 log = structlog.get_logger(__name__)
@@ -261,13 +262,12 @@ class Attachments:
 
     async def keep_sweeping(self) -> None:
         """That for all, every hour, until cancelled."""
-        while True:
-            try:
-                while await self.sweep() == _AT_ONCE:
-                    pass
-            except OcmtError as error:
-                log.warning("attachments_not_swept", error=error.message)
-            await self._clock.sleep(_SWEEP_EVERY)
+
+        async def all_of_them() -> None:
+            while await self.sweep() == _AT_ONCE:
+                pass
+
+        await again(self._clock, _SWEEP_EVERY, all_of_them, log, "attachments_not_swept")
 
 
 async def for_message(connection: Connection, user_id: UUID, ids: Sequence[UUID]) -> list[Attachment]:
@@ -338,11 +338,6 @@ async def _acquire(room: asyncio.Semaphore, stop: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def _reaching(seconds: float = STORE_SECONDS) -> AsyncIterator[None]:
-    """Whatever goes wrong on the way to the store is temporary, as far as anybody here can tell."""
-    try:
+    with reaching("Files cannot be stored or read just now."):
         async with asyncio.timeout(seconds):
             yield
-    except OSError as error:  # TimeoutError is one
-        raise Unavailable(
-            "Files cannot be stored or read just now.", detail=repr(error), retry_after=5.0
-        ) from error

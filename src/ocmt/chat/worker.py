@@ -11,8 +11,9 @@ from uuid import UUID
 import structlog
 
 from ocmt.agents.reconciler import Reconciler
-from ocmt.chat.answer import Answerer, Run
+from ocmt.chat.answer import Answerer
 from ocmt.chat.model import EventType, Turn
+from ocmt.chat.run import Run
 from ocmt.chat.service import TURNS_CHANNEL, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError
 from ocmt.platform.clock import Clock

@@ -16,9 +16,9 @@ from uuid import UUID
 
 import h11
 from starlette.requests import Request
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocmt.errors import LimitReached, NotFound, OcmtError, TooLarge, Unavailable
+from ocmt.errors import LimitReached, OcmtError, TooLarge, Unavailable
 from ocmt.gateway.model import may_ask, sent_back, sent_on
 from ocmt.platform.http import disconnected, principal, problem
 
@@ -36,9 +36,10 @@ _Result = TypeVar("_Result")
 class HttpProxy:
     """ASGI, mounted at `/agent/gateway`."""
 
-    def __init__(self, dial: Callable[[UUID], Awaitable[socket.socket]]) -> None:
-        """`dial`: a connection to that user's gateway, awake by then."""
+    def __init__(self, dial: Callable[[UUID], Awaitable[socket.socket]], elsewhere: ASGIApp) -> None:
+        """`dial`: a connection to that user's gateway, awake by then. `elsewhere`: for all else."""
         self._dial = dial
+        self._elsewhere = elsewhere
         self._under_way: Counter[UUID] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,16 +47,18 @@ class HttpProxy:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        # As it was sent: `%2e%2e` or `//` decoded might mean something else to the gateway.
+        path = scope["raw_path"].decode("ascii", "replace").removeprefix("/agent/gateway")
+        if not may_ask(scope["method"], path):
+            await self._elsewhere(scope, receive, send)
+            return
         try:
-            await self._serve(Request(scope, receive), send)
+            await self._serve(path, Request(scope, receive), send)
         except OcmtError as error:
             await problem(error)(scope, receive, send)
 
-    async def _serve(self, request: Request, send: Send) -> None:
+    async def _serve(self, path: str, request: Request, send: Send) -> None:
         user_id = principal(request).user_id
-        path = path_of(request.scope)
-        if not may_ask(request.method, path):
-            raise NotFound("There is no such address of your agent's gateway, or none for its user.")
         body = await request.body()
         if len(body) > MAX_BODY:
             raise TooLarge(f"This is too large: at most {MAX_BODY // 1024**2} MB can be sent at once.")
@@ -72,11 +75,6 @@ class HttpProxy:
             self._under_way[user_id] -= 1
             if not self._under_way[user_id]:
                 del self._under_way[user_id]
-
-
-def path_of(scope: Scope) -> str:
-    """What is asked of the gateway, as it was sent: `%2e%2e` or `//` decoded might be another thing to it."""
-    return str(scope["raw_path"].decode("ascii", "replace").removeprefix("/agent/gateway"))
 
 
 class _Exchange:

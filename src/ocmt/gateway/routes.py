@@ -7,8 +7,8 @@ from starlette.routing import BaseRoute, Mount, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from ocmt.errors import OcmtError
-from ocmt.gateway.http_proxy import HttpProxy, path_of
-from ocmt.gateway.model import handshake, may_ask
+from ocmt.gateway.http_proxy import HttpProxy
+from ocmt.gateway.model import handshake
 from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.service import Sockets
 from ocmt.platform.http import principal, problem
@@ -16,15 +16,9 @@ from ocmt.platform.http import principal, problem
 
 def routes(sockets: Sockets, pages: ControlUi) -> list[BaseRoute]:
     """To be mounted at the root of the orchestrator."""
-    proxy = HttpProxy(sockets.dial)
-
-    async def below(scope: Scope, receive: Receive, send: Send) -> None:
-        own = scope["type"] != "http" or may_ask(scope["method"], path_of(scope))
-        await (proxy if own else pages)(scope, receive, send)
-
     return [
         WebSocketRoute("/agent/gateway", GatewaySocket(sockets)),
-        Mount("/agent/gateway", app=below),
+        Mount("/agent/gateway", app=HttpProxy(sockets.dial, pages)),
     ]
 
 

@@ -214,14 +214,10 @@ class GatewayClient:
         `attachments`: of each `fileName`, `mimeType` and `content` as base64; all together below 25 MiB.
         After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
         """
-        params: dict[str, Any] = {
-            "sessionKey": session_key,
-            "message": message,
-            "idempotencyKey": idempotency_key,
-        }
-        if attachments:
-            params["attachments"] = list(attachments)
-        payload = await self.request("chat.send", params, timeout=ATTACHED_TIMEOUT if attachments else 30)
+        params = {"sessionKey": session_key, "message": message, "idempotencyKey": idempotency_key}
+        files = {"attachments": list(attachments)} if attachments else {}
+        patience = ATTACHED_TIMEOUT if attachments else 30
+        payload = await self.request("chat.send", {**params, **files}, timeout=patience)
         match payload.get("status"):
             case ("started" | "in_flight" | "ok") as status:
                 return SentRun(protocol.string(payload, "runId") or idempotency_key, status)

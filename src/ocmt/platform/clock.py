@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import UTC, datetime
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from ocmt.errors import OcmtError
 
 
 class Clock(Protocol):
@@ -51,3 +54,15 @@ async def happens(event: asyncio.Event, seconds: float, clock: Clock) -> bool:
             happening.cancel()
             timer.cancel()
     return event.is_set()
+
+
+async def again(
+    clock: Clock, pause: timedelta, work: Callable[[], Awaitable[object]], log: Any, failed: str
+) -> None:
+    """Do it, and again after each pause, until cancelled. Our own errors are told to `log`, as `failed`."""
+    while True:
+        try:
+            await work()
+        except OcmtError as error:
+            log.warning(failed, error=error.message)
+        await clock.sleep(pause.total_seconds())

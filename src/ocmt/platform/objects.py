@@ -16,7 +16,7 @@ from typing import Protocol
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore
 
-from ocmt.errors import InvalidInput, NotFound
+from ocmt.errors import InvalidInput, NotFound, Unavailable
 from ocmt.platform.disk import sync_files
 
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
@@ -60,6 +60,18 @@ class Objects(Protocol):
     async def persist(self, keys: Sequence[str]) -> None:
         """What was put under these keys survives a power cut once this returns. Raises OSError for one that
         is gone."""
+
+
+@contextmanager
+def reaching(words: str) -> Iterator[None]:
+    """Whatever goes wrong on the way to a disk or a store is temporary, as far as anybody here can tell.
+
+    Raises: Unavailable with those words, for the user.
+    """
+    try:
+        yield
+    except OSError as error:  # TimeoutError is one
+        raise Unavailable(words, detail=repr(error), retry_after=5.0) from error
 
 
 def checked_key(key: str) -> str:

@@ -9,7 +9,8 @@ import type { Conversation } from "../conversation";
 import { keepDraft, readDraft } from "../drafts";
 import { openTurn } from "../events";
 import { AttachChips } from "./AttachChips";
-import { ClipIcon, SendIcon, StopIcon, WarningIcon } from "./Icons";
+import { ClipIcon, SendIcon, StopIcon } from "./Icons";
+import { Problem } from "./Problem";
 
 const TALLEST_PX = 260;
 
@@ -81,8 +82,8 @@ export function Composer({ conversation }: { conversation: Conversation }) {
         send();
       }}
     >
-      <Alert words={conversation.problem.value} />
-      <Alert words={uploads.problem.value ?? (pressed ? unready : null)} />
+      <Problem words={conversation.problem.value} icon />
+      <Problem words={uploads.problem.value ?? (pressed ? unready : null)} icon />
       <div class="composer-box">
         <AttachChips uploads={uploads} onRemoved={focusComposer} />
         <input
@@ -156,16 +157,5 @@ export function Composer({ conversation }: { conversation: Conversation }) {
         Enter sends, Shift+Enter breaks the line
       </p>
     </form>
-  );
-}
-
-function Alert({ words }: { words: string | null }) {
-  return (
-    words && (
-      <p class="problem" role="alert">
-        <WarningIcon />
-        <span>{words}</span>
-      </p>
-    )
   );
 }

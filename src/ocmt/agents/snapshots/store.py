@@ -14,11 +14,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 from uuid import UUID
 
-from ocmt.errors import NotFound, Unavailable
+from ocmt.errors import NotFound
+from ocmt.platform import objects
 from ocmt.platform.objects import Objects
 
 T = TypeVar("T")
@@ -200,15 +202,9 @@ class UserObjects:
                 yield
 
 
-@contextlib.contextmanager
-def reaching() -> Iterator[None]:
-    """Whatever goes wrong on the way to a disk or a store is temporary, as far as anybody here can tell."""
-    try:
-        yield
-    except OSError as error:  # TimeoutError is one
-        raise Unavailable(
-            "Your agent's saved files cannot be reached just now.", detail=repr(error), retry_after=5.0
-        ) from error
+def reaching() -> AbstractContextManager[None]:
+    """While an agent's files, or what is saved of them, are on their way. Raises: Unavailable."""
+    return objects.reaching("Your agent's saved files cannot be reached just now.")
 
 
 async def to_the_end(call: Callable[..., T], *given: Any) -> T:

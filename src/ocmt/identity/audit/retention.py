@@ -6,9 +6,8 @@ from datetime import timedelta
 
 import structlog
 
-from ocmt.errors import OcmtError
 from ocmt.identity.audit.service import Audit
-from ocmt.platform.clock import Clock
+from ocmt.platform.clock import Clock, again
 
 EVERY = timedelta(hours=1)
 _log = structlog.get_logger(__name__)
@@ -25,12 +24,7 @@ class Retention:
 
     async def run(self) -> None:
         """Look every hour, until cancelled."""
-        while True:
-            try:
-                await self.look()
-            except OcmtError as error:
-                _log.warning("audit_not_shortened", error=error.message)
-            await self._clock.sleep(EVERY.total_seconds())
+        await again(self._clock, EVERY, self.look, _log, "audit_not_shortened")
 
     async def look(self) -> int:
         """Forget what is old enough; how many rows went."""

@@ -13,6 +13,3 @@ create table attachments (
 create index attachments_user on attachments (user_id);
 create index attachments_turn on attachments (turn_id);
 create index attachments_loose on attachments (created_at) where turn_id is null;
-
--- What operators look for among the deliveries of everybody.
-create index deliveries_dead on deliveries (id desc) where state = 'dead';
