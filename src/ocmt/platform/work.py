@@ -2,7 +2,7 @@
 
 The event loop's default pool is shared by everything in the process, cannot cancel a call, and is waited for
 when the process ends. So nothing that an agent or a user can make slow runs there. It runs in one of the
-pools below, where one owner has one thread at a time, owners take turns, and a process that ends waits for none.
+pools below: one owner has one thread at a time, owners take turns, and a process that ends waits for none.
 
 A thread cannot be stopped from outside. Work of unknown size therefore takes an `Effort` and spends it in its
 loop: an effort that is used up, or whose caller has gone, ends the work at that place.
