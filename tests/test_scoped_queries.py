@@ -19,7 +19,10 @@ OWN = re.compile(r":(user_id|owner_id|token_hash|key_hash|user_ids|agent_ids)\b"
 ABOUT_EVERYBODY = {
     "agents": ("what runs for all users", ["list_agents", "drop_expired_holds", "expire_leases"]),
     "agents/revisions": ("counts for operators", ["count_revisions"]),
-    "agents/snapshots": ("a backup asks which objects are needed", ["find_all_snapshots"]),
+    "agents/snapshots": (
+        "a backup asks which objects are needed, and a first start whether the newest is in the store",
+        ["find_newest_of_all", "find_all_snapshots"],
+    ),
     "backup": (
         "everything at once",
         [
@@ -74,7 +77,10 @@ ABOUT_EVERYBODY = {
         "deletions that are open, and their proofs for administrators",
         ["open_deletions", "list_deletions", "note_report", "finish"],
     ),
-    "vault": ("a rotation goes over all", ["wrapped_before", "oldest_master", "users_with_keys"]),
+    "vault": (
+        "a rotation goes over all",
+        ["find_wrapped_key", "wrapped_before", "oldest_master", "users_with_keys"],
+    ),
 }
 """By room: why, and which. A further statement about everybody is a decision, and is written down here."""
 

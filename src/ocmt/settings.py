@@ -2,15 +2,22 @@
 
 Sources, strongest first: command line, environment (`OCMT_*`, and the customary `DATABASE_URL`,
 `ANTHROPIC_API_KEY`), `ocmt.toml` in the data folder, the defaults below.
+
+Every text that comes from a source is trimmed, and an empty one means the default: files and secret managers
+leave line breaks behind what they hold. What has a form (addresses, keys, networks) is checked here, so that
+a mistyped value is refused at the start by its name rather than at its first use.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from datetime import timedelta
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_cache_path, user_data_path
 from pydantic import (
@@ -21,6 +28,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic_settings import (
@@ -30,9 +38,13 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError
 
 from ocmt.errors import SetupProblem
 
+_BLANKS = " \t\r\n\v\f\u00a0\u2028\u2029\ufeff"
+"""What is trimmed: white space, and the byte order mark that some editors put before a file's text."""
+_LONGEST_SECONDS = 100 * 365 * 86400.0
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,14 +54,35 @@ def parse_duration(value: object) -> object:
         return value
     text = str(value).strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return timedelta(seconds=float(text))
+        return _seconds(float(text))
     if not re.fullmatch(r"(\d+(\.\d+)?(ms|s|m|h|d))+", text):
         raise ValueError("write a duration like 90s, 30m or 4h")
     parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+    return _seconds(sum(float(number) * _UNITS[unit] for number, unit in parts))
+
+
+def _seconds(number: float) -> timedelta:
+    if number > _LONGEST_SECONDS:
+        raise ValueError("write a duration of at most 100 years")
+    return timedelta(seconds=number)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+
+
+def clean(value: object) -> object:
+    """Return a text without the blanks around it; other values as they are.
+
+    Raises: ValueError for a text with a line break or another control character in it, or in quotation marks.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip(_BLANKS)
+    if any(character < " " or character == "\x7f" for character in text):
+        raise ValueError("remove the line break or control character in it")
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        raise ValueError("remove the quotation marks around it")
+    return text
 
 
 def _words(value: object) -> object:
@@ -66,6 +99,8 @@ class OidcProvider(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    _cleaned = field_validator("*", mode="before")(clean)
+
     client_id: str | None = None
     client_secret: SecretStr | None = None
     issuer: str | None = None
@@ -81,11 +116,55 @@ class OidcProvider(BaseModel):
         return {**self.model_dump(), "client_secret": secret}
 
 
+_ADDRESSES = {
+    "docker_url": (("unix", "tcp", "http", "https"), "unix:///var/run/docker.sock"),
+    "smtp_url": (("smtp", "smtps"), "smtp://user:password@host:587"),
+    "database_url": (("postgresql", "postgres"), "postgresql://user:password@host:5432/database"),
+}
+_POSITIVE = (
+    "agent_pause_after",
+    "agent_stop_after",
+    "agent_max_awake",
+    "snapshot_every",
+    "wake_timeout",
+    "turn_timeout",
+)
+
+
+def check_address(url: str, schemes: tuple[str, ...], example: str) -> None:
+    """Raise ValueError for what is no address of one of these schemes. The words never quote the address."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+        # A password with a plain / or # in it ends the host too early: the rest shows in path and fragment.
+        whole = not parts.fragment and "@" not in parts.path
+        fits = parts.scheme in schemes and whole and bool(parts.netloc or parts.path or parts.query)
+    except ValueError:
+        fits = False
+    if not fits or re.search(r"\s", url):
+        raise ValueError(f"write it like {example}, and percent-encode @, / and : in a password")
+    if "smtp" in parts.scheme and not parts.hostname:
+        raise ValueError(f"write it like {example}")
+
+
+def checked_web_address(url: str) -> str:
+    """Return an http or https address without the slashes at its end. Raises: ValueError."""
+    check_address(url, ("http", "https"), "https://host.example.org")
+    parts = urlsplit(url)
+    if not parts.hostname or parts.username is not None or parts.query or parts.fragment:
+        raise ValueError("write scheme and host, like https://host.example.org, without user, ? or #")
+    return url.rstrip("/")
+
+
 class Settings(BaseSettings):
     """The settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OCMT_", env_nested_delimiter="__", extra="forbid", populate_by_name=True
+        env_prefix="OCMT_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        populate_by_name=True,
     )
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("ocmt"))
@@ -120,7 +199,7 @@ class Settings(BaseSettings):
     """So long before a job of its own is due a stopped agent is woken; slow machines need more."""
     snapshot_every: Duration = timedelta(minutes=5)
     """So long after the last time the files of an agent at work are saved again, between its turns."""
-    agent_memory: int = 2 * 1024**3
+    agent_memory: int = Field(default=2 * 1024**3, gt=0)
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
     agent_disk: int = Field(default=8 * 1024**3, gt=0)
     """Bytes that one agent's files may take on the disk; beyond that it is stopped."""
@@ -180,9 +259,78 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, then environment, then `ocmt.toml` of the data folder that the first two name."""
-        chosen = init_settings().get("data_dir") or env_settings().get("data_dir") or user_data_path("ocmt")
-        file = TomlConfigSettingsSource(settings_cls, Path(chosen).expanduser() / "ocmt.toml")
+        given = init_settings().get("data_dir") or env_settings().get("data_dir")
+        chosen = given.strip(_BLANKS) if isinstance(given, str) else given
+        file = TomlConfigSettingsSource(
+            settings_cls, Path(chosen or user_data_path("ocmt")).expanduser() / "ocmt.toml"
+        )
         return init_settings, env_settings, file
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _cleaned(cls, value: object, info: ValidationInfo) -> object:
+        text = clean(value)
+        if text == "":
+            return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
+        return text
+
+    @field_validator("public_url", "anthropic_url", "openai_url", "telegram_url", "slack_url", "github_url")
+    @classmethod
+    def _web_address(cls, url: str | None) -> str | None:
+        return None if url is None else checked_web_address(url)
+
+    @field_validator("docker_url", "smtp_url", "database_url")
+    @classmethod
+    def _other_address(cls, given: Any, info: ValidationInfo) -> Any:
+        if given is not None:
+            url = given.get_secret_value() if isinstance(given, SecretStr) else given
+            check_address(url, *_ADDRESSES[info.field_name or ""])
+        return given
+
+    @field_validator("anthropic_api_key")
+    @classmethod
+    def _header_value(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[\x21-\x7e]{1,4096}", key.get_secret_value()):
+            raise ValueError("a key has printable ASCII characters only, and no blanks")
+        return key
+
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_address(cls, sender: str) -> str:
+        if not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", parseaddr(sender)[1]):
+            raise ValueError("write it like OCMT <ocmt@example.org>")
+        return sender
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ValueError(f"{proxy!r} is no address or network: write it like 10.0.0.0/8") from None
+        return proxies
+
+    @field_validator("model", "agent_image")
+    @classmethod
+    def _name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,255}", name):
+            raise ValueError("a name has letters, digits, and ._:/@- only")
+        return name
+
+    @field_validator("host")
+    @classmethod
+    def _host(cls, host: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._:-]{1,253}", host):
+            raise ValueError("write an IP address, such as 127.0.0.1 or ::, or localhost")
+        return host
+
+    @field_validator(*_POSITIVE)
+    @classmethod
+    def _positive(cls, value: timedelta) -> timedelta:
+        if value <= timedelta():
+            raise ValueError("write a duration above zero")
+        return value
 
     @field_validator("data_dir", "cache_dir", "ui_dir")
     @classmethod
@@ -210,8 +358,37 @@ def load_settings(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SetupProblem(f"The setting {name} is wrong: {first['msg']}.") from error
+        raise SetupProblem(_words_for(error)) from None  # its own text quotes the values
+    except SettingsError as error:
+        raise SetupProblem(f"A setting is wrong: {error}.") from error
     except tomllib.TOMLDecodeError as error:
         raise SetupProblem(f"ocmt.toml in the data folder is not valid TOML: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise SetupProblem("ocmt.toml in the data folder is not UTF-8 text. Save it as UTF-8.") from error
+    except OSError as error:
+        raise SetupProblem(
+            f"ocmt.toml in the data folder cannot be read ({error.strerror}). Correct its owner or mode."
+        ) from error
+
+
+def _words_for(error: ValidationError) -> str:
+    """Return one line about the first setting that is wrong: its name, what is wrong, and how to write it."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    known = path[0].lower() if path[0].lower() in Settings.model_fields else None
+    if first["type"] == "extra_forbidden" and known is None:
+        return f"There is no setting {'.'.join(path)}: `ocmt doctor --settings` shows all of them."
+    reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+    name, variable = ".".join(path), _variable(path)
+    named = name if name == variable else f"{name} ({variable})"
+    return f"The setting {named} is wrong: {reason}."
+
+
+def _variable(path: list[str]) -> str:
+    """Return the environment variable of a setting."""
+    if path[0].isupper():
+        return path[0]
+    field = Settings.model_fields.get(path[0])
+    if field is not None and isinstance(field.validation_alias, AliasChoices):
+        return str(field.validation_alias.choices[0])
+    return "OCMT_" + "__".join(path).upper()

@@ -123,7 +123,10 @@ def test_a_database_that_does_not_answer_is_said_in_one_line(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://ocmt:secret@127.0.0.1:1/ocmt")
     assert shell.run("users list") == 1
-    assert shell.complains == "ocmt: The database does not answer just now. Try again in a moment.\n"
+    assert shell.complains == (
+        "ocmt: Nothing answers at 127.0.0.1:1: start PostgreSQL there, or correct the host and port in "
+        "DATABASE_URL.\n"
+    )
 
 
 def test_where_there_is_no_installation_none_is_made_by_looking(
@@ -145,3 +148,21 @@ def test_the_schema_is_migrated_once(shell: Shell, empty_dsn: str, monkeypatch: 
     assert shell.data("db migrate")["applied"] == []
     assert shell.data("db status")["current"] is True
     assert shell.run("users list") == 0
+
+
+def test_parts_that_do_not_belong_together_are_refused_until_they_are_adopted(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shell.run("vault rotate") == 0, shell.complains
+    (tmp_path / "passphrase").write_text("correct horse battery staple")
+    (tmp_path / "passphrase").chmod(0o600)
+    monkeypatch.setenv("OCMT_DATA_DIR", str(tmp_path / "other"))
+    backup = f"backup create {tmp_path}/file --passphrase-file {tmp_path}/passphrase"
+    for command in ("keys rotate", "vault rotate", backup):
+        assert shell.run(command) == 1, command
+        assert "does not belong to the database in DATABASE_URL" in shell.complains
+        assert shell.complains.count("\n") == 1
+    assert shell.run("db adopt") == 0
+    assert "now belong to installation" in shell.says
+    assert shell.run("vault rotate") == 0
+    assert shell.run(backup) == 0

@@ -88,3 +88,11 @@ async def test_looking_whether_the_schema_is_current_does_not_load_sqlalchemy(ds
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, dsn)
     assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+def test_a_contraction_says_which_program_it_needs() -> None:
+    """An older program does not start over what it cannot live with."""
+    folder = Path(migrations.__file__).parent / "versions"
+    for number, name in revisions():
+        if name[5:].startswith("post_") and number > "0015":
+            assert "needs_revision" in (folder / f"{name}.sql").read_text(), name

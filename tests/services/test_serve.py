@@ -60,7 +60,10 @@ async def test_wrong_surroundings_are_said_in_one_line(dsn: str, tmp_path: Path)
     given: list[tuple[dict[str, str], str]] = [
         ({}, "Set DATABASE_URL"),
         ({"DATABASE_URL": dsn, "PORT": "eighty"}, "PORT is 'eighty'"),
-        ({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "PORT": "0"}, "The database does not answer"),
+        (
+            {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/x", "PORT": "0"},
+            "Nothing answers at 127.0.0.1:1",
+        ),
     ]
     for environment, words in given:
         ended = await asyncio.to_thread(serve, OCMT_DATA_DIR=str(tmp_path), **environment)
@@ -74,6 +77,40 @@ async def test_an_old_schema_is_named_with_what_to_do(database: Database, dsn: s
         await connection.execute("update alembic_version set version_num = '0001'")
     ended = await asyncio.to_thread(serve, DATABASE_URL=dsn, OCMT_DATA_DIR=str(tmp_path), PORT="0")
     assert (ended.returncode, "run `ocmt db migrate`" in ended.stderr) == (1, True)
+
+
+async def test_a_data_folder_of_another_installation_is_refused_by_name_and_left_alone(
+    database: Database, dsn: str, tmp_path: Path
+) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    async with served(dsn, home):
+        ended = await asyncio.to_thread(serve, DATABASE_URL=dsn, OCMT_DATA_DIR=str(other), PORT="0")
+        assert ended.returncode == 1
+        (line,) = ended.stderr.splitlines()
+        assert f"The secret store {other}/secrets does not belong to the database in DATABASE_URL" in line
+        assert "--data" in line
+        assert not list((other / "objects").iterdir())
+        # The one that it belongs to runs on; a second process beside it, with the same folder, may start.
+        async with (
+            served(dsn, home) as second,
+            aiohttp.ClientSession() as session,
+            session.get(f"{second}/readyz") as answer,
+        ):
+            assert answer.status == 200
+
+
+async def test_a_schema_that_needs_a_newer_program_is_refused(
+    database: Database, dsn: str, tmp_path: Path
+) -> None:
+    async with database.connection() as connection:
+        await connection.execute("update alembic_version set version_num = '9998'")
+        async with served(dsn, tmp_path):
+            pass  # a schema that is only larger: replicas of two versions run side by side
+        await connection.execute("update installation set needs_revision = '9997'")
+    ended = await asyncio.to_thread(serve, DATABASE_URL=dsn, OCMT_DATA_DIR=str(tmp_path), PORT="0")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert "needs a newer version of OCMT" in line
 
 
 def test_its_start_imports_nothing_that_it_does_not_need() -> None:

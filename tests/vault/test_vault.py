@@ -81,7 +81,7 @@ async def test_another_master_key_opens_nothing_until_the_user_starts_anew(
 ) -> None:
     await vault.put(alice, NAME, KEY)
     other = Vault(database, MemorySecrets(), Audit(database, clock), clock)
-    with pytest.raises(VaultDamaged, match="Delete it under Settings"):
+    with pytest.raises(VaultDamaged, match="still stored: do not delete it"):
         await other.put(alice, NAME, KEY)
     await other.delete(alice, NAME)
     await other.put(alice, NAME, KEY)

@@ -121,6 +121,7 @@ async def settle(connection: Connection) -> None:
     await queries.forget_agents(connection)
     await queries.forget_holds(connection)
     await queries.forget_transcripts(connection)
+    await queries.renew_installation(connection)
 
 
 NeededObjects = Callable[[Connection], Awaitable[set[str]]]

@@ -71,3 +71,7 @@ update conversations set written_seq = 0;
 
 -- name: conversation_exists$
 select exists (select from conversations where id = :id);
+
+-- name: renew_installation!
+-- A restored copy is an installation of its own.
+update installation set id = gen_random_uuid(), marked = false;

@@ -36,6 +36,7 @@ from ocmt.backup.model import (
     read_backup,
 )
 from ocmt.errors import Conflict, NotFound, SetupProblem, Unavailable
+from ocmt.platform import installation
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, connect
 from ocmt.platform.migrations import applied_revision, revisions
@@ -142,7 +143,7 @@ class Backups:
             await connection.close(timeout=5)
 
     async def _write_secrets(self, writer: Writer, needs: _Needs) -> None:
-        names = await self.secrets.names()
+        names = [name for name in await self.secrets.names() if name != installation.SECRET]
         if needs.secrets and not names:
             raise SetupProblem(
                 "The database holds what only a secret opens, and there are no secrets here: name the "
@@ -157,6 +158,8 @@ class Backups:
 
     async def _write_objects(self, writer: Writer, needed: set[str]) -> None:
         for key in await self.objects.list(""):
+            if key == installation.OBJECT:
+                continue  # a restored copy is an installation of its own
             pieces = _readable(self.objects.get_pieces(key), key)
             try:
                 first = await anext(pieces, b"")
@@ -176,7 +179,9 @@ class Backups:
             )
 
     async def _check_empty(self, connection: Connection) -> None:
-        if await rows.holds_users(connection) or await self.secrets.names() or await self.objects.list(""):
+        secrets = set(await self.secrets.names()) - {installation.SECRET}
+        objects = set(await self.objects.list("")) - {installation.OBJECT}
+        if await rows.holds_users(connection) or secrets or objects:
             raise Conflict(
                 "This installation is not empty. Restore into an empty data folder and database, or replace "
                 "all that is here with --force."
@@ -199,6 +204,7 @@ class Backups:
                     await self._remove_others(set(written), set(secrets))
                 await self.objects.persist(written)
                 await rows.settle(connection)
+                await installation.forget_marks(self.objects, self.secrets)
         except BaseException:
             if not force:
                 await self._take_back(written, secrets)

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocmt.bootstrap.stores import stores_of
 from ocmt.errors import SetupProblem
 from ocmt.platform import migrations
 from ocmt.platform.clock import Clock, SystemClock
@@ -15,10 +16,10 @@ from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
 from ocmt.platform.http import HttpClient
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
-from ocmt.platform.objects import LocalObjects, Objects
+from ocmt.platform.objects import Objects
 from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
-from ocmt.platform.secrets import LocalSecrets, Secrets
+from ocmt.platform.secrets import Secrets
 from ocmt.settings import Settings
 
 Announce = Callable[[str], None]
@@ -65,6 +66,7 @@ async def open_platform(
             dsn = settings.database_url.get_secret_value()
         else:
             dsn = await _embedded_database(settings, data, paths, stack)
+        await migrations.check_not_too_new(dsn)
         if not await migrations.schema_is_current(dsn):
             await migrations.migrate(dsn)
         platform = await _platform(settings, dsn, data, paths, announce, stack)
@@ -83,12 +85,10 @@ async def open_shared_platform(settings: Settings, announce: Announce) -> AsyncI
     async with AsyncExitStack() as stack:
         data = prepare_folder(settings.data_dir)
         dsn = settings.database_url.get_secret_value()
-        platform = await _platform(settings, dsn, data, ReachablePaths(), announce, stack)
-        async with platform.database.connection() as connection:
-            applied = await migrations.applied_revision(connection)
-        if (applied or "") < migrations.target_revision("pre"):
+        await migrations.check_not_too_new(dsn)
+        if not await migrations.schema_is_current(dsn, "pre"):
             raise SetupProblem("The database's schema is behind this program: run `ocmt db migrate`.")
-        yield platform
+        yield await _platform(settings, dsn, data, ReachablePaths(), announce, stack)
 
 
 async def _platform(
@@ -97,6 +97,7 @@ async def _platform(
     clock = SystemClock()
     database = await Database.open(dsn, pool_size=settings.database_pool)
     stack.push_async_callback(database.close)
+    stores = await stores_of(settings.model_copy(update={"data_dir": data}), database)
     hints = Hints(dsn, clock)
     stack.push_async_callback(hints.close)
     http = await stack.enter_async_context(HttpClient())
@@ -105,8 +106,8 @@ async def _platform(
         clock=clock,
         database=database,
         hints=hints,
-        objects=LocalObjects(data / "objects"),
-        secrets=LocalSecrets(data / "secrets"),
+        objects=stores.objects,
+        secrets=stores.secrets,
         mail=_mail(settings, data, announce),
         http=http,
         paths=paths,

@@ -18,12 +18,13 @@ from ocmt.agents.snapshots.rows import keys_of_all_manifests
 from ocmt.backup import service
 from ocmt.backup.model import checked_passphrase
 from ocmt.backup.service import Backups, Report, open_backup
+from ocmt.bootstrap.stores import plain_stores, stores_of
 from ocmt.cli.database import open_dsn
 from ocmt.cli.output import AsJson, DataDir, print_json
 from ocmt.errors import InvalidInput, SetupProblem
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.objects import LocalObjects
-from ocmt.platform.secrets import LocalSecrets
+from ocmt.platform.database import Database
+from ocmt.platform.migrations import schema_is_current
 from ocmt.settings import load_settings
 
 app = App(name="backup", help="Everything in one encrypted file, and back from it.")
@@ -88,13 +89,13 @@ async def restore(
 async def _backups(data: Path | None, *, create: bool) -> AsyncIterator[Backups]:
     settings = load_settings(data_dir=data)
     async with open_dsn(settings, create=create) as dsn:
-        try:
-            objects = LocalObjects(settings.data_dir / "objects")
-        except OSError as error:
-            raise SetupProblem(
-                f"The data folder {settings.data_dir} belongs to another user: run this as that user."
-            ) from error
-        secrets = LocalSecrets(settings.data_dir / "secrets")
+        objects, secrets = plain_stores(settings)
+        if not create and await schema_is_current(dsn):  # an older schema knows no marks
+            database = await Database.open(dsn, pool_size=1)
+            try:
+                await stores_of(settings, database)
+            finally:
+                await database.close()
         yield Backups(
             dsn,
             objects,

@@ -75,7 +75,6 @@ async def connect(
     from ocmt.bootstrap.channels import ChannelSeal, kinds_of_channels
     from ocmt.channels.service import Channels
     from ocmt.platform.http import HttpClient
-    from ocmt.platform.secrets import LocalSecrets
 
     fields = _fields(sys.stdin.read(_LONGEST_INPUT))
     clock = SystemClock()
@@ -83,7 +82,7 @@ async def connect(
         user = await opened.identity.user_by_email(email)
         settings = opened.settings
         kinds = kinds_of_channels(settings, http, clock)
-        seal = ChannelSeal(LocalSecrets(settings.data_dir / "secrets"))
+        seal = ChannelSeal((await opened.stores()).secrets)
         channels = Channels(opened.database, clock, kinds, seal, url=settings.url)
         made = await channels.connect(user.id, channel, fields, name)
         # At once: the secret is not told again, whatever goes wrong with the rest.

@@ -22,8 +22,9 @@ from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
+from ocmt.platform.installation import Stores
 from ocmt.platform.mail import LocalOutbox
-from ocmt.platform.migrations import migrate, schema_is_current
+from ocmt.platform.migrations import check_not_too_new, migrate, schema_is_current
 from ocmt.platform.postgres_binaries import find_binaries
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.settings import Settings, load_settings
@@ -39,6 +40,12 @@ class Opened:
     settings: Settings
     database: Database
     identity: Identity
+
+    async def stores(self) -> Stores:
+        """Return the installation's stores. Raises: NotTogether, SetupProblem, Unavailable."""
+        from ocmt.bootstrap.stores import stores_of  # late, as only some commands need the stores
+
+        return await stores_of(self.settings, self.database)
 
 
 @asynccontextmanager
@@ -60,6 +67,7 @@ async def open_installation(
     """
     settings = load_settings(data_dir=data, port=port)
     async with open_dsn(settings, create=create) as dsn, AsyncExitStack() as stack:
+        await check_not_too_new(dsn)
         if not await schema_is_current(dsn):
             if settings.database_url is not None:
                 raise SetupProblem("The database's schema is behind this program: run `ocmt db migrate`.")
@@ -132,6 +140,14 @@ def _in_use(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def running_dsn(settings: Settings) -> str | None:
+    """Return how to reach the database without starting one; None where it does not run or is not there."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    folder = settings.data_dir / "postgres"
+    return dsn_of_running(folder) if _in_use(folder) else None
 
 
 def dsn_of_running(folder: Path) -> str:

@@ -86,11 +86,13 @@ def examine(settings: Settings) -> list[Check]:
         *(_OF_DOCKER if settings.runtime == "docker" else _OF_SANDBOXES),
         ("database", _database),
         ("data folder", _data_folder),
+        ("together", _together),
         ("memory", _memory),
         ("swap", _swap),
         ("spares", _spares),
         ("pages", _pages),
         ("port", _port),
+        ("settings", _settings),
         ("sign-in", _sign_in),
         ("model", _model),
     ]
@@ -106,6 +108,15 @@ def _looked(name: str, look: Callable[[Settings], Check], settings: Settings) ->
 
 def _python(_settings: Settings) -> Check:
     return Check("python", True, platform.python_version())
+
+
+def _settings(_settings: Settings) -> Check:
+    from ocmt.cli.setting_sources import unknown_variables
+
+    unknown = unknown_variables()
+    if unknown:
+        return Check("settings", False, f"no such setting: {', '.join(unknown)}", "Correct or unset them.")
+    return Check("settings", True, "each is known and has its form")
 
 
 def _node(settings: Settings) -> Check:
@@ -215,18 +226,16 @@ def _database(settings: Settings) -> Check:
 
 
 async def _server(dsn: str) -> Check:
-    import asyncpg
+    from ocmt.platform.database import connect
 
     try:
-        connection = await asyncpg.connect(dsn, timeout=5)
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return Check(
-            "database", False, f"DATABASE_URL: {type(error).__name__}: {error}", "Check DATABASE_URL."
-        )
+        connection = await connect(dsn)
+    except OcmtError as error:
+        return Check("database", False, error.detail or "DATABASE_URL", error.message)
     try:
         major = connection.get_server_version().major
     finally:
-        await connection.close()
+        await connection.close(timeout=5)
     advice = "" if major >= OLDEST_MAJOR else f"PostgreSQL {OLDEST_MAJOR} or newer is needed."
     return Check("database", not advice, f"PostgreSQL {major}, from DATABASE_URL", advice)
 
@@ -240,6 +249,19 @@ def _data_folder(settings: Settings) -> Check:
     free = shutil.disk_usage(existing).free
     advice = None if free >= DATA_SPACE else "Make room: an agent's files and the database need some."
     return Check("data folder", advice is None, f"{folder}, {free / 1e9:.1f} GB free", advice)
+
+
+def _together(settings: Settings) -> Check:
+    """Whether database and stores belong to one installation. Marks nothing."""
+    from ocmt.cli.database import running_dsn
+
+    dsn = running_dsn(settings)
+    if dsn is None:
+        return Check("together", True, "not looked at: the private database does not run")
+    from ocmt.bootstrap.stores import check_stores
+
+    state = asyncio.run(check_stores(settings, dsn))
+    return Check("together", True, state)
 
 
 def _sign_in(settings: Settings) -> Check:

@@ -8,7 +8,6 @@ from ocmt.cli.database import open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json
 from ocmt.identity.tokens.keys import SigningKeys, dropped_at
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.secrets import LocalSecrets
 
 app = App(name="keys", help="Rotate the keys that sign access tokens.")
 
@@ -17,7 +16,7 @@ app = App(name="keys", help="Rotate the keys that sign access tokens.")
 async def rotate(*, data: DataDir = None, json: AsJson = False) -> None:
     """Have the next key sign from now on. No request fails: what the present one signed stays good."""
     async with open_installation(data) as opened:
-        secrets = LocalSecrets(opened.settings.data_dir / "secrets")
+        secrets = (await opened.stores()).secrets
         ring = await SigningKeys(secrets, opened.database, SystemClock()).rotate()
     drops = dropped_at(ring)
     if json:

@@ -83,3 +83,20 @@ def _shown(value: object) -> str | None:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return None if value is None else str(value)
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the variables named `OCMT_…` that no setting reads, such as mistyped ones, in order."""
+    known = {
+        name.upper()
+        for key, field in Settings.model_fields.items()
+        for name in (*_names(key, field), f"OCMT_{key}")
+    }
+    tables = tuple(f"{name}__" for name in known)
+    return sorted(
+        name
+        for name in environment
+        if name.upper().startswith("OCMT_")
+        and name.upper() not in known
+        and not name.upper().startswith(tables)
+    )

@@ -9,7 +9,6 @@ from cyclopts import App, Parameter
 from ocmt.cli.database import open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.secrets import LocalSecrets
 from ocmt.vault.service import Vault
 
 app = App(name="vault", help="Rotate the keys that seal what users store.")
@@ -24,7 +23,7 @@ async def rotate(
 ) -> None:
     """Make a new master key and wrap every user's key by it, while everything runs. May be repeated."""
     async with open_installation(data) as opened:
-        secrets = LocalSecrets(opened.settings.data_dir / "secrets")
+        secrets = (await opened.stores()).secrets
         vault = Vault(opened.database, secrets, opened.identity.audit, SystemClock())
         version, wrapped = await vault.master.rotate()
         renewed = 0

@@ -18,8 +18,9 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import InvalidInput, Unavailable
+from ocmt.errors import InvalidInput, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock, happens
+from ocmt.platform.database_faults import MALFORMED, Place, fault_of
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -43,6 +44,10 @@ _TRANSIENT = (
 _NO_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 """Text that PostgreSQL does not take: whatever field it came in, its sender has to mend it."""
 _UNREACHABLE = (*_TRANSIENT, OSError)
+_NOT_CONNECTED = (*_UNREACHABLE, asyncpg.PostgresError, ValueError, asyncpg.InterfaceError)
+"""What a new connection can fail by; a ValueError is what asyncpg makes of a malformed address."""
+_REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""What a pool meets when a password or a database is changed while it runs."""
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +65,8 @@ class Database:
     async def open(cls, dsn: str, *, pool_size: int = 10) -> Self:
         """Connect. `json` and `jsonb` columns read and write Python objects, times are in UTC.
 
-        Raises: Unavailable where the server does not answer or refuses us.
+        Raises: Unavailable where the server does not answer or refuses us, SetupProblem for a malformed
+        address; each with a sentence for the operator.
         """
         try:
             pool = await asyncpg.create_pool(
@@ -77,8 +83,8 @@ class Database:
                     "timezone": "UTC",
                 },
             )
-        except (*_UNREACHABLE, asyncpg.PostgresError) as error:
-            raise _unavailable(error) from error
+        except _NOT_CONNECTED as error:
+            raise _not_connected(error, dsn) from error
         return cls(pool)
 
     @asynccontextmanager
@@ -117,7 +123,7 @@ class Database:
     async def _acquire(self) -> PoolConnectionProxy[asyncpg.Record]:
         try:
             return await self._pool.acquire()
-        except _UNREACHABLE as error:
+        except (*_UNREACHABLE, *_REFUSED) as error:
             raise _unavailable(error) from error
 
     async def _wait_for_turn(self) -> None:
@@ -148,7 +154,8 @@ class Database:
 async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
     """One connection outside any pool, for set-up and LISTEN. The caller closes it.
 
-    Raises: Unavailable where the server does not answer or refuses us.
+    Raises: Unavailable where the server does not answer or refuses us, SetupProblem for a malformed address;
+    each with a sentence for the operator.
     """
     try:
         connection = await asyncpg.connect(
@@ -157,8 +164,8 @@ async def connect(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
             command_timeout=STATEMENT_SECONDS + 5,
             server_settings={"application_name": "ocmt", "timezone": "UTC"},
         )
-    except (*_UNREACHABLE, asyncpg.PostgresError) as error:
-        raise _unavailable(error) from error
+    except _NOT_CONNECTED as error:
+        raise _not_connected(error, dsn) from error
     await _prepare(connection)
     return connection
 
@@ -188,12 +195,16 @@ def _is_lost(connection: Connection) -> bool:
         return True  # the pool took it out of our hands already, as it does with a broken one
 
 
+def _not_connected(error: BaseException, dsn: str) -> OcmtError:
+    if isinstance(error, ValueError):  # asyncpg's own words would quote the password
+        return SetupProblem(MALFORMED)
+    words = fault_of(error).for_operator(Place.of(dsn))
+    return Unavailable(words, detail=f"{type(error).__name__}: {error}", retry_after=2)
+
+
 def _unavailable(error: BaseException) -> Unavailable:
-    return Unavailable(
-        "The database does not answer just now. Try again in a moment.",
-        detail=f"{type(error).__name__}: {error}",
-        retry_after=2,
-    )
+    words = fault_of(error).everybody
+    return Unavailable(words, detail=f"{type(error).__name__}: {error}", retry_after=2)
 
 
 class Subscription:
@@ -288,7 +299,7 @@ class Hints:
                 finally:
                     connection.terminate()
             except (
-                Unavailable,
+                OcmtError,
                 asyncpg.PostgresError,
                 asyncpg.InterfaceError,
                 OSError,
@@ -296,7 +307,8 @@ class Hints:
             ) as error:
                 pause = _LISTEN_RETRY_SECONDS[min(failures, len(_LISTEN_RETRY_SECONDS) - 1)]
                 failures += 1
-                log.warning("hints_lost", error=type(error).__name__, retry_in=pause)
+                reason = error.message if isinstance(error, OcmtError) else type(error).__name__
+                log.warning("hints_lost", error=reason, retry_in=pause)
                 await self._clock.sleep(pause)
 
     async def _listen(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -19,3 +19,17 @@ delete from rate_limits where key = :key;
 
 -- name: sweep_rates!
 delete from rate_limits where expires_at < :now;
+
+-- name: lock_installation^
+-- Of processes that start at once, one marks its stores and the others find them marked.
+select id, marked from installation for update;
+
+-- name: find_installation^
+select id, marked from installation;
+
+-- name: find_needs_revision$
+-- The newest revision that a program must know; null before the schema has an opinion.
+select needs_revision from installation;
+
+-- name: note_marked!
+update installation set marked = true;

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ocmt.errors import NotFound, OcmtError
 from ocmt.platform import telemetry
 from ocmt.platform.database import Database
+from ocmt.platform.database_faults import fault_of
 from ocmt.platform.http import problem
 
 DATABASE_PATIENCE = 5.0
@@ -42,8 +43,10 @@ class Probes:
         try:
             async with asyncio.timeout(DATABASE_PATIENCE), self._database.connection() as connection:
                 await connection.fetchval("select 1")
-        except (OcmtError, OSError, TimeoutError):
-            return JSONResponse({"status": "the database does not answer"}, 503)
+        except OcmtError as error:
+            return JSONResponse({"status": error.message}, 503)
+        except (OSError, TimeoutError) as error:
+            return JSONResponse({"status": fault_of(error).everybody}, 503)
         return JSONResponse({"status": "ready"})
 
     def _metrics(self, request: Request) -> Response:

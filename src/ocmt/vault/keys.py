@@ -84,11 +84,28 @@ class MasterKeys:
                 found = await self._secrets.get(_name(version))
                 if found is None:
                     raise VaultDamaged(
-                        "Your vault cannot be opened: its master key is gone. Tell your administrator.",
-                        detail=f"master key version {version}",
+                        "Your vault cannot be opened because the server lacks the key that it is sealed "
+                        "with. Your items are still stored. Tell your administrator.",
+                        detail=f"master key version {version} is not in the secret store",
                     )
                 self._known[version] = found
         return self._known[version]
+
+
+async def find_unopened_key(connection: Connection, secrets: Secrets) -> str | None:
+    """Return in words what the secret store lacks to open the users' data keys, or None."""
+    row = await _queries.find_wrapped_key(connection)
+    if row is None:
+        return None
+    name = _name(row["master_version"])
+    key = await secrets.get(name)
+    if key is None:
+        return f"the secret {name}, which is not in the secret store"
+    try:
+        unseal(key, row["wrapped"], data_key_binding(row["owner_id"]))
+    except VaultDamaged:
+        return f"another secret {name} than the one in the secret store"
+    return None
 
 
 def _name(version: int) -> str:

@@ -113,7 +113,8 @@ def unseal(key: bytes, sealed: bytes, bound_to: bytes) -> bytes:
         return sealing.unseal(key, sealed, bound_to)
     except sealing.Damaged as error:
         raise VaultDamaged(
-            "Your stored key cannot be opened any more. Delete it under Settings and enter it again."
+            "This item cannot be opened with the server's present key. It is still stored: do not delete it. "
+            "Tell your administrator, who can restore the key from a backup."
         ) from error
 
 

@@ -10,6 +10,10 @@ select current + 1 from vault_master for update;
 -- name: move_master!
 update vault_master set current = :version;
 
+-- name: find_wrapped_key^
+-- Any wrapped data key, to try the master key on; of the newest version, for an older one may be on its way out.
+select user_id as owner_id, wrapped, master_version from vault_keys order by master_version desc limit 1;
+
 -- name: wrapped_before
 select user_id as owner_id, wrapped, master_version from vault_keys
 where master_version < :version order by user_id limit :limit for update;

@@ -16,6 +16,11 @@ select a.snapshot_generation, s.generation, s.created_at, s.image, s.files, s.by
 from agents a left join snapshots s on s.user_id = a.user_id and s.generation = a.snapshot_generation
 where a.user_id = :user_id and a.lease_token = :lease_token;
 
+-- name: find_newest_of_all^
+-- Of all users, the one that was written last.
+select user_id, snapshot_generation as generation from agents
+where snapshot_generation > 0 order by snapshot_at desc nulls last limit 1;
+
 -- name: find_all_snapshots
 -- For a backup.
 select user_id, generation from snapshots;

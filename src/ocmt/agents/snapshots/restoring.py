@@ -20,7 +20,7 @@ NAMED = 5
 
 
 class SnapshotDamaged(OcmtError):
-    """A snapshot cannot be restored: something of it is missing or is not what it was."""
+    """A snapshot cannot be restored: something of it is missing from the store, or is not what it was."""
 
     code = "snapshot_damaged"
     status: ClassVar[int] = 409
@@ -29,8 +29,8 @@ class SnapshotDamaged(OcmtError):
         """`damaged`: paths, or `manifest`; `good`: the newest older generation that can be restored."""
         offer = f"Generation {good} can be restored." if good else "No older one can be restored either."
         super().__init__(
-            f"Snapshot {generation} of your agent's files is damaged ({named(damaged)}). "
-            f"Nothing was changed. {offer}"
+            f"Snapshot {generation} of your agent's files is not complete in the file store "
+            f"({named(damaged)}). Nothing was changed. {offer} Tell your administrator."
         )
         self.generation = generation
         self.damaged = damaged

@@ -171,6 +171,12 @@ def _snapshot(row: Any) -> Snapshot:
     )
 
 
+async def find_newest_manifest(connection: Connection) -> str | None:
+    """Return the key of the manifest that was written last, of any user, or None where nothing was saved."""
+    row = await queries.find_newest_of_all(connection)
+    return None if row is None else manifest_key(row["user_id"], row["generation"])
+
+
 async def keys_of_all_manifests(connection: Connection) -> set[str]:
     """Of all users, as that connection sees them: what a backup must hold to be of use."""
     rows = await every(queries.find_all_snapshots(connection))

@@ -1,7 +1,8 @@
 """The schema's history: one numbered SQL file a step, run by Alembic in order.
 
 A revision expands the schema (old and new programs both work on it) unless its name begins with
-`NNNN_post_`: those contract it, and run only once every replica runs the new program. Alembic (which takes
+`NNNN_post_`: those contract it, run only once every replica runs the new program, and raise
+`installation.needs_revision`, by which an older program is refused from then on. Alembic (which takes
 0.9 s to import) is loaded only where something is to be done; it renders the script, asyncpg runs it, in one
 transaction under an advisory lock, so that of two replicas one migrates and the other finds it done.
 """
@@ -16,11 +17,16 @@ from pathlib import Path
 from typing import Literal
 
 import asyncpg
+import structlog
 
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.database import Connection, connect
+from ocmt.platform.queries import load_queries
 
 Phase = Literal["pre", "all"]
+
+log = structlog.get_logger(__name__)
+_queries = load_queries("ocmt.platform")
 
 _LOCK = 0x6F636D74  # "ocmt"
 _LOCK_SECONDS = 60
@@ -39,14 +45,40 @@ def target_revision(phase: Phase = "all") -> str:
     return numbers[-1]
 
 
+async def check_not_too_new(dsn: str) -> None:
+    """Make sure that this program may work over the schema, which a newer one may have migrated.
+
+    Raises: SetupProblem where the schema says that it needs a newer program; Unavailable.
+    """
+    connection = await connect(dsn)
+    try:
+        applied = await applied_revision(connection) or ""
+        if applied <= target_revision():
+            return
+        needed = await _queries.find_needs_revision(connection)
+        if needed > target_revision():
+            raise SetupProblem(
+                f"The database's schema ({applied}) needs a newer version of OCMT: this one knows schemas up "
+                f"to {target_revision()}. Update this program, or restore a backup from before the update."
+            )
+        log.warning("schema_newer_than_program", schema=applied, known=target_revision(), needed=needed)
+    finally:
+        await connection.close(timeout=5)
+
+
 async def schema_is_current(dsn: str, phase: Phase = "all") -> bool:
     """Whether nothing is left to migrate. A schema newer than this program counts as current.
 
     Raises: Unavailable where the database does not answer.
     """
+    return (await schema_revision(dsn) or "") >= target_revision(phase)
+
+
+async def schema_revision(dsn: str) -> str | None:
+    """Return the revision that the schema is at; None for an empty database. Raises: Unavailable."""
     connection = await connect(dsn)
     try:
-        return (await applied_revision(connection) or "") >= target_revision(phase)
+        return await applied_revision(connection)
     finally:
         await connection.close(timeout=5)
 
