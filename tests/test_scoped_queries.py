@@ -21,7 +21,7 @@ ABOUT_EVERYBODY = {
     "agents/revisions": ("counts for operators", ["count_revisions"]),
     "agents/snapshots": (
         "a backup asks which objects are needed, and a first start whether the newest is in the store",
-        ["find_newest_of_all", "find_all_snapshots"],
+        ["count_running", "find_newest_of_all", "find_all_snapshots"],
     ),
     "backup": (
         "everything at once",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -24,6 +26,8 @@ from ocmt.backup.model import (
     read_backup,
 )
 from ocmt.errors import InvalidInput
+
+Form = Literal["NFC", "NFD"]
 
 CHEAP = Cost(log2_n=1, r=1, log2_chunk=6)
 PASSPHRASE = "correct horse battery"
@@ -210,6 +214,16 @@ class TestDamage:
 def test_another_passphrase_is_told_from_a_damaged_file() -> None:
     with pytest.raises(BackupDamaged, match="The passphrase is not this backup's"):
         read(written(), "correct horse batterz")
+
+
+@pytest.mark.parametrize("made", ["NFC", "NFD"])
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+def test_a_passphrase_opens_on_another_system_that_writes_its_umlauts_otherwise(
+    made: str, typed: str
+) -> None:
+    words = "größere Übung, naïve Ångström"
+    file = written(passphrase=unicodedata.normalize(made, words))
+    assert read(file, unicodedata.normalize(typed, words)) == read(written())
 
 
 def test_a_passphrase_is_long_enough_not_to_be_guessed() -> None:

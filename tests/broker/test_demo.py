@@ -135,6 +135,14 @@ def test_a_turn_that_openclaw_tries_again_is_understood() -> None:
     assert demo.answer(request(user(words))).tool == demo.ToolUse("read", {"path": "a.txt"})
 
 
+def test_asked_to_go_on_after_a_restart_it_says_so_and_repeats_neither_tool_nor_openclaws_words() -> None:
+    resume = "[System] Your previous turn was interrupted by a gateway restart. Continue where you left off."
+    said = demo.answer(request(user("run date >> effects.txt"), user(resume)))
+    assert said.tool is None
+    assert "restarted" in said.text
+    assert "[System]" not in said.text
+
+
 def test_a_long_story_takes_several_seconds_and_a_greeting_does_not() -> None:
     def seconds(words: str) -> float:
         return sum(wait for wait, _ in demo.stream(demo.answer(request(user(words))), "m", 4000))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from .test_users import Shell, shell
@@ -49,6 +51,30 @@ def test_a_backup_is_made_verified_and_restored(
     assert shell.run(f"backup restore {given} --data {elsewhere}") == 1
     assert "This installation is not empty." in shell.complains
     assert shell.run(f"backup restore {given} --data {elsewhere} --force") == 0
+
+
+def test_it_says_which_agents_run_and_of_when_their_saves_are(
+    shell: Shell, secret: Path, tmp_path: Path, dsn: str
+) -> None:
+    """Their latest changes are not in the backup, and nobody should find that out after a restore."""
+    given = f"--passphrase-file {secret}"
+    assert shell.run("users add ada@example.org") == 0
+    assert shell.run(f"backup create {tmp_path}/first {given}") == 0
+    assert shell.complains == ""
+
+    async def wake() -> None:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(
+            "insert into agents (user_id, runtime, state, broker_token_hash) "
+            "select id, 'sandbox', 'awake', '' from users"
+        )
+        await connection.close()
+
+    asyncio.run(wake())
+    assert shell.run(f"backup create {tmp_path}/second {given}") == 0
+    assert "Agents that run now: 1." in shell.complains
+    assert "1 never saved" in shell.complains
+    assert "ocmt agents hibernate" in shell.complains
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import struct
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -115,7 +116,7 @@ class Writer:
         salt = os.urandom(16)
         header = _HEADER.pack(_MAGIC, _VERSION, cost.log2_n, cost.r, cost.p, cost.log2_chunk, salt)
         self._write = write
-        self._cipher = _Cipher(passphrase, header)
+        self._cipher = _Cipher(_forms(passphrase)[0], header)
         self._chunk = 1 << cost.log2_chunk
         self._pending = bytearray()
         self._tally = _Tally()
@@ -214,8 +215,9 @@ def _open_chunks(read: Callable[[int], bytes], passphrase: str) -> Iterator[byte
     )
     if not within:
         raise _damaged("begins with numbers that cannot be")
-    cipher = _Cipher(passphrase, header[: _HEADER.size])
-    if header[_HEADER.size :] != cipher.check():
+    ciphers = (_Cipher(form, header[: _HEADER.size]) for form in _forms(passphrase))
+    cipher = next((one for one in ciphers if header[_HEADER.size :] == one.check()), None)
+    if cipher is None:
         raise BackupDamaged("The passphrase is not this backup's, or the file's beginning was changed.")
     size = (1 << log2_chunk) + _TAG_BYTES
     chunk = read(size)
@@ -225,6 +227,15 @@ def _open_chunks(read: Callable[[int], bytes], passphrase: str) -> Iterator[byte
         if not following:
             return
         chunk = following
+
+
+def _forms(passphrase: str) -> list[str]:
+    """Return the ways in which a keyboard may have written the passphrase, the usual one first, each once.
+
+    An umlaut is one character on one system and two on another; older files have what was typed.
+    """
+    forms = [unicodedata.normalize("NFC", passphrase), passphrase, unicodedata.normalize("NFD", passphrase)]
+    return list(dict.fromkeys(forms))
 
 
 class _Cipher:

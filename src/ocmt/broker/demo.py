@@ -43,6 +43,13 @@ _RUN = re.compile(
 )
 _COUNT = re.compile(r"\bcount (?:up )?to (\d{1,4})\b", re.IGNORECASE)
 
+_INTERRUPTED = "[System] Your previous turn was interrupted"
+"""How OpenClaw asks a model to go on after a restart in the middle of its turn."""
+_GO_ON = (
+    "Your agent was restarted while it worked on this, and I do not know how far it came: I am only the demo "
+    "model. Send your message again if something is missing."
+)
+
 _WHO = "I am the **demo model** of this installation"
 _KEY = "Add an Anthropic API key under **Settings** to talk to Claude."
 
@@ -67,6 +74,8 @@ class DemoAnswer:
 def answer(request: Mapping[str, Any]) -> DemoAnswer:
     """What the demo model says to a request of the Messages API."""
     words = user_words(request)
+    if words.startswith(_INTERRUPTED):
+        return DemoAnswer(_GO_ON)
     looping = "loop forever" in words.lower()
     if (results := last_tool_results(request)) and not looping:
         return DemoAnswer(_after_tool(last_tool_calls(request), results))

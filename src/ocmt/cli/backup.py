@@ -14,7 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from ocmt.agents.snapshots.rows import keys_of_all_manifests
+from ocmt.agents.snapshots.rows import keys_of_all_manifests, unsaved_work
 from ocmt.backup import service
 from ocmt.backup.model import checked_passphrase
 from ocmt.backup.service import Backups, Report, open_backup
@@ -23,7 +23,7 @@ from ocmt.cli.database import open_dsn
 from ocmt.cli.output import AsJson, DataDir, print_json
 from ocmt.errors import InvalidInput, SetupProblem
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Database, connect
 from ocmt.platform.migrations import schema_is_current
 from ocmt.settings import load_settings
 
@@ -50,7 +50,10 @@ async def create(
     passphrase = checked_passphrase(_passphrase(passphrase_file, twice=True))
     async with _backups(data, create=False) as backups:
         report = await backups.create(file, passphrase, replace=force)
+        unsaved = await _unsaved_work(backups.dsn)
     _print(report, "made and verified", as_json=json)
+    if unsaved is not None:
+        print(unsaved, file=sys.stderr)
 
 
 @app.command
@@ -104,6 +107,14 @@ async def _backups(data: Path | None, *, create: bool) -> AsyncIterator[Backups]
             program=version("ocmt"),
             needed_objects=keys_of_all_manifests,
         )
+
+
+async def _unsaved_work(dsn: str) -> str | None:
+    connection = await connect(dsn)
+    try:
+        return await unsaved_work(connection)
+    finally:
+        await connection.close(timeout=5)
 
 
 def _passphrase(file: Path | None, *, twice: bool) -> str:

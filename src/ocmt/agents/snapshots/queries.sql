@@ -16,6 +16,11 @@ select a.snapshot_generation, s.generation, s.created_at, s.image, s.files, s.by
 from agents a left join snapshots s on s.user_id = a.user_id and s.generation = a.snapshot_generation
 where a.user_id = :user_id and a.lease_token = :lease_token;
 
+-- name: count_running^
+-- Agents that may have changed files since their last save, how many of them were never saved, and the oldest save.
+select count(*) as agents, count(*) filter (where snapshot_generation = 0) as never, min(snapshot_at) as oldest
+from agents where state not in ('stopped', 'failed');
+
 -- name: find_newest_of_all^
 -- Of all users, the one that was written last.
 select user_id, snapshot_generation as generation from agents

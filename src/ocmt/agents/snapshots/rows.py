@@ -177,6 +177,20 @@ async def find_newest_manifest(connection: Connection) -> str | None:
     return None if row is None else manifest_key(row["user_id"], row["generation"])
 
 
+async def unsaved_work(connection: Connection) -> str | None:
+    """Return a sentence about agents that run, whose latest changes no snapshot holds yet; None without any."""
+    row = await queries.count_running(connection)
+    if not row["agents"]:
+        return None
+    saves = [f"{row['never']} never saved"] if row["never"] else []
+    if row["oldest"] is not None:
+        saves.append(f"the oldest save is of {row['oldest']:%Y-%m-%d %H:%M} UTC")
+    return (
+        f"Agents that run now: {row['agents']}. What they changed since their last save is not in the "
+        f"backup ({'; '.join(saves)}). To include it, run `ocmt agents hibernate` for them first."
+    )
+
+
 async def keys_of_all_manifests(connection: Connection) -> set[str]:
     """Of all users, as that connection sees them: what a backup must hold to be of use."""
     rows = await every(queries.find_all_snapshots(connection))
