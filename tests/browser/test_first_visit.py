@@ -166,6 +166,25 @@ async def test_a_failure_is_said_in_plain_words_and_can_be_tried_again(anna: Vis
     await expect(anna.answers.last.get_by_role("button", name="Try again")).to_be_visible()
 
 
+async def test_twelve_tabs_of_one_browser_all_work(anna: Visitor, installation: Installation) -> None:
+    """Over HTTP/1.1, as here, a browser has six connections for all of its tabs together."""
+    tabs = [await Visitor.arrive(anna.page.context, installation.url) for _ in range(11)]
+    for tab in tabs:
+        await tab.page.goto(anna.page.url)
+        await expect(tab.answers.first).to_be_visible()
+    count = await anna.answers.count()
+    for asker in (tabs[-1], anna, tabs[0]):
+        await asker.ask("hello")
+        count += 1
+        for tab in (anna, *tabs):
+            await expect(tab.answers).to_have_count(count)
+            await expect(tab.answers.last).to_have_attribute("aria-busy", "false")
+            assert await tab.page.evaluate("fetch('/api/v1/me').then((answer) => answer.status)") == 200
+    for tab in tabs:
+        assert tab.unexpected() == []
+        await tab.page.close()
+
+
 async def test_everything_needed_works_by_keyboard_alone(anna: Visitor) -> None:
     await anna.page.reload()
     await expect(anna.answers.last).to_be_visible()

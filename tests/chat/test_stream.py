@@ -142,6 +142,17 @@ async def test_it_replays_and_then_follows(
     assert browser.events()[1][2]["text"] == "0\n", "a line's end does not break the frame"
 
 
+async def test_without_following_it_ends_once_everything_was_sent(
+    stream: EventStream, anna: UUID, turn: Turn
+) -> None:
+    """For a browser that has no connection to spare: it comes back later with the last number that it saw."""
+    for after, expected in ((0, [1, 2, 3, 4, 5]), (3, [4, 5]), (5, [])):
+        browser = Browser()
+        asked = scope(anna, turn.conversation_id, f"after={after}&follow=0")
+        await asyncio.wait_for(stream(asked, browser.receive, browser.send), 10)
+        assert (browser.ended, browser.numbers()) == (True, expected)
+
+
 @pytest.mark.parametrize(
     ("query", "last", "expected"),
     [

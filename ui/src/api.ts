@@ -215,7 +215,8 @@ export const api = {
       body: { text, attachments },
       headers: { "idempotency-key": key },
     }),
-  eventsUrl: (id: string, after: number) => `${conversation(id)}/events?after=${after}`,
+  eventsUrl: (id: string, after: number, follow: boolean) =>
+    `${conversation(id)}/events?after=${after}${follow ? "" : "&follow=0"}`,
   stopTurn: (id: string) => request<Turn>("POST", `${turn(id)}/stop`),
   retryTurn: (id: string) => request<Turn>("POST", `${turn(id)}/retry`),
 

@@ -51,6 +51,7 @@ export class Conversation {
     if (id !== null) this.loading.value = "loading";
     document.addEventListener("visibilitychange", this.onVisibility);
     addEventListener("online", this.onOnline);
+    addEventListener("focus", this.onFocus);
     if (id !== null) void this.load();
   }
 
@@ -59,6 +60,7 @@ export class Conversation {
     clearTimeout(this.hiddenTimer);
     document.removeEventListener("visibilitychange", this.onVisibility);
     removeEventListener("online", this.onOnline);
+    removeEventListener("focus", this.onFocus);
     this.letGo();
   }
 
@@ -180,7 +182,7 @@ export class Conversation {
     const id = this.id.value;
     if (id === null || this.closed || this.stream) return;
     this.stream = openStream({
-      url: (after) => api.eventsUrl(id, after),
+      url: (after, follow) => api.eventsUrl(id, after, follow),
       after: this.state.value.seq,
       onEvents: (events) => this.take(events),
       onInterrupted: (interrupted) => {
@@ -188,6 +190,7 @@ export class Conversation {
       },
       mayRetry: () => this.stillThere(id),
     });
+    if (document.hasFocus()) this.stream.prefer();
   }
 
   private letGo(): void {
@@ -234,6 +237,8 @@ export class Conversation {
       if (document.hidden && !openTurn(this.state.value)) this.letGo();
     }, LET_GO_AFTER_MS);
   };
+
+  private readonly onFocus = (): void => this.stream?.prefer();
 
   private readonly onOnline = (): void => this.stream?.reconnect();
 }

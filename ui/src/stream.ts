@@ -3,17 +3,22 @@
  *
  * The browser reconnects after a broken connection (with Last-Event-ID), but not after an answer other than 200:
  * then we do, after the last event seen, with growing pauses. Events are handed over in batches, one for each frame
- * that is drawn, so that a fast answer costs no more than a slow one.
+ * that is drawn, so that a fast answer costs no more than a slow one. A tab that has no place for a connection of its
+ * own (see `places.ts`) asks every few seconds for what it has not seen.
  */
+import { type Place, takePlace } from "./places";
 import { EVENT_TYPES, type StreamEvent } from "./types";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 15_000;
 /** Only an interruption that a person would notice is worth a word. */
 const NOTICE_AFTER_MS = 3_000;
+/** How often a tab without a place asks for news. */
+const ASK_EVERY_MS = 2_500;
 
 export interface StreamOptions {
-  url: (after: number) => string;
+  /** With `follow`, the stream stays open; without, it ends once everything so far was sent. */
+  url: (after: number, follow: boolean) => string;
   after: number;
   onEvents: (events: StreamEvent[]) => void;
   onInterrupted: (interrupted: boolean) => void;
@@ -21,11 +26,14 @@ export interface StreamOptions {
   mayRetry: () => Promise<boolean>;
   /** Runs the callback before the next frame is drawn. */
   nextFrame?: (callback: () => void) => void;
+  takePlace?: (onChange: (held: boolean) => void) => Place;
 }
 
 export interface Stream {
   /** Drops the connection and makes a new one, after the last event seen. */
   reconnect(): void;
+  /** The user is at this tab: it gets a connection of its own. */
+  prefer(): void;
   close(): void;
 }
 
@@ -38,18 +46,27 @@ export function openStream(options: StreamOptions): Stream {
   let retryTimer: ReturnType<typeof setTimeout> | undefined;
   let noticeTimer: ReturnType<typeof setTimeout> | undefined;
   let closed = false;
+  let follow = true;
 
   function connect(): void {
     disconnect();
-    const opened = new EventSource(options.url(last));
+    const opened = new EventSource(options.url(last, follow));
+    const asking = !follow;
+    let answered = false;
     source = opened;
     opened.onopen = () => {
+      answered = true;
       refusals = 0;
       clearTimeout(noticeTimer);
       noticeTimer = undefined;
       options.onInterrupted(false);
     };
     opened.onerror = () => {
+      if (asking && answered && source === opened) {
+        disconnect(); // it has ended, as it should
+        retryTimer = setTimeout(connect, ASK_EVERY_MS);
+        return;
+      }
       noticeTimer ??= setTimeout(() => options.onInterrupted(true), NOTICE_AFTER_MS);
       if (opened.readyState === EventSource.CLOSED && source === opened) void refused();
     };
@@ -83,13 +100,19 @@ export function openStream(options: StreamOptions): Stream {
     retryTimer = setTimeout(connect, pause * (0.75 + Math.random() / 2));
   }
 
-  connect();
+  const place = (options.takePlace ?? takePlace)((held) => {
+    if (closed || (source !== null && follow === held)) return;
+    follow = held;
+    connect();
+  });
   return {
     reconnect: () => {
       if (!closed) connect();
     },
+    prefer: () => place.prefer(),
     close: () => {
       closed = true;
+      place.release();
       clearTimeout(noticeTimer);
       disconnect();
     },

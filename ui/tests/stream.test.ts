@@ -126,3 +126,66 @@ describe("the event stream", () => {
     expect(latest().readyState).toBe(FakeEventSource.CLOSED);
   });
 });
+
+describe("a tab without a place for a connection of its own", () => {
+  let change: (held: boolean) => void;
+  let stream: Stream;
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    vi.stubGlobal("EventSource", FakeEventSource);
+    FakeEventSource.opened = [];
+    stream = openStream({
+      url: (after, follow) => `/events?after=${after}&follow=${follow}`,
+      after: 4,
+      onEvents: () => {},
+      onInterrupted: (interrupted) => {
+        if (interrupted) throw new Error("an answer that ends is no interruption");
+      },
+      mayRetry: async () => true,
+      nextFrame: (callback) => callback(),
+      takePlace: (onChange) => {
+        change = onChange;
+        return { prefer: () => onChange(true), release: () => {} };
+      },
+    });
+  });
+
+  afterEach(() => {
+    stream.close();
+    vi.useRealTimers();
+    vi.unstubAllGlobals();
+  });
+
+  const latest = () => FakeEventSource.opened.at(-1) as FakeEventSource;
+  const end = (source: FakeEventSource) => {
+    source.readyState = 0; // the browser would connect again
+    source.onerror?.();
+  };
+
+  test("opens nothing before it knows, asks from where it is, closes, and asks again later", () => {
+    expect(FakeEventSource.opened).toHaveLength(0);
+    change(false);
+    expect(latest().url).toBe("/events?after=4&follow=false");
+    latest().onopen?.();
+    latest().say(5, "turn.delta", { text: "a" });
+    const first = latest();
+    end(first);
+    expect(first.readyState).toBe(FakeEventSource.CLOSED);
+    vi.advanceTimersByTime(2_000);
+    expect(FakeEventSource.opened).toHaveLength(1);
+    vi.advanceTimersByTime(3_000);
+    expect(latest().url).toBe("/events?after=5&follow=false");
+  });
+
+  test("follows once it has a place, and asks again once that is taken from it", () => {
+    change(false);
+    latest().onopen?.();
+    stream.prefer();
+    expect(latest().url).toBe("/events?after=4&follow=true");
+    const following = latest();
+    change(false);
+    expect(following.readyState).toBe(FakeEventSource.CLOSED);
+    expect(latest().url).toBe("/events?after=4&follow=false");
+  });
+});

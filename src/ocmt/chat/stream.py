@@ -34,7 +34,11 @@ RECONNECT_MS = 500
 
 
 class EventStream:
-    """`GET /agent/conversations/{id}/events?after=SEQ`, or with the header Last-Event-ID."""
+    """`GET /agent/conversations/{id}/events?after=SEQ`, or with the header Last-Event-ID.
+
+    With `follow=0` the answer ends once everything so far was sent: for a browser that has no connection to
+    spare.
+    """
 
     def __init__(self, chat: Chat, database: Database, hints: Hints, clock: Clock) -> None:
         self._chat = chat
@@ -54,7 +58,12 @@ class EventStream:
             raise LimitReached(f"You have {MAX_STREAMS} windows open on your conversations. Close some.")
         self._open[user_id] += 1
         try:
-            await self._serve(user_id, conversation, after, receive, send)
+            await _begin(send)
+            if request.query_params.get("follow") == "0":
+                await self._replay(user_id, conversation.id, after, send)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await self._serve(user_id, conversation, after, receive, send)
         finally:
             self._open[user_id] -= 1
             if not self._open[user_id]:
@@ -63,17 +72,6 @@ class EventStream:
     async def _serve(
         self, user_id: UUID, conversation: Conversation, after: int, receive: Receive, send: Send
     ) -> None:
-        await send(
-            {
-                "type": "http.response.start",
-                "status": 200,
-                "headers": [
-                    (b"content-type", b"text/event-stream; charset=utf-8"),
-                    (b"cache-control", b"no-store"),
-                    (b"x-accel-buffering", b"no"),
-                ],
-            }
-        )
         async with self._feeds.window(user_id, conversation.id, conversation.last_seq) as window:
             following = asyncio.create_task(self._follow(user_id, conversation.id, after, window, send))
             leaving = asyncio.create_task(disconnected(receive))
@@ -100,13 +98,17 @@ class EventStream:
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _follow(
-        self, user_id: UUID, conversation_id: UUID, after: int, window: Window, send: Send
-    ) -> None:
-        await _send(send, f"retry: {RECONNECT_MS}\n\n".encode())
+    async def _replay(self, user_id: UUID, conversation_id: UUID, after: int, send: Send) -> int:
+        """Send what is in the database behind number `after`; return the number of the last event."""
         while (missed := await self._feeds.missed(user_id, conversation_id, after)) is not None:
             after, body = missed
             await _send(send, body)
+        return after
+
+    async def _follow(
+        self, user_id: UUID, conversation_id: UUID, after: int, window: Window, send: Send
+    ) -> None:
+        after = await self._replay(user_id, conversation_id, after, send)
         while not window.let_go.is_set():
             came = window.take(after)
             if came is not None:
@@ -114,6 +116,21 @@ class EventStream:
                 await _send(send, body)
             elif not await happens(window.came, PING_INTERVAL, self._clock):
                 await _send(send, b": ping\n\n")
+
+
+async def _begin(send: Send) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-store"),
+                (b"x-accel-buffering", b"no"),
+            ],
+        }
+    )
+    await _send(send, f"retry: {RECONNECT_MS}\n\n".encode())
 
 
 async def _send(send: Send, body: bytes) -> None:
