@@ -219,7 +219,7 @@ def test_another_passphrase_is_told_from_a_damaged_file() -> None:
 @pytest.mark.parametrize("made", ["NFC", "NFD"])
 @pytest.mark.parametrize("typed", ["NFC", "NFD"])
 def test_a_passphrase_opens_on_another_system_that_writes_its_umlauts_otherwise(
-    made: str, typed: str
+    made: Form, typed: Form
 ) -> None:
     words = "größere Übung, naïve Ångström"
     file = written(passphrase=unicodedata.normalize(made, words))

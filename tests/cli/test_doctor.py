@@ -141,3 +141,24 @@ def test_settings_are_shown_with_their_source_and_secrets_masked(
     assert rows["agent_pause_after"]["source"] == "ocmt.toml"
     assert rows["port"]["source"] == "environment OCMT_PORT"
     assert rows["model"]["source"] == "default"
+
+
+def test_a_mail_server_that_does_not_answer_is_named() -> None:
+    assert check("mail").ok
+    found = check("mail", smtp_url="smtp://ada:hush@127.0.0.1:1")
+    assert not found.ok
+    assert "127.0.0.1:1" in found.found
+    assert "hush" not in f"{found}"
+    assert "OCMT_SMTP_URL" in (found.advice or "")
+
+
+def test_a_public_address_that_is_not_safe_is_named() -> None:
+    found = check("address", public_url="http://agents.example.org")
+    assert not found.ok
+    assert "TLS" in (found.advice or "")
+
+
+def test_a_mistyped_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "OCMT_PROT" not in check("settings").found
+    monkeypatch.setenv("OCMT_PROT", "8080")
+    assert "OCMT_PROT" in check("settings").found

@@ -24,6 +24,7 @@ from cyclopts import Parameter
 
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
+from ocmt.platform.mail import SmtpMail
 from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
 from ocmt.runtimes.base import Isolation
 from ocmt.runtimes.paging import room_in_swap
@@ -93,6 +94,8 @@ def examine(settings: Settings) -> list[Check]:
         ("pages", _pages),
         ("port", _port),
         ("settings", _settings),
+        ("address", _address),
+        ("mail", _mail),
         ("sign-in", _sign_in),
         ("model", _model),
     ]
@@ -117,6 +120,21 @@ def _settings(_settings: Settings) -> Check:
     if unknown:
         return Check("settings", False, f"no such setting: {', '.join(unknown)}", "Correct or unset them.")
     return Check("settings", True, "each is known and has its form")
+
+
+def _address(settings: Settings) -> Check:
+    from ocmt.identity.origin import PublicAddress
+
+    return Check("address", True, PublicAddress.parse(settings.url).url)
+
+
+def _mail(settings: Settings) -> Check:
+    if settings.smtp_url is None:
+        return Check("mail", True, "into the local outbox; links are shown in the terminal (OCMT_SMTP_URL)")
+    fault = SmtpMail(settings.smtp_url.get_secret_value(), settings.mail_from).check()
+    if fault is not None:
+        return Check("mail", False, fault, "Correct OCMT_SMTP_URL, or start that server.")
+    return Check("mail", True, "the mail server answers, and takes the sign-in where one is set")
 
 
 def _node(settings: Settings) -> Check:

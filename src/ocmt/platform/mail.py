@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
@@ -74,7 +75,25 @@ class SmtpMail:
                     retry_after=60,
                 ) from error
 
+    def check(self) -> str | None:
+        """Connect and sign in without sending anything; return what is wrong, or None. Blocks."""
+        import smtplib
+
+        where = f"the mail server {self._host}:{self._port}"
+        try:
+            with self._connected():
+                return None
+        except smtplib.SMTPAuthenticationError:
+            return f"{where} refuses the user name or the password"
+        except (smtplib.SMTPException, OSError) as error:
+            return f"{where} does not answer as one: {error}"
+
     def _deliver(self, message: EmailMessage) -> None:
+        with self._connected() as server:
+            server.send_message(message)
+
+    @contextmanager
+    def _connected(self) -> Iterator[smtplib.SMTP]:
         import ssl
 
         tls = ssl.create_default_context()
@@ -84,7 +103,7 @@ class SmtpMail:
                 server.ehlo()
             if self._login:
                 server.login(*self._login)
-            server.send_message(message)
+            yield server
 
     def _connect(self, tls: ssl.SSLContext) -> smtplib.SMTP:
         import smtplib

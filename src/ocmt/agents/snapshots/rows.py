@@ -178,7 +178,7 @@ async def find_newest_manifest(connection: Connection) -> str | None:
 
 
 async def unsaved_work(connection: Connection) -> str | None:
-    """Return a sentence about agents that run, whose latest changes no snapshot holds yet; None without any."""
+    """Return a sentence about agents that run, whose latest changes no snapshot holds yet, or None."""
     row = await queries.count_running(connection)
     if not row["agents"]:
         return None
