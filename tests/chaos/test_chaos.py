@@ -1,5 +1,5 @@
-"""Three replicas and fifty agents under a load of turns and jobs by schedule, while all that can die, dies:
-nothing is lost, nothing doubled, nothing stuck.
+"""Three replicas and fifty agents under a load of turns and jobs by schedule, beside a hostile tenant, while
+all that can die, dies: nothing is lost, nothing doubled, nothing stuck.
 
 Slow because it is real processes for a while: `OCMT_CHAOS_SECONDS` and `OCMT_CHAOS_SEED` change how long and
 what happens, `make chaos` runs many seeds. The seed is printed: the same kinds of faults come in one order.
@@ -28,6 +28,7 @@ from tests.chaos.faults import Faults
 from tests.chaos.ledger import all_is_saved, all_jobs_ran, reconciled, settled
 from tests.chaos.load import Load
 from tests.chaos.stage import Stage, open_stage
+from tests.chaos.tenant import Tenant
 
 pytestmark = [pytest.mark.anyio, pytest.mark.chaos, pytest.mark.timeout(900)]
 
@@ -57,20 +58,25 @@ async def test_nothing_is_lost_nothing_doubled_nothing_stuck(stage: Stage) -> No
     conversations = {user: [(await chat.create_conversation(user)).id for _ in range(2)] for user in users}
     load = Load(chat, agents, users, conversations, random.Random(dice.random()))
     faults = Faults(stage, random.Random(dice.random()))
+    mallory = await make_user(stage.database, "mallory@example.org")
+    tenant = Tenant(chat, agents, stage.world, mallory, random.Random(dice.random()))
 
     until = time.monotonic() + SECONDS
-    await asyncio.gather(load.run(until), faults.run(until))
+    await asyncio.gather(load.run(until), faults.run(until), tenant.run(until))
+    tenant.clean()
     await stage.replicas.revive()
 
     await settled(stage)
     assert stage.world.violations == []
     ends = await reconciled(stage.database, load.accepted)
+    hostile = await reconciled(stage.database, tenant.accepted, hostile=True)
     jobs = all_jobs_ran(stage.world)
     await all_is_saved(stage, load.accepted)
     print(
         f"chaos: {len(load.accepted)} turns {dict(ends)}, {jobs} jobs, {stage.world.starts} starts,"
         f" {dict(faults.happened)}, {stage.replicas.ended} replicas ended by themselves"
     )
+    print(f"chaos: the hostile tenant did {dict(tenant.did)}: {len(tenant.accepted)} turns {dict(hostile)}")
     # Who writes to an agent that keeps dying may be told so; the people of nearly all others notice nothing.
     well = ends[TurnStatus.COMPLETED.value] + ends[TurnStatus.STOPPED.value]
     assert well >= 0.9 * len(load.accepted)
