@@ -43,6 +43,13 @@ class World:
     http: aiohttp.ClientSession
     clock: VirtualClock
     url: str = ""
+    """Of the listener of whom the broker was served for first."""
+    urls: dict[UUID, str] = field(default_factory=dict)
+    """Of each user's listener."""
+    open: Callable[[UUID], Awaitable[None]] | None = None
+    """Serves the broker at a listener of that user's."""
+    internet: set[UUID] = field(default_factory=set)
+    """Whose agents reach the internet."""
     tokens: dict[str, UUID] = field(default_factory=dict)
     turns: list[RunningTurn] = field(default_factory=list)
     notices: list[tuple[UUID, str]] = field(default_factory=list)
@@ -54,6 +61,8 @@ class World:
         if key:
             await self.vault.put(user_id, "anthropic_api_key", key)
         self.tokens[token] = user_id
+        if self.open:
+            await self.open(user_id)
         return user_id, token
 
     @property
@@ -70,12 +79,16 @@ class World:
         async def notice(turn_id: UUID, text: str) -> None:
             self.notices.append((turn_id, text))
 
+        async def reaches_internet(user_id: UUID) -> bool:
+            return user_id in self.internet
+
         limits = Limits(
             turn_calls=settings.pop("turn_call_limit", 50),
             daily_tokens=settings.pop("daily_token_limit", 5_000_000),
         )
         defaults: dict[str, Any] = {
             "platform_key": None,
+            "models": ("claude-sonnet-4-6",),
             "anthropic_url": self.anthropic.url,
             "demo_model": False,
             "timeouts": QUICK,
@@ -87,6 +100,7 @@ class World:
             authenticate=authenticate,
             running_turns=running_turns,
             notice=notice,
+            reaches_internet=reaches_internet,
             limits=limits,
             session=self.http,
             **{**defaults, **settings},
@@ -101,10 +115,21 @@ class World:
             "messages": [{"role": "user", "content": words}],
             **body,
         }
+        return self.send(token, json.dumps(tree), path=path)
+
+    def send(self, token: str, body: Any, *, path: str = "/v1/messages", **headers: str) -> Any:
+        """That body at the listener of whoever has the token, to be used with `async with`."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = self.urls.get(self.tokens[token], self.url) if token in self.tokens else self.url
         return self.http.post(
-            self.url + path,
-            data=json.dumps(tree),
-            headers={"x-api-key": token, "anthropic-version": "2023-06-01", "accept-encoding": "gzip"},
+            url + path,
+            data=body,
+            headers={
+                "x-api-key": token,
+                "anthropic-version": "2023-06-01",
+                "accept-encoding": "gzip",
+                **given,
+            },
         )
 
     async def rows(self, user_id: UUID) -> list[dict[str, Any]]:
@@ -133,16 +158,27 @@ async def world(database: Database, clock: VirtualClock) -> AsyncIterator[World]
 
 @pytest.fixture
 async def serve(world: World) -> AsyncIterator[Serve]:
-    """Serves a broker with these settings at `world.url`; `user_id` makes it that user's own listener."""
+    """Serves a broker with these settings, for each user at a listener of their own, as runtimes do.
+
+    With `user_id` for that user only, so that `world.url` is the way in for everybody else's token too.
+    """
     closers = []
 
     async def start(user_id: UUID | None = None, **settings: Any) -> Broker:
         broker = world.broker(**settings)
-        listener = socket.create_server(("127.0.0.1", 0))
-        # A socket made without a protocol number gets no TCP_NODELAY from asyncio.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        closers.append(await serve_on(listener, broker.app(user_id=user_id)))
+
+        async def open(owner: UUID) -> None:
+            listener = socket.create_server(("127.0.0.1", 0))
+            # A socket made without a protocol number gets no TCP_NODELAY from asyncio.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            world.url = world.url or url
+            world.urls[owner] = url
+            closers.append(await serve_on(listener, broker.app(user_id=owner)))
+
+        for owner in [user_id] if user_id else list(world.tokens.values()):
+            await open(owner)
+        world.open = None if user_id else open
         return broker
 
     yield start
