@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +30,7 @@ from tests.accounts import make_user
 
 KEY = "sk-ant-own-key-of-the-user-1234"
 PLATFORM_KEY = "sk-ant-key-of-the-organisation-5678"
-QUICK = Timeouts(connect=2, body=2, first_byte=0.4, idle=0.4, total=10, booking=2)
+QUICK = Timeouts(connect=2, body=2, first_byte=1.5, idle=1.5, total=10, booking=2)
 
 
 @dataclass
@@ -106,7 +107,15 @@ class World:
             **{**defaults, **settings},
         )
 
-    def ask(self, token: str, words: str = "hello", *, path: str = "/v1/messages", **body: Any) -> Any:
+    def ask(
+        self,
+        token: str,
+        words: str = "hello",
+        *,
+        path: str = "/v1/messages",
+        more: Mapping[str, object] | None = None,
+        **body: Any,
+    ) -> Any:
         """An agent's request, to be used with `async with`; shaped like OpenClaw's."""
         tree = {
             "model": "claude-sonnet-4-6",
@@ -114,8 +123,9 @@ class World:
             "stream": True,
             "messages": [{"role": "user", "content": words}],
             **body,
+            **(more or {}),
         }
-        return self.send(token, json.dumps(tree), path=path)
+        return self.send(token, io.BytesIO(json.dumps(tree).encode()), path=path)
 
     def send(self, token: str, body: Any, *, path: str = "/v1/messages", **headers: str) -> Any:
         """That body at the listener of whoever has the token, to be used with `async with`."""

@@ -37,7 +37,7 @@ _IMAGE_TOKENS = 1_600
 _USUAL_ANSWER = 1_000
 _MOST_AT_ONCE = 20_000
 """Lists and objects of a text that is read on the event loop, whatever its size."""
-_MOST_STEPS = 1_000_000
+_MOST_STEPS = 400_000
 _MOST_SECONDS = 10.0
 _LONGEST_TEXT = 4 * 1024 * 1024
 """Bytes of a text that are looked at: more words than these nobody writes."""
