@@ -210,6 +210,13 @@ class Settings(BaseSettings):
     wake_timeout: Duration = timedelta(seconds=120)
     turn_timeout: Duration = timedelta(minutes=15)
     credentials: Literal["broker", "inject"] = "broker"
+    egress: Literal["off", "opt-in", "on"] = "off"
+    """Who reaches the internet through the platform's proxy, where a plan does not say: no agent, those whose
+    users have switched it on, every agent."""
+    egress_daily_bytes: int = Field(default=2 * 1024**3, ge=0)
+    """Bytes that one agent may exchange with the internet in a day (UTC)."""
+    egress_ports: Annotated[tuple[int, ...], NoDecode, BeforeValidator(_words)] = (80, 443)
+    """Ports that agents may connect to on the internet, with commas between them; never 25."""
 
     anthropic_api_key: SecretStr | None = Field(
         default=None,
@@ -218,6 +225,8 @@ class Settings(BaseSettings):
     anthropic_url: str = "https://api.anthropic.com"
     openai_url: str = "https://api.openai.com"
     model: str = "claude-sonnet-4-6"
+    models: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)] = ()
+    """Models that the installation's own key may be used for, with commas between them; not said: `model`."""
     demo_model: bool = False
     """Answer from the demo model even where a key is at hand."""
     turn_call_limit: int = Field(default=50, ge=1)
@@ -336,6 +345,25 @@ class Settings(BaseSettings):
     @classmethod
     def _at_home(cls, path: Path | None) -> Path | None:
         return path.expanduser().absolute() if path is not None else None
+
+    @field_validator("anthropic_url", "openai_url")
+    @classmethod
+    def _a_base(cls, url: str) -> str:
+        """The address without the version that every path begins with anyway. Raises: ValueError."""
+        base = url.strip().strip("\"'").rstrip("/").removesuffix("/v1").rstrip("/")
+        parts = urlsplit(base)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("write an address like https://api.anthropic.com")
+        if not base.isascii() or not base.isprintable() or " " in base:
+            raise ValueError("it contains a character that no address has")
+        return base
+
+    @field_validator("egress_ports")
+    @classmethod
+    def _ports(cls, ports: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 < port < 65536 for port in ports):
+            raise ValueError("a port is a number from 1 to 65535")
+        return ports
 
     @field_validator("audit_keep")
     @classmethod

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import pytest
 
-from ocmt.agents.model import Agent, State
+from ocmt.agents.egress import Egress
+from ocmt.agents.model import Agent, Policy, State
 from ocmt.agents.service import CHANNEL, Agents
 from ocmt.errors import LeaseLost, Unavailable
-from ocmt.platform.database import Database, Hints, notify
+from ocmt.platform.database import Connection, Database, Hints, notify
 from ocmt.runtimes.base import RuntimeState
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.misbehaving import NeverRuntime
@@ -343,7 +344,12 @@ async def test_a_hint_costs_no_look_at_the_agents_that_it_does_not_name(
 async def test_agents_rows_are_each_users_own(database: Database, clock: VirtualClock, anna: UUID) -> None:
     bert = await make_user(database, "bert@example.org")
     agents = Agents(database, clock, runtime="fake")
-    await agents.set_egress(anna, True)
+    egress = Egress(database, clock, agents, Policy(egress="opt-in"), daily_bytes=1)
+
+    async def record(_: Connection) -> None:
+        return None
+
+    assert await egress.change(anna, True, record)
     assert (await agents.find(bert)).egress is False
     assert (await agents.find(bert)).slot != (await agents.find(anna)).slot
 

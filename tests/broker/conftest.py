@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +30,7 @@ from tests.accounts import make_user
 
 KEY = "sk-ant-own-key-of-the-user-1234"
 PLATFORM_KEY = "sk-ant-key-of-the-organisation-5678"
-QUICK = Timeouts(connect=2, body=2, first_byte=0.4, idle=0.4, total=10, booking=2)
+QUICK = Timeouts(connect=2, body=2, first_byte=1.5, idle=1.5, total=10, booking=2)
 
 
 @dataclass
@@ -43,6 +44,13 @@ class World:
     http: aiohttp.ClientSession
     clock: VirtualClock
     url: str = ""
+    """Of the listener of whom the broker was served for first."""
+    urls: dict[UUID, str] = field(default_factory=dict)
+    """Of each user's listener."""
+    open: Callable[[UUID], Awaitable[None]] | None = None
+    """Serves the broker at a listener of that user's."""
+    internet: set[UUID] = field(default_factory=set)
+    """Whose agents reach the internet."""
     tokens: dict[str, UUID] = field(default_factory=dict)
     turns: list[RunningTurn] = field(default_factory=list)
     notices: list[tuple[UUID, str]] = field(default_factory=list)
@@ -54,6 +62,8 @@ class World:
         if key:
             await self.vault.put(user_id, "anthropic_api_key", key)
         self.tokens[token] = user_id
+        if self.open:
+            await self.open(user_id)
         return user_id, token
 
     @property
@@ -70,12 +80,16 @@ class World:
         async def notice(turn_id: UUID, text: str) -> None:
             self.notices.append((turn_id, text))
 
+        async def reaches_internet(user_id: UUID) -> bool:
+            return user_id in self.internet
+
         limits = Limits(
             turn_calls=settings.pop("turn_call_limit", 50),
             daily_tokens=settings.pop("daily_token_limit", 5_000_000),
         )
         defaults: dict[str, Any] = {
             "platform_key": None,
+            "models": ("claude-sonnet-4-6",),
             "anthropic_url": self.anthropic.url,
             "demo_model": False,
             "timeouts": QUICK,
@@ -87,12 +101,21 @@ class World:
             authenticate=authenticate,
             running_turns=running_turns,
             notice=notice,
+            reaches_internet=reaches_internet,
             limits=limits,
             session=self.http,
             **{**defaults, **settings},
         )
 
-    def ask(self, token: str, words: str = "hello", *, path: str = "/v1/messages", **body: Any) -> Any:
+    def ask(
+        self,
+        token: str,
+        words: str = "hello",
+        *,
+        path: str = "/v1/messages",
+        more: Mapping[str, object] | None = None,
+        **body: Any,
+    ) -> Any:
         """An agent's request, to be used with `async with`; shaped like OpenClaw's."""
         tree = {
             "model": "claude-sonnet-4-6",
@@ -100,11 +123,23 @@ class World:
             "stream": True,
             "messages": [{"role": "user", "content": words}],
             **body,
+            **(more or {}),
         }
+        return self.send(token, io.BytesIO(json.dumps(tree).encode()), path=path)
+
+    def send(self, token: str, body: Any, *, path: str = "/v1/messages", **headers: str) -> Any:
+        """That body at the listener of whoever has the token, to be used with `async with`."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = self.urls.get(self.tokens[token], self.url) if token in self.tokens else self.url
         return self.http.post(
-            self.url + path,
-            data=json.dumps(tree),
-            headers={"x-api-key": token, "anthropic-version": "2023-06-01", "accept-encoding": "gzip"},
+            url + path,
+            data=body,
+            headers={
+                "x-api-key": token,
+                "anthropic-version": "2023-06-01",
+                "accept-encoding": "gzip",
+                **given,
+            },
         )
 
     async def rows(self, user_id: UUID) -> list[dict[str, Any]]:
@@ -133,16 +168,27 @@ async def world(database: Database, clock: VirtualClock) -> AsyncIterator[World]
 
 @pytest.fixture
 async def serve(world: World) -> AsyncIterator[Serve]:
-    """Serves a broker with these settings at `world.url`; `user_id` makes it that user's own listener."""
+    """Serves a broker with these settings, for each user at a listener of their own, as runtimes do.
+
+    With `user_id` for that user only, so that `world.url` is the way in for everybody else's token too.
+    """
     closers = []
 
     async def start(user_id: UUID | None = None, **settings: Any) -> Broker:
         broker = world.broker(**settings)
-        listener = socket.create_server(("127.0.0.1", 0))
-        # A socket made without a protocol number gets no TCP_NODELAY from asyncio.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        closers.append(await serve_on(listener, broker.app(user_id=user_id)))
+
+        async def open(owner: UUID) -> None:
+            listener = socket.create_server(("127.0.0.1", 0))
+            # A socket made without a protocol number gets no TCP_NODELAY from asyncio.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            world.url = world.url or url
+            world.urls[owner] = url
+            closers.append(await serve_on(listener, broker.app(user_id=owner)))
+
+        for owner in [user_id] if user_id else list(world.tokens.values()):
+            await open(owner)
+        world.open = None if user_id else open
         return broker
 
     yield start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,9 +11,11 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+from ocmt.broker.admission import Admission, Bounds, Seat
 from ocmt.broker.model import RunningTurn
-from ocmt.broker.wire import Admission, Answer
+from ocmt.broker.wire import Answer
 from ocmt.testing.anthropic import Stalled, Streamed
+from ocmt.testing.clock import VirtualClock
 from tests.broker.conftest import Serve, World
 
 pytestmark = pytest.mark.anyio
@@ -158,16 +161,61 @@ async def test_with_several_turns_a_call_belongs_to_the_one_it_names_or_carries_
 
 
 async def test_a_user_cannot_hold_more_than_so_many_calls_or_bytes_at_once() -> None:
-    admission = Admission(calls_per_user=1, total_bytes=10)
+    admission = Admission(VirtualClock(), Bounds(calls=1, bytes=10, all_bytes=15, own_bytes=0))
     user_id, other = uuid7(), uuid7()
+
+    async def read(seat: Seat, data: bytes) -> bytes:
+        await seat.read_body({"headers": []}, body_of(data), limit=99, timeout=1, grace=1)
+        return bytes(seat.body)
+
     with admission.seat(user_id), admission.seat(other) as seat:
         with pytest.raises(Answer, match="at once"), admission.seat(user_id):
             pass
-        assert await seat.read_body({"headers": []}, body_of(b"123456"), limit=99, timeout=1) == b"123456"
+        assert await read(seat, b"123456") == b"123456"
         with pytest.raises(Answer, match="large"):
-            await seat.read_body({"headers": []}, body_of(b"123456"), limit=99, timeout=1)
+            await read(seat, b"12345")
     with admission.seat(user_id) as seat:
-        assert await seat.read_body({"headers": []}, body_of(b"1234567890"), limit=99, timeout=1)
+        assert await read(seat, b"1234567890")
+        with admission.seat(other) as another, pytest.raises(Answer, match="large"):
+            await read(another, b"123456")
+        seat.give_back()
+        with admission.seat(other) as another:
+            assert await read(another, b"123456")
+
+
+async def test_what_a_user_has_for_certain_the_others_can_not_take() -> None:
+    admission = Admission(VirtualClock(), Bounds(bytes=100, all_bytes=150, own_bytes=10))
+    users = [uuid7() for _ in range(3)]
+    with ExitStack() as held:
+        seats = [held.enter_context(admission.seat(user)) for user in users]
+        seats[0].take(100)
+        seats[1].take(70)
+        with pytest.raises(Answer, match="large"):
+            seats[1].take(1)
+        seats[2].take(10)
+        with pytest.raises(Answer, match="large"):
+            seats[2].take(1)
+        seats[0].give_back()
+        seats[2].take(90)
+
+
+async def test_calls_have_a_rate_which_is_asked_before_anything_is_read() -> None:
+    clock = VirtualClock()
+    admission = Admission(clock, Bounds(calls_per_second=1, burst=3))
+    user_id = uuid7()
+
+    def knock(who: UUID = user_id) -> None:
+        with admission.seat(who):
+            pass
+
+    for _ in range(3):
+        knock()
+    with pytest.raises(Answer) as refused:
+        knock()
+    assert (refused.value.status, refused.value.error_type) == (429, "rate_limit_error")
+    knock(uuid7())
+    await clock.advance(1)
+    knock()
 
 
 def body_of(data: bytes):  # type: ignore[no-untyped-def]

@@ -168,9 +168,7 @@ async def test_other_paths_and_methods_do_not_exist(world: World, serve: Serve) 
 async def test_a_body_that_makes_no_sense_is_refused(world: World, serve: Serve, body: bytes) -> None:
     await serve()
     _, token = await world.add_user()
-    async with world.http.post(
-        f"{world.url}/v1/messages", data=body, headers={"x-api-key": token}
-    ) as response:
+    async with world.send(token, body) as response:
         assert response.status == 400
         assert (await response.json())["error"]["type"] == "invalid_request_error"
 
@@ -185,11 +183,7 @@ async def test_too_long_a_body_is_refused_also_without_a_length(world: World, se
 
     for data in (io.BytesIO(b" " * (33 * 1024 * 1024)), endless()):
         try:
-            async with world.http.post(
-                f"{world.url}/v1/messages",
-                data=data,
-                headers={"x-api-key": token},
-            ) as response:
+            async with world.send(token, data) as response:
                 assert response.status == 413
         except aiohttp.ClientConnectionError:
             # The broker hung up on the rest of it: as good.
@@ -322,12 +316,18 @@ async def test_a_key_that_no_longer_opens_is_said_to_the_user_and_not_replaced_b
     assert not world.anthropic.seen
 
 
-async def test_counting_tokens_is_passed_on_and_costs_nothing(world: World, serve: Serve) -> None:
-    await serve()
+async def test_counting_tokens_is_passed_on_and_is_a_call_without_tokens(world: World, serve: Serve) -> None:
+    await serve(turn_call_limit=2)
     user_id, token = await world.add_user()
     _, without = await world.add_user(key=None)
     async with world.ask(token, path="/v1/messages/count_tokens") as response:
         assert await response.json() == {"input_tokens": 42}
     async with world.ask(without, path="/v1/messages/count_tokens") as response:
         assert (await response.json())["input_tokens"] > 10
-    assert await world.rows(user_id) == []
+    (row,) = await world.rows(user_id)
+    assert (row["status"], row["input_tokens"], row["output_tokens"]) == (200, 0, 0)
+    statuses = []
+    for _ in range(2):
+        async with world.ask(token, path="/v1/messages/count_tokens") as response:
+            statuses.append(response.status)
+    assert statuses == [200, 400], "it counts against the limit of calls"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from ipaddress import ip_address
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from ocmt.platform.internet import is_public
 from ocmt.runtimes import egress
 from ocmt.runtimes.egress import CONNECTIONS, EgressProxy, Refusal, parse_request
+from ocmt.testing.egress import FakeGate
 
 pytestmark = pytest.mark.anyio
 
@@ -97,11 +98,15 @@ async def server() -> AsyncIterator[int]:
 class Asking:
     """A proxy for one agent, and what it was asked to resolve."""
 
-    def __init__(self, *, anything_goes: bool) -> None:
+    def __init__(
+        self, *, anything_goes: bool, gate: FakeGate | None = None, ports: Collection[int] = range(65536)
+    ) -> None:
         self.asked: list[str] = []
         self.answers: dict[str, Sequence[str]] = {}
         self.proxy = EgressProxy(
             structlog.get_logger("tests"),
+            gate=gate or FakeGate(),
+            ports=ports,
             resolve=self._resolve,
             allowed=(lambda _: True) if anything_goes else is_public,
         )
@@ -191,7 +196,9 @@ async def test_names_that_nobody_answers_for_keep_only_so_many_threads(
         return ["127.0.0.1"]
 
     async with Asking(anything_goes=False) as proxy:
-        proxy.proxy = EgressProxy(structlog.get_logger("tests"), resolve=resolve)
+        proxy.proxy = EgressProxy(
+            structlog.get_logger("tests"), gate=FakeGate(), ports=(443,), resolve=resolve
+        )
         names = asyncio.Semaphore(egress.NAMES_AT_ONCE)
         attempts = [proxy.proxy.connect(f"{number}.example", 443, names) for number in range(20)]
         refusals = await asyncio.gather(*attempts, return_exceptions=True)
@@ -219,3 +226,83 @@ async def test_refusals_do_not_fill_the_log(monkeypatch: pytest.MonkeyPatch) -> 
             for _ in range(6):
                 await proxy.ask("CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
     assert [line["event"] for line in lines] == ["egress_refused"] * 3
+
+
+@pytest.mark.parametrize(
+    "host", ["2130706433", "017700000001", "0x7f000001", "127.1", "0", "localhost", "[::ffff:7f00:1]"]
+)
+async def test_no_spelling_of_this_machine_leads_to_it(host: str, server: int) -> None:
+    """By the system's own name service, which understands all of these."""
+    proxy = EgressProxy(structlog.get_logger("tests"), gate=FakeGate(), ports=(server,))
+    request = parse_request(f"CONNECT {host}:{server} HTTP/1.1\r\n\r\n".encode())
+    with pytest.raises(Refusal, match=r"not on the public internet|cannot be resolved"):
+        await proxy.connect(request.host, request.port, asyncio.Semaphore(1))
+
+
+async def test_a_name_is_judged_by_the_address_that_is_connected_to(server: int) -> None:
+    """A name server may give another answer each time: it is asked once."""
+    async with Asking(anything_goes=False) as proxy:
+        proxy.answers["rebinding.example"] = ["127.0.0.1"]
+        answer = await proxy.ask(f"CONNECT rebinding.example:{server} HTTP/1.1\r\n\r\n")
+    assert b" 403 " in answer
+    assert proxy.asked == ["rebinding.example"]
+
+
+async def test_only_the_ports_of_the_settings_and_never_mail(server: int) -> None:
+    async with Asking(anything_goes=True, ports=(25, 80, 443)) as proxy:
+        for port in (25, 22, server):
+            answer = await proxy.ask(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n")
+            assert f"port {port} is not allowed; allowed are 80, 443".encode() in answer
+
+
+async def test_an_agent_that_may_not_is_refused_in_words(server: int) -> None:
+    gate = FakeGate()
+    gate.open = False
+    async with Asking(anything_goes=True, gate=gate) as proxy:
+        answer = await proxy.ask(f"CONNECT 127.0.0.1:{server} HTTP/1.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert b"the internet is switched off for this agent" in answer
+    assert not proxy.asked, "no name was looked up for it"
+
+
+async def test_what_is_open_ends_when_the_policy_changes(
+    server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "LOOK_AGAIN", 0.05)
+    gate = FakeGate()
+    async with Asking(anything_goes=True, gate=gate) as proxy:
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(f"CONNECT 127.0.0.1:{server} HTTP/1.1\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"hello")
+        assert await reader.readexactly(5) == b"HELLO"
+        gate.open = False
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+
+
+async def test_the_bytes_of_a_day_are_booked_before_they_flow_and_what_is_left_is_given_back(
+    server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(egress, "GRANTS", (1000,))
+    gate = FakeGate(left=3000)
+    async with Asking(anything_goes=True, gate=gate) as proxy:
+        connect = f"CONNECT 127.0.0.1:{server} HTTP/1.1\r\n\r\n"
+        assert b"A" * 900 in await proxy.ask(connect, then=b"a" * 900)
+        answer = await proxy.ask(connect, then=b"a" * 9000)
+        assert len(answer) < 3000
+        answer = await proxy.ask(connect, then=b"a" * 900)
+        assert len(answer) < 1000
+    assert gate.spent <= 3000
+    gate.left = 0
+    async with Asking(anything_goes=True, gate=gate) as proxy:
+        assert b"today is used up" in await proxy.ask(connect)
+
+
+async def test_new_connections_have_a_rate(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(egress, "NEW_AT_ONCE", 3)
+    monkeypatch.setattr(egress, "NEW_PER_SECOND", 0.001)
+    async with Asking(anything_goes=True) as proxy:
+        answers = [await proxy.ask(f"CONNECT 127.0.0.1:{server} HTTP/1.1\r\n\r\n") for _ in range(5)]
+    assert [answer.split(b" ")[1] for answer in answers] == [b"200"] * 3 + [b"429"] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +13,8 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from ocmt.agents.egress import Egress
+from ocmt.agents.model import EgressPolicy
 from ocmt.agents.revisions.service import Revisions
 from ocmt.bootstrap.agent_features import AgentFeatures
 from ocmt.bootstrap.channels import ChannelSeal
@@ -91,6 +93,12 @@ def pages(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def egress_policy() -> EgressPolicy:
+    """What the operator says of the internet; a test can say otherwise by its parameter of that name."""
+    return "opt-in"
+
+
+@pytest.fixture
 async def house(
     database: Database,
     hints: Hints,
@@ -98,8 +106,10 @@ async def house(
     runtime: FakeRuntime,
     gateways: Gateways,
     pages: Path,
+    egress_policy: EgressPolicy,
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
+    policy = replace(replica.policy, egress=egress_policy)
     settings = load_settings(
         data_dir=pages / "data",
         public_url=URL,
@@ -140,6 +150,7 @@ async def house(
     async def no_usage(_user_id: UUID, _turn_id: UUID) -> None:
         return None
 
+    egress = Egress(database, clock, agents, policy, daily_bytes=1000)
     broker = Broker(
         keys=ModelKeys(features.vault, features.group_keys, database, clock),
         ledger=features.ledger,
@@ -147,6 +158,8 @@ async def house(
         authenticate=agents.owner_of_token,
         running_turns=nothing_runs,  # type: ignore[arg-type]
         notice=no_notice,
+        reaches_internet=egress.allows,
+        models=("claude-sonnet-4-6",),
         platform_key=None,
         anthropic_url=NOBODY,
         limits=features.limits,
@@ -165,7 +178,10 @@ async def house(
     management = compose_management(platform, features, lambda: agent_features)
     orchestrator = Orchestrator(
         agents=agents,
-        policy=replica.policy,
+        policy=policy,
+        egress=egress,
+        identity=features.accounts.identity,
+        clock=clock,
         runtime=runtime,
         revisions=Revisions(database, agents, clock),
         reconciler=replica.reconciler,

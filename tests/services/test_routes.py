@@ -12,8 +12,11 @@ import pytest
 from starlette.routing import Route
 from starlette.types import Message
 
+from ocmt.agents.model import EgressPolicy, Plan
+from ocmt.agents.plans import Plans
 from ocmt.errors import Unavailable
 from ocmt.platform.database import Database
+from ocmt.testing.clock import VirtualClock
 from tests.identity.browser import Answer, Browser
 from tests.services.conftest import House
 
@@ -230,10 +233,107 @@ async def test_what_is_too_large_is_refused_in_plain_words(house: House) -> None
     assert (await anna.call("GET", turns)).json()["items"] == []
 
 
-async def test_the_agents_door_wants_an_agents_token(house: House) -> None:
+async def test_nothing_of_the_broker_is_on_the_public_port(house: House) -> None:
     anna = await house.sign_in("anna@example.org")
-    answer = await anna.call("POST", "/broker/anthropic/v1/messages", {"model": "x"})
-    assert answer.status == 401
+    for path in ("/broker", "/broker/", "/broker/anthropic/v1/messages", "/broker/anthropic/v1/messages/"):
+        for method in ("GET", "POST", "PUT", "OPTIONS"):
+            answer = await anna.call(method, path, {"model": "x"} if method in ("POST", "PUT") else None)
+            assert (answer.status, answer.body) == (404, b"Not found\n"), (method, path)
+    for path in ("/v1/messages", "//broker/anthropic/v1/messages", "/agent/broker/v1/messages"):
+        answer = await anna.call("POST", path, {"model": "x"})
+        assert answer.status in (404, 405), path
+
+
+async def test_a_websocket_to_the_broker_is_not_found_either(house: House) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    scope = {
+        "type": "websocket",
+        "path": "/broker/anthropic/v1/messages",
+        "raw_path": b"/broker/anthropic/v1/messages",
+        "query_string": b"",
+        "headers": [],
+        "subprotocols": [],
+        "extensions": {"websocket.http.response": {}},
+    }
+    await house.app(scope, receive, send)
+    assert [(message["type"], message.get("status")) for message in sent] == [
+        ("websocket.http.response.start", 404),
+        ("websocket.http.response.body", None),
+    ]
+
+
+class TestTheInternet:
+    async def test_to_switch_it_on_takes_a_recent_sign_in_and_leaves_a_trace(
+        self, house: House, clock: VirtualClock
+    ) -> None:
+        anna = await house.sign_in("anna@example.org")
+        assert (await anna.call("GET", "/agent")).json()["egress_policy"] == "opt-in"
+        shown = await anna.call("PATCH", "/agent", {"egress": True})
+        assert (shown.status, shown.json()["egress"]) == (200, True)
+        actions = [row["action"] for row in (await anna.call("GET", "/api/v1/audit")).json()["items"]]
+        assert actions.count("agent.egress") == 1
+        await anna.call("PATCH", "/agent", {"egress": True})
+        await anna.call("PATCH", "/agent", {"egress": False})
+        await clock.advance(3600)
+        refused = await anna.call("PATCH", "/agent", {"egress": True})
+        assert (refused.status, refused.json()["code"]) == (403, "recent_sign_in_needed")
+        assert (await anna.call("PATCH", "/agent", {"egress": False})).status == 200
+
+    @pytest.mark.parametrize("egress_policy", ["off"])
+    async def test_where_the_operator_says_no_nobody_switches_it_on(self, house: House) -> None:
+        anna = await house.sign_in("anna@example.org")
+        me = UUID((await anna.call("GET", "/api/v1/me")).json()["id"])
+        made = {"name": "mine", "scopes": ["agent:read", "agent:write"]}
+        key = (await anna.call("POST", "/api/v1/api-keys", made)).json()["key"]
+        program = {"authorization": f"Bearer {key}"}
+        for asking, headers in ((anna, {}), (Browser(house.app), program)):
+            refused = await asking.call("PATCH", "/agent", {"egress": True}, headers=headers)
+            assert refused.status == 403
+            assert refused.json()["detail"].startswith("The operator of this installation does not let")
+        shown = (await anna.call("GET", "/agent")).json()
+        assert (shown["egress"], shown["egress_policy"]) == (False, "off")
+        async with house.database.connection() as connection:
+            await connection.execute("update agents set egress = true where user_id = $1", me)
+        assert not await house.orchestrator.egress.allows(me), "whatever the row says from before"
+        assert (await anna.call("GET", "/agent")).json()["egress"] is False
+        assert (await anna.call("PATCH", "/agent", {"egress": False})).status == 200
+
+    @pytest.mark.parametrize("egress_policy", ["off", "on"])
+    async def test_a_plan_goes_before_the_setting(self, house: House, egress_policy: EgressPolicy) -> None:
+        anna = await house.sign_in("anna@example.org")
+        me = UUID((await anna.call("GET", "/api/v1/me")).json()["id"])
+        egress, plans = house.orchestrator.egress, Plans(house.database, house.orchestrator.agents)
+        assert await egress.allows(me) == (egress_policy == "on")
+        other: EgressPolicy = "on" if egress_policy == "off" else "off"
+        await plans.put(Plan("special", egress=other))
+        await plans.assign(me, "special")
+        assert await egress.allows(me) == (other == "on")
+        await plans.put(Plan("special", egress="opt-in"))
+        assert not await egress.allows(me)
+        assert (await anna.call("PATCH", "/agent", {"egress": True})).status == 200
+        assert await egress.allows(me)
+
+    async def test_the_bytes_of_a_day_are_bounded_and_the_next_day_is_new(
+        self, house: House, clock: VirtualClock
+    ) -> None:
+        anna = await house.sign_in("anna@example.org")
+        me = UUID((await anna.call("GET", "/api/v1/me")).json()["id"])
+        egress = house.orchestrator.egress
+        assert not await egress.spend(me, 1001)
+        assert await egress.spend(me, 600)
+        assert not await egress.spend(me, 600)
+        assert await egress.spend(me, 400)
+        await egress.give_back(me, 100)
+        assert [await egress.spend(me, size) for size in (101, 100, 1)] == [False, True, False]
+        await clock.advance(86400)
+        assert await egress.spend(me, 1000)
 
 
 class PatientBrowser(Browser):

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from ocmt.errors import Conflict
@@ -95,6 +95,10 @@ class Hold:
     """In the words of whoever holds it."""
 
 
+EgressPolicy = Literal["off", "opt-in", "on"]
+"""Who reaches the internet: no agent; agents whose users have switched it on; every agent."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What an agent may use and when it sleeps; None: as the installation's settings say."""
@@ -112,6 +116,7 @@ class Plan:
     snapshot_bytes: int | None = None
     snapshot_file_bytes: int | None = None
     """Of the largest of them."""
+    egress: EgressPolicy | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ class Agent:
     progress: Mapping[str, str] | None
     runtime_state: dict[str, Any]
     egress: bool
+    """Whether its user wants it to reach the internet. Policy.reaches_internet says whether it does."""
     last_active_at: datetime
     failures: int
     retry_at: datetime | None
@@ -189,6 +195,17 @@ class Policy:
     """How long an agent must have been idle to be stopped for another that finds no room."""
     snapshot_every: timedelta = timedelta(minutes=5)
     """So long after the last time the files of an agent at work are saved again, between turns."""
+    egress: EgressPolicy = "off"
+    """Whether agents reach the internet whose plan does not say."""
+
+    def egress_of(self, plan: Plan) -> EgressPolicy:
+        """Return the policy for the internet of agents with that plan."""
+        return plan.egress or self.egress
+
+    def reaches_internet(self, agent: Agent) -> bool:
+        """Return whether that agent may reach the internet now."""
+        policy = self.egress_of(agent.plan)
+        return policy == "on" or (policy == "opt-in" and agent.egress)
 
     def of(self, plan: Plan) -> Policy:
         """The policy for an agent of that plan."""

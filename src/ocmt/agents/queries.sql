@@ -4,11 +4,11 @@ values (:user_id, :runtime, :broker_token_hash, :now, :now)
 on conflict (user_id) do nothing;
 
 -- name: find_agents
-select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
+select user_id, slot, runtime, desired, state, since, progress, runtime_state, a.egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token, schedule_unread, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
-       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress as plan_egress
 from agents a join plans p on p.name = a.plan where user_id = any(:user_ids::uuid[]);
 
 -- name: list_agents
@@ -31,13 +31,16 @@ select a.user_id, held.* from unnest(:user_ids::uuid[]) as a (user_id) cross joi
   limit 50
 ) held;
 
--- name: find_broker_token_owner$
--- A suspended user's agent gets nothing more from the model.
-select a.user_id from agents a join users u on u.id = a.user_id
-where a.broker_token_hash = :token_hash and u.status = 'active';
+-- name: find_broker_token_owner^
+-- Only while the holder of the lease under which the token was made has the agent running: not while it is stopped,
+-- not once the lease is given back or taken over, and not of a suspended user. `leased`: the lease has not expired.
+select a.user_id, a.lease_expires_at > clock_timestamp() as leased
+from agents a join users u on u.id = a.user_id
+where a.broker_token_hash = :token_hash and a.broker_token_lease = a.lease_token and a.lease_owner is not null
+  and a.state in ('starting', 'awake', 'paused') and u.status = 'active';
 
 -- name: set_broker_token$
-update agents set broker_token_hash = :token_hash
+update agents set broker_token_hash = :token_hash, broker_token_lease = :lease_token
 where user_id = :user_id and lease_token = :lease_token
 returning user_id;
 
@@ -102,8 +105,20 @@ update agents set restart_asked = true, desired = 'awake', last_active_at = :now
   retry_at = case when state = 'failed' then :now::timestamptz end
 where user_id = :user_id;
 
--- name: set_egress!
-update agents set egress = :egress where user_id = :user_id;
+-- name: set_egress$
+update agents set egress = :egress where user_id = :user_id and egress <> :egress returning user_id;
+
+-- name: spend_egress$
+-- Books bytes that an agent is about to exchange with the internet; gives nothing where the day's are used up.
+with forgotten as (delete from egress_days where user_id = :user_id and day < :keep_from)
+insert into egress_days (user_id, day, bytes)
+select :user_id, :day, cast(:bytes as bigint) where :bytes <= :most
+on conflict (user_id, day) do update set bytes = egress_days.bytes + excluded.bytes
+where egress_days.bytes + excluded.bytes <= :most
+returning bytes;
+
+-- name: give_egress_back!
+update egress_days set bytes = greatest(0, bytes - :bytes) where user_id = :user_id and day = :day;
 
 -- name: touch!
 update agents set last_active_at = greatest(last_active_at, :now) where user_id = :user_id;
@@ -154,19 +169,19 @@ update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
 select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress
 from plans order by name;
 
 -- name: put_plan!
 insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes)
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress)
 values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake,
-  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes)
+  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes, :egress)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids, disk_bytes = excluded.disk_bytes,
     pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake,
     snapshot_files = excluded.snapshot_files, snapshot_bytes = excluded.snapshot_bytes,
-    snapshot_file_bytes = excluded.snapshot_file_bytes;
+    snapshot_file_bytes = excluded.snapshot_file_bytes, egress = excluded.egress;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StrictBool
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -25,6 +26,11 @@ ModelOf = Callable[[UUID], Awaitable[Mapping[str, str]]]
 """user → {"kind": "user" | "platform" | "demo", "label"}: which model answers."""
 
 
+ChangeEgress = Callable[[Request, bool], Awaitable[BackgroundTask | None]]
+"""Keeps whether the asking user wants the internet for their agent, and returns what is to be done after the
+answer. Raises: Refused, and what says that the request may not change this."""
+
+
 class AgentPatch(BaseModel):
     """What a user may change about the agent."""
 
@@ -33,7 +39,9 @@ class AgentPatch(BaseModel):
     egress: StrictBool
 
 
-def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy) -> list[Route]:
+def routes(
+    agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy, change_egress: ChangeEgress
+) -> list[Route]:
     """The routes, to be mounted at the root of the orchestrator."""
 
     async def show(request: Request, status: int = 200) -> Response:
@@ -52,8 +60,10 @@ def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Pol
 
     async def patch_agent(request: Request) -> Response:
         patch = await json_body(request, AgentPatch)
-        await agents.set_egress(principal(request).user_id, patch.egress)
-        return await show(request)
+        afterwards = await change_egress(request, patch.egress)
+        response = await show(request)
+        response.background = afterwards
+        return response
 
     async def wake(request: Request) -> Response:
         await agents.ask_awake(principal(request).user_id)
@@ -104,7 +114,8 @@ def describe(agent: Agent, isolation: Isolation, model: Mapping[str, str], polic
         "image": agent.image,
         "revision": agent.revision,
         "model": dict(model),
-        "egress": agent.egress,
+        "egress": policy.reaches_internet(agent),
+        "egress_policy": policy.egress_of(agent.plan),
         "error": agent.error,
         "retry_at": agent.retry_at.isoformat() if agent.retry_at else None,
         "files": {

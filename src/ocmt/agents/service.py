@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ocmt.agents.model import Agent, Event, Hold, Plan, Policy, Saved, State, after
 from ocmt.agents.schedule import Projection
-from ocmt.errors import Conflict, LeaseLost, LimitReached
+from ocmt.errors import Conflict, LeaseLost, LimitReached, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
@@ -118,12 +118,6 @@ class Agents:
             await queries.ask_restart(connection, user_id=user_id, now=self._clock.now())
             await notify(connection, CHANNEL, str(user_id))
 
-    async def set_egress(self, user_id: UUID, egress: bool) -> None:
-        """Whether the agent may reach the internet; takes effect when it next starts."""
-        await self.find(user_id)
-        async with self._database.connection() as connection:
-            await queries.set_egress(connection, user_id=user_id, egress=egress)
-
     async def hold(
         self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta, note: str | None = None
     ) -> None:
@@ -164,12 +158,19 @@ class Agents:
             await queries.touch(connection, user_id=user_id, now=self._clock.now())
 
     async def owner_of_token(self, token: str) -> UUID | None:
-        """Whose agent holds this broker token."""
+        """Return the user whose running agent holds this broker token; None for every other token.
+
+        Raises: Unavailable while the lease on the agent has expired and nobody has taken it over: its holder
+        may only be late.
+        """
         async with self._database.connection() as connection:
-            owner: UUID | None = await queries.find_broker_token_owner(
-                connection, token_hash=token_hash(token)
-            )
-            return owner
+            found = await queries.find_broker_token_owner(connection, token_hash=token_hash(token))
+        if found is None:
+            return None
+        if not found["leased"]:
+            raise Unavailable("The lease on this agent has expired.", retry_after=1)
+        owner: UUID = found["user_id"]
+        return owner
 
     async def every_agent(self, *, after: UUID | None = None, limit: int = 500) -> list[dict[str, Any]]:
         """For operators: a page of all agents with their users' addresses, in the order of their ids."""
@@ -391,6 +392,7 @@ def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
             snapshot_files=row["snapshot_files"],
             snapshot_bytes=row["snapshot_bytes"],
             snapshot_file_bytes=row["snapshot_file_bytes"],
+            egress=row["plan_egress"],
         ),
         saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
         holds=tuple(holds),

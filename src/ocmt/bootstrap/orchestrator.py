@@ -12,6 +12,7 @@ from dataclasses import asdict
 from uuid import UUID
 
 from ocmt.agents.admission import Admission
+from ocmt.agents.egress import Egress
 from ocmt.agents.files import FileKeeper
 from ocmt.agents.lifecycle import Driver
 from ocmt.agents.model import Agent, Policy, State
@@ -66,11 +67,13 @@ def compose_orchestrator(
         wake_timeout=settings.wake_timeout,
         wake_ahead=settings.agent_wake_ahead,
         snapshot_every=settings.snapshot_every,
+        egress=settings.egress,
     )
     admission = Admission(memory_for_agents(settings), clock)
     agents, chat, ledger = agent_features.agents, agent_features.chat, features.ledger
     snapshots, transfers = agent_features.snapshots, agent_features.transfers
     revisions = Revisions(database, agents, clock)
+    egress = Egress(database, clock, agents, policy, daily_bytes=settings.egress_daily_bytes)
 
     async def running_turns(user_id: UUID) -> list[RunningTurn]:
         return [
@@ -89,6 +92,8 @@ def compose_orchestrator(
         authenticate=agents.owner_of_token,
         running_turns=running_turns,
         notice=notice,
+        reaches_internet=egress.allows,
+        models=settings.models or (settings.model,),
         platform_key=key.get_secret_value() if key else None,
         anthropic_url=settings.anthropic_url,
         limits=features.limits,
@@ -96,7 +101,7 @@ def compose_orchestrator(
         session=platform.http.session(),
     )
     if make_runtime is None:
-        runtime = runtime_of(settings, clock, platform.paths.view, broker)
+        runtime = runtime_of(settings, clock, platform.paths.view, broker, egress)
     else:
         runtime = make_runtime(platform, broker)
 
@@ -115,18 +120,19 @@ def compose_orchestrator(
         )
 
     def spec_of(agent: Agent, broker_token: str, gateway_token: str) -> AgentSpec:
+        internet = policy.reaches_internet(agent)
         return AgentSpec(
             user_id=agent.user_id,
             slot=agent.slot,
             config=render_config(
                 model=settings.model,
-                egress=agent.egress,
+                egress=internet,
                 turn_timeout=int(settings.turn_timeout.total_seconds()),
             ),
             environment=gateway_environment(
-                gateway_token=gateway_token, broker_token=broker_token, egress=agent.egress
+                gateway_token=gateway_token, broker_token=broker_token, egress=internet
             ),
-            egress=agent.egress,
+            egress=internet,
             memory_bytes=agent.plan.memory_bytes or settings.agent_memory,
             disk_bytes=agent.plan.disk_bytes or settings.agent_disk,
             **{name: value for name in ("cpus", "pids") if (value := getattr(agent.plan, name)) is not None},
@@ -192,6 +198,9 @@ def compose_orchestrator(
     return Orchestrator(
         agents=agents,
         policy=policy,
+        egress=egress,
+        identity=features.accounts.identity,
+        clock=clock,
         runtime=runtime,
         revisions=revisions,
         reconciler=reconciler,

@@ -21,7 +21,7 @@ from ocmt.platform.http import Closer, serve_on
 from ocmt.runtimes.base import AgentRuntime
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.docker import DockerRuntime
-from ocmt.runtimes.egress import EgressProxy
+from ocmt.runtimes.egress import EgressProxy, Gate
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.spares import SPARE_BYTES
@@ -45,14 +45,14 @@ def _memory_of_machine(least: int) -> int:
     return max(least, min(sizes) * 3 // 4)
 
 
-def runtime_of(settings: Settings, clock: Clock, view: View, broker: Broker) -> AgentRuntime:
+def runtime_of(settings: Settings, clock: Clock, view: View, broker: Broker, gate: Gate) -> AgentRuntime:
     """The runtime that the settings name, with doors to the broker and to the world. Raises SetupProblem."""
     if settings.runtime == "process":
         raise SetupProblem(
             f"The runtime {settings.runtime} is not there yet: use `sandbox`, the default. "
             "`ocmt doctor` tells what it needs on this machine."
         )
-    egress = EgressProxy(structlog.get_logger("ocmt.runtimes.egress"))
+    egress = EgressProxy(structlog.get_logger("ocmt.runtimes.egress"), gate=gate, ports=settings.egress_ports)
 
     async def broker_door(user_id: UUID, listener: socket.socket) -> Closer:
         return await serve_on(listener, broker.app(user_id=user_id))

@@ -123,10 +123,15 @@ class UsageReader:
     def _data(self, data: Mapping[str, Any]) -> None:
         match data.get("type"):
             case "message_start" if isinstance(message := data.get("message"), dict):
-                self._counts.update(tokens_in(message.get("usage")))
+                self._count(message.get("usage"))
             case "message_delta":
-                self._counts.update(tokens_in(data.get("usage")))
+                self._count(data.get("usage"))
             case "message_stop":
                 self.complete = True
             case "error" if isinstance(error := data.get("error"), dict):
                 self.error = str(error.get("type", ""))[:100], printable(str(error.get("message", "")))[:500]
+
+    def _count(self, usage: object) -> None:
+        """Counts only grow: a gateway on the way may repeat one as 0 that the provider has already told."""
+        for name, count in tokens_in(usage).items():
+            self._counts[name] = max(count, self._counts.get(name, 0))

@@ -41,6 +41,10 @@ class Timeouts:
     connect: float = 10
     body: float = 60
     """For the agent to hand over its request."""
+    grace: float = 10
+    """After so long the request must have come at a least rate."""
+    taking: float = 60
+    """For the agent to take the next piece of its answer."""
     first_byte: float = 120
     idle: float = 120
     """Between two pieces of a stream."""
@@ -113,6 +117,39 @@ _ABOUT_MONEY = re.compile(
 def trouble(kind: Trouble) -> Fault:
     """The fault of a call that got no whole answer."""
     return _TROUBLE[kind]
+
+
+def not_served(names: Sequence[str]) -> Fault:
+    """The fault of a call that asks the provider for more than it may."""
+    return Fault(
+        "not_served",
+        f"Your agent asked the model's provider for {', '.join(names)}. That would reach beyond its sandbox, "
+        "so it was refused.",
+    )
+
+
+def model_not_served(model: str, models: Sequence[str]) -> Fault:
+    """The fault of a call for a model that the installation's key is not for."""
+    return Fault(
+        "model_not_served",
+        f"This installation's API key is not for the model {model}. It is for {', '.join(models)}. "
+        "Choose one of these, or add an API key of your own under Settings.",
+    )
+
+
+def unsendable(source: KeySource) -> Fault:
+    """The fault of a call whose key is not one."""
+    whose = {
+        "user": "Your API key contains a character that no key has. Enter it again under Settings.",
+        "group": "Your group's API key contains a character that no key has. Its admins must enter it again.",
+    }
+    return Fault(
+        "provider_key_refused",
+        whose.get(
+            source,
+            "This installation's API key contains a character that no key has. Its operator must mend it.",
+        ),
+    )
 
 
 def fault_of(status: int, error_type: str, message: str, source: KeySource) -> Fault:

@@ -18,19 +18,22 @@ from prometheus_client import Counter
 from starlette.types import Scope
 
 from ocmt.broker import demo
+from ocmt.broker.admission import Seat
 from ocmt.broker.events import UsageReader, as_tokens, split_events, tokens_in
-from ocmt.broker.model import STOPS_THE_AGENT, Timeouts, fault_of, notice_of, trouble
-from ocmt.broker.request import ModelRequest, parse
-from ocmt.broker.upstream import Upstream, error_in, passed_back
+from ocmt.broker.model import STOPS_THE_AGENT, Timeouts, fault_of, notice_of, trouble, unsendable
+from ocmt.broker.request import ModelRequest, estimate_tokens, read
+from ocmt.broker.upstream import Betas, Upstream, error_in, passed_back
 from ocmt.broker.wire import Answer, Reply, ended_by_us, last_words
 from ocmt.platform.clock import Clock
 from ocmt.platform.telemetry import REGISTRY
+from ocmt.platform.work import PARSING
 from ocmt.usage.model import Fault, KeySource, Tokens
 from ocmt.usage.service import Ledger
 
 log = structlog.get_logger(__name__)
 
 MESSAGES = "/v1/messages"
+COUNT_TOKENS = "/v1/messages/count_tokens"
 MODEL_CALLS = Counter("ocmt_model_calls", "Model calls made, by whose key.", ["key"], registry=REGISTRY)
 MODEL_FAULTS = Counter(
     "ocmt_model_faults", "Model calls that failed or were refused, by reason.", ["code"], registry=REGISTRY
@@ -50,7 +53,10 @@ class Call:
     source: KeySource
     key: str = field(repr=False)
     request: ModelRequest = field(repr=False)
-    body: bytes = field(repr=False)
+    seat: Seat = field(repr=False)
+    """Holds the request's body until the provider has it."""
+    betas: Betas = field(repr=False)
+    path: str = MESSAGES
     status: int | None = None
     fault: Fault | None = None
     tokens: Tokens | None = None
@@ -101,20 +107,24 @@ class Relay:
 
     async def _provider(self, call: Call, scope: Scope, reply: Reply) -> None:
         """Call the provider and pass its answer on, whatever becomes of it."""
+        # A count comes all at once and at once; so does what is streamed begin.
+        prompt = call.request.stream or call.path == COUNT_TOKENS
         try:
             async with (
                 asyncio.timeout(self._timeouts.total),
                 self._upstream.post(
-                    MESSAGES, scope, call.body, key=call.key, streamed=call.request.stream
+                    call.path, scope, call.seat.body, key=call.key, streamed=prompt, betas=call.betas
                 ) as response,
             ):
                 call.status = response.status
-                if response.status == 200 and response.content_type == "text/event-stream":
-                    await self._stream(call, response, reply)
-                elif response.status == 200:
-                    await self._whole(call, response, reply)
-                else:
+                # The answer may take a quarter of an hour, in which nobody needs the question.
+                call.seat.give_back()
+                if response.status != 200:
                     await self._error(call, response, reply)
+                elif call.path == MESSAGES and response.content_type == "text/event-stream":
+                    await self._stream(call, response, reply)
+                else:
+                    await self._whole(call, response, reply)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             call.tokens = Tokens()
             await self._failed(call, reply, trouble("unreachable"))
@@ -122,6 +132,13 @@ class Relay:
             await self._failed(call, reply, trouble("timeout"))
         except aiohttp.ClientError:
             await self._failed(call, reply, trouble("broke_off"))
+        except ValueError as error:
+            # The HTTP client's word for what cannot be sent: a key, or an address of the settings.
+            # Without a traceback: its last line can be the key.
+            log.warning("model call cannot be sent", kind=type(error).__name__, user_id=str(call.user_id))
+            call.fault, call.tokens = call.fault or unsendable(call.source), Tokens()
+            await self.book(call)
+            await reply.give(ended_by_us())
 
     async def _stream(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
         await reply.start(200, passed_back(response.headers))
@@ -145,18 +162,16 @@ class Relay:
             await self._failed(call, reply, trouble("broke_off"))
 
     async def _whole(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
-        body = await self._upstream.whole(response)
-        try:
-            counts = tokens_in(json.loads(body)["usage"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            counts = {}
-        if counts:
+        body = await self._upstream.whole(response, hold=call.seat.take)
+        if call.path == COUNT_TOKENS:
+            call.tokens = Tokens()
+        elif counts := await PARSING.run(_usage_in, body, of=call.user_id):
             call.tokens = as_tokens(counts)
         await self.book(call)
         await reply.whole(200, body, passed_back(response.headers))
 
     async def _error(self, call: Call, response: aiohttp.ClientResponse, reply: Reply) -> None:
-        body = (await self._upstream.whole(response)).replace(call.key.encode(), b"[key]")
+        body = (await self._upstream.error(response)).replace(call.key.encode(), b"[key]")
         call.tokens = Tokens()
         call.fault = fault_of(response.status, *error_in(body), call.source)
         log.warning("provider error", status=response.status, code=call.fault.code, user_id=str(call.user_id))
@@ -181,15 +196,20 @@ class Relay:
     async def _demo(self, call: Call, reply: Reply) -> None:
         """Answer from the demo model, with the pace of a real one."""
         call.status = 200
-        answer = demo.answer(parse(call.body))
+        if call.path == COUNT_TOKENS:
+            call.tokens = Tokens()
+            await self.book(call)
+            await reply.json(200, {"input_tokens": estimate_tokens(len(call.seat.body))})
+            return
+        answer = await read(call.seat.body, call.user_id, lambda tree, _: demo.answer(tree))
         if not call.request.stream:
-            message = demo.message(answer, call.request.model, len(call.body))
+            message = demo.message(answer, call.request.model, len(call.seat.body))
             call.tokens = as_tokens(tokens_in(message["usage"]))
             await self.book(call)
             await reply.json(200, message)
             return
         await reply.start(200, _EVENT_STREAM)
-        for wait, piece in demo.stream(answer, call.request.model, len(call.body)):
+        for wait, piece in demo.stream(answer, call.request.model, len(call.seat.body)):
             if wait:
                 await self._clock.sleep(wait)
             call.reader.feed(piece)
@@ -220,3 +240,10 @@ class Relay:
         except Exception:
             # The row stays open: it counts as a call, with its estimate, and is shown as unfinished.
             log.exception("model call left open in the ledger", call_id=str(call.id))
+
+
+def _usage_in(body: bytes) -> dict[str, int]:
+    try:
+        return tokens_in(json.loads(body)["usage"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}

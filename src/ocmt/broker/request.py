@@ -5,13 +5,18 @@ OpenClaw decorates what the user wrote; facts measured on version 2026.9.6 are i
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
 
-from ocmt.errors import InvalidInput
+from ocmt.broker.policy import Beyond, beyond
+from ocmt.errors import InvalidInput, LimitReached
+from ocmt.platform.strict_json import AT_ONCE, CutText, NotJson, read_at_once, read_in_steps
+from ocmt.platform.work import PARSING, Effort
+
+T = TypeVar("T")
 
 _TIMESTAMP = re.compile(r"^\[\w{3} \d{4}-\d\d-\d\d \d\d:\d\d[^\]]*\]\s*")
 _INTERNAL = re.compile(
@@ -30,10 +35,13 @@ _BYTES_PER_TOKEN = 4
 _IMAGE_TOKENS = 1_600
 """Of one image at most, after OpenClaw has made it small: its pixels / 750, says Anthropic."""
 _USUAL_ANSWER = 1_000
-_MOST_CONTAINERS = 500_000
-_MOST_ITEMS = 2_000_000
-"""Lists and objects, and what is in them, of one request. Small ones by the million take forty times their
-size in memory, and seconds to read in which nobody else is served."""
+_MOST_AT_ONCE = 20_000
+"""Lists and objects of a text that is read on the event loop, whatever its size."""
+_MOST_STEPS = 400_000
+_MOST_SECONDS = 10.0
+_LONGEST_TEXT = 4 * 1024 * 1024
+"""Bytes of a text that are looked at: more words than these nobody writes."""
+_TOO_MANY = "The request is made of too many parts."
 
 
 @dataclass(frozen=True)
@@ -47,28 +55,72 @@ class ModelRequest:
     session_key: str | None
     estimated_tokens: int
     """Roughly what it will use: its size, and an answer of usual length."""
+    beyond: Beyond = field(default=Beyond())
+    """What it asks of the provider beyond a plain answer."""
+
+
+async def read(body: bytes | bytearray, of: UUID, then: Callable[[dict[str, Any], int], T]) -> T:
+    """Return what `then` makes of a body and its size: at once of a small one, in a thread of a large one.
+
+    Raises: InvalidInput with the words for the agent, Unavailable.
+    """
+    if _is_small(body):
+        return then(parse(bytes(body)), len(body))
+    effort = _effort()
+    return await PARSING.run(
+        lambda: then(_parse_in_steps(bytes(body), effort), len(body)), of=of, effort=effort
+    )
 
 
 def read_request(body: bytes) -> ModelRequest:
-    """Read a body of `/v1/messages`. Raises InvalidInput with the words for the agent."""
-    tree = parse(body)
+    """Read a body of `/v1/messages`. Raises: InvalidInput with the words for the agent."""
+    return understood(parse(body), len(body))
+
+
+def understood(tree: Mapping[str, Any], size: int) -> ModelRequest:
+    """Return what the broker must know of a request whose body had that size."""
     return ModelRequest(
         model=tree["model"],
         stream=tree.get("stream") is True,
         words=user_words(tree),
         session_key=_session_key(tree),
-        estimated_tokens=_estimate(tree, len(body)) + _USUAL_ANSWER,
+        estimated_tokens=_estimate(tree, size) + _USUAL_ANSWER,
+        beyond=beyond(tree),
     )
 
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The body as a JSON object with a usable `model`. Raises InvalidInput."""
-    if body.count(b"[") + body.count(b"{") > _MOST_CONTAINERS or body.count(b",") > _MOST_ITEMS:
-        raise InvalidInput("The request is made of too many parts.")
+    """Return the body as a JSON object with a usable `model`. Raises: InvalidInput."""
+    if not _is_small(body):
+        return _parse_in_steps(body, _effort())
     try:
-        tree = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("The request body is not valid JSON.") from error
+        return _checked(read_at_once(body))
+    except NotJson as error:
+        raise _not_json(error) from error
+
+
+def _parse_in_steps(body: bytes, effort: Effort) -> dict[str, Any]:
+    try:
+        return _checked(read_in_steps(body, effort, longest=_LONGEST_TEXT))
+    except NotJson as error:
+        raise _not_json(error) from error
+    except LimitReached as error:
+        raise InvalidInput(_TOO_MANY) from error
+
+
+def _effort() -> Effort:
+    return Effort(steps=_MOST_STEPS, seconds=_MOST_SECONDS, message=_TOO_MANY)
+
+
+def _is_small(body: bytes | bytearray) -> bool:
+    return len(body) <= AT_ONCE and body.count(b"[") + body.count(b"{") <= _MOST_AT_ONCE
+
+
+def _not_json(error: NotJson) -> InvalidInput:
+    return InvalidInput(f"The request body is not valid JSON: {error}.")
+
+
+def _checked(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise InvalidInput("The request body is not a JSON object.")
     if not isinstance(tree.get("model"), str) or not _MODEL.fullmatch(tree["model"]):
@@ -83,7 +135,7 @@ def estimate_tokens(size: int) -> int:
 
 def _estimate(tree: Mapping[str, Any], size: int) -> int:
     """As above, with images for what they cost: as text they would be a thousand times that."""
-    images = [len(data) for message in _messages(tree) for data in _images(message.get("content"))]
+    images = [_size(data) for message in _messages(tree) for data in _images(message.get("content"))]
     return estimate_tokens(size - sum(images)) + _IMAGE_TOKENS * len(images)
 
 
@@ -97,6 +149,10 @@ def _images(content: object, *, results: bool = True) -> Iterator[str]:
             yield source["data"]
         elif block.get("type") == "tool_result" and results:
             yield from _images(block.get("content"), results=False)
+
+
+def _size(text: str) -> int:
+    return text.size if isinstance(text, CutText) else len(text)
 
 
 def user_words(tree: Mapping[str, Any]) -> str:
@@ -172,5 +228,10 @@ def _text(message: Mapping[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, str):
         return content
-    texts = (block.get("text") for block in _blocks(message) if block.get("type") == "text")
-    return "\n".join(text for text in texts if isinstance(text, str))
+    texts, left = [], _LONGEST_TEXT
+    for block in _blocks(message):
+        text = block.get("text")
+        if block.get("type") == "text" and isinstance(text, str) and left > 0:
+            texts.append(text)
+            left -= len(text)
+    return "\n".join(texts)

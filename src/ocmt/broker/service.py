@@ -7,7 +7,7 @@ failure is chosen for OpenClaw's behaviour; what the user is told is the ledger'
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,20 +15,22 @@ import aiohttp
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ocmt.broker.admission import Admission, Bounds, Seat
 from ocmt.broker.model import (
     MODEL_INFO,
-    STOPS_THE_AGENT,
     ModelInfo,
     RunningTurn,
     Timeouts,
-    fault_of,
+    model_not_served,
+    not_served,
     turn_of,
+    unsendable,
 )
-from ocmt.broker.relay import MESSAGES, MODEL_CALLS, MODEL_FAULTS, Call, Relay
-from ocmt.broker.request import estimate_tokens, parse, read_request
-from ocmt.broker.upstream import Upstream, error_in, passed_back
+from ocmt.broker.policy import clean_key, is_key, refused, served_betas
+from ocmt.broker.relay import COUNT_TOKENS, MESSAGES, MODEL_CALLS, MODEL_FAULTS, Call, Relay
+from ocmt.broker.request import ModelRequest, read, understood
+from ocmt.broker.upstream import Upstream
 from ocmt.broker.wire import (
-    Admission,
     Answer,
     ClientGone,
     Reply,
@@ -46,7 +48,6 @@ from ocmt.vault.service import FoundKey, ModelKeys
 
 log = structlog.get_logger(__name__)
 
-COUNT_TOKENS = "/v1/messages/count_tokens"
 LARGEST_REQUEST = 32 * 1024 * 1024
 
 
@@ -62,8 +63,9 @@ class _Choice:
 class Broker:
     """Model calls of all agents.
 
-    `authenticate` knows the agents' tokens, `running_turns` (oldest first) what an agent works on, and
-    `notice` shows its user a line of progress. The session belongs to the caller.
+    `authenticate` knows the agents' tokens, `running_turns` (oldest first) what an agent works on,
+    `reaches_internet` whether an agent may reach it now, and `notice` shows its user a line of progress.
+    `models` are those that the platform's key may be used for. The session belongs to the caller.
     """
 
     def __init__(
@@ -75,24 +77,29 @@ class Broker:
         authenticate: Callable[[str], Awaitable[UUID | None]],
         running_turns: Callable[[UUID], Awaitable[list[RunningTurn]]],
         notice: Callable[[UUID, str], Awaitable[None]],
+        reaches_internet: Callable[[UUID], Awaitable[bool]],
         platform_key: str | None,
+        models: Sequence[str],
         anthropic_url: str,
         limits: Limits,
         demo_model: bool,
         session: aiohttp.ClientSession,
         timeouts: Timeouts | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self._keys = keys
         self._ledger = ledger
         self._authenticate = authenticate
         self._running_turns = running_turns
-        self._platform_key = platform_key
+        self._reaches_internet = reaches_internet
+        self._platform_key = clean_key(platform_key or "")
+        self._models = tuple(models)
         self._limits = limits
         self._demo_model = demo_model
         self._timeouts = timeouts or Timeouts()
         self._upstream = Upstream(session, anthropic_url, self._timeouts)
         self._relay = Relay(self._upstream, ledger, clock, notice, self._timeouts)
-        self._admission = Admission()
+        self._admission = Admission(clock, bounds)
 
     async def model_for(self, user_id: UUID) -> ModelInfo:
         """What answers this user now."""
@@ -103,12 +110,13 @@ class Broker:
             return MODEL_INFO[source]
         return MODEL_INFO["platform" if self._platform_key else "demo"]
 
-    def app(self, *, user_id: UUID | None = None) -> ASGIApp:
-        """The ASGI app. With `user_id` it serves that user's agent only: another's token is refused."""
+    def app(self, *, user_id: UUID) -> ASGIApp:
+        """Return the ASGI app for the listener of that user's agent, where no other agent's token works."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "http":
-                await self._serve(scope, receive, Reply(send), owner=user_id)
+                reply = Reply(send, patience=self._timeouts.taking)
+                await self._serve(scope, receive, reply, owner=user_id)
 
         return app
 
@@ -116,18 +124,19 @@ class Broker:
         """Wait until what ended is booked; for the shutdown, before the database closes."""
         await self._relay.drain()
 
-    async def _serve(self, scope: Scope, receive: Receive, reply: Reply, *, owner: UUID | None) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, reply: Reply, *, owner: UUID) -> None:
         try:
             path = _path(scope)
             user_id = await self._who(scope, owner)
             with self._admission.seat(user_id) as seat:
-                body = await seat.read_body(
-                    scope, receive, limit=LARGEST_REQUEST, timeout=self._timeouts.body
+                await seat.read_body(
+                    scope,
+                    receive,
+                    limit=LARGEST_REQUEST,
+                    timeout=self._timeouts.body,
+                    grace=self._timeouts.grace,
                 )
-                if path == COUNT_TOKENS:
-                    await while_connected(receive, reply, self._count_tokens(user_id, scope, body, reply))
-                else:
-                    await self._call(user_id, scope, receive, body, reply)
+                await self._call(user_id, path, scope, receive, reply, seat)
         except ClientGone:
             return
         except Answer as answer:
@@ -138,37 +147,55 @@ class Broker:
             log.exception("model call crashed")
             await last_words(reply, Answer(500, "api_error", "The platform had an internal error."))
 
-    async def _who(self, scope: Scope, owner: UUID | None) -> UUID:
+    async def _who(self, scope: Scope, owner: UUID) -> UUID:
         token = header(scope, b"x-api-key") or header(scope, b"authorization").removeprefix(b"Bearer ")
         user_id = await self._authenticate(token.decode("latin-1")) if 0 < len(token) <= 512 else None
-        if user_id is None or (owner is not None and user_id != owner):
+        if user_id is None or user_id != owner:
             raise Answer(401, "authentication_error", "This token is not an agent's token.")
         return user_id
 
-    async def _call(self, user_id: UUID, scope: Scope, receive: Receive, body: bytes, reply: Reply) -> None:
-        request = read_request(body)
+    async def _call(
+        self,
+        user_id: UUID,
+        path: str,
+        scope: Scope,
+        receive: Receive,
+        reply: Reply,
+        seat: Seat,
+    ) -> None:
+        request = await read(seat.body, user_id, understood)
         choice, turns = await asyncio.gather(self._choose(user_id), self._running_turns(user_id))
         turn = turn_of(turns, session_key=request.session_key, words=request.words)
+        new = NewCall(
+            user_id=user_id,
+            turn_id=turn.turn_id if turn else None,
+            provider="demo" if choice.source == "demo" else "anthropic",
+            model=request.model,
+            key_source=choice.source,
+            estimated_tokens=request.estimated_tokens if path == MESSAGES else 0,
+            counted_from=turn.started_at if turn else None,
+        )
+        own_key = choice.source == "user"
+        betas = header(scope, b"anthropic-beta")
+        internet = bool(betas or any(vars(request.beyond).values())) and await self._reaches_internet(user_id)
+        forbidden = self._forbidden(request, choice, own_key=own_key, internet=internet)
         try:
-            call_id = await self._ledger.open_call(
-                NewCall(
-                    user_id=user_id,
-                    turn_id=turn.turn_id if turn else None,
-                    provider="demo" if choice.source == "demo" else "anthropic",
-                    model=request.model,
-                    key_source=choice.source,
-                    estimated_tokens=request.estimated_tokens,
-                    counted_from=turn.started_at if turn else None,
-                ),
-                self._limits,
-            )
-        except CallRefused as refused:
-            MODEL_FAULTS.labels(refused.fault.code).inc()
-            log.warning("model call refused", user_id=str(user_id), code=refused.fault.code)
-            raise ended_by_us() from refused
+            call_id = await self._ledger.open_call(new, self._limits, forbidden=forbidden)
+        except CallRefused as refusal:
+            MODEL_FAULTS.labels(refusal.fault.code).inc()
+            log.warning("model call refused", user_id=str(user_id), code=refusal.fault.code)
+            raise ended_by_us() from refusal
         MODEL_CALLS.labels(choice.source).inc()
         call = Call(
-            call_id, user_id, turn.turn_id if turn else None, choice.source, choice.key, request, body
+            call_id,
+            user_id,
+            turn.turn_id if turn else None,
+            choice.source,
+            choice.key,
+            request,
+            seat,
+            betas=lambda asked: served_betas(asked, own_key=own_key, internet=internet),
+            path=path,
         )
         if choice.fault:
             call.fault, call.tokens = choice.fault, Tokens()
@@ -182,6 +209,9 @@ class Broker:
         except asyncio.CancelledError:
             call.fault = call.fault or Fault("interrupted", "The platform was stopped meanwhile. Try again.")
             raise
+        except Answer as answer:
+            call.fault = call.fault or Fault("too_much_at_once", answer.message)
+            raise
         except Exception:
             call.fault = call.fault or Fault("internal", "The platform had an internal error.")
             raise
@@ -189,6 +219,18 @@ class Broker:
             await self._relay.book(call)
             if choice.found is not None:
                 await self._keys.used(choice.found)
+
+    def _forbidden(
+        self, request: ModelRequest, choice: _Choice, *, own_key: bool, internet: bool
+    ) -> Fault | None:
+        """Why the call may not be made at all, whatever the limits say."""
+        if choice.source == "demo":
+            return None
+        if asked := refused(request.beyond, own_key=own_key, internet=internet):
+            return not_served(asked)
+        if choice.source == "platform" and request.model not in self._models:
+            return model_not_served(request.model, self._models)
+        return None
 
     async def _choose(self, user_id: UUID) -> _Choice:
         if self._demo_model:
@@ -200,30 +242,12 @@ class Broker:
                 raise
             return _Choice("user", fault=Fault(error.code, error.message))
         if found is not None:
-            return _Choice(found.source, found.value, found=found)
-        return _Choice("platform", self._platform_key) if self._platform_key else _Choice("demo")
-
-    async def _count_tokens(self, user_id: UUID, scope: Scope, body: bytes, reply: Reply) -> None:
-        parse(body)
-        choice = await self._choose(user_id)
-        if choice.fault:
-            raise ended_by_us()
-        if choice.source == "demo":
-            await reply.json(200, {"input_tokens": estimate_tokens(len(body))})
-            return
-        try:
-            async with (
-                asyncio.timeout(self._timeouts.first_byte),
-                self._upstream.post(COUNT_TOKENS, scope, body, key=choice.key, streamed=True) as response,
-            ):
-                counted = (await self._upstream.whole(response)).replace(choice.key.encode(), b"[key]")
-        except (TimeoutError, aiohttp.ClientError) as error:
-            raise Answer(529, "overloaded_error", "The provider gave no whole answer.") from error
-        if response.status != 200:
-            fault = fault_of(response.status, *error_in(counted), choice.source)
-            if fault.code in STOPS_THE_AGENT:
-                raise ended_by_us()
-        await reply.whole(response.status, counted, passed_back(response.headers))
+            key = clean_key(found.value)
+            return _Choice(found.source, key, None if is_key(key) else unsendable(found.source), found)
+        if not self._platform_key:
+            return _Choice("demo")
+        usable = is_key(self._platform_key)
+        return _Choice("platform", self._platform_key, None if usable else unsendable("platform"))
 
 
 def _path(scope: Scope) -> str:

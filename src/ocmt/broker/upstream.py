@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -15,11 +15,14 @@ from yarl import URL
 from ocmt.broker.events import printable
 from ocmt.broker.model import Timeouts
 
-_PASSED_ON = frozenset({"anthropic-version", "anthropic-beta", "accept", "user-agent"})
+_PASSED_ON = frozenset({"anthropic-version", "accept", "user-agent"})
+_BETAS = "anthropic-beta"
+_QUERIES = frozenset({"", "beta=true"})
 _PASSED_BACK = frozenset(
     {"content-type", "cache-control", "request-id", "retry-after", "retry-after-ms", "x-should-retry"}
 )
 _LARGEST_WHOLE_ANSWER = 32 * 1024 * 1024
+_LARGEST_ERROR = 1024 * 1024
 
 
 class AnswerTooLarge(aiohttp.ClientError):
@@ -36,13 +39,16 @@ class Upstream:
 
     @asynccontextmanager
     async def post(
-        self, path: str, scope: Scope, body: bytes, *, key: str, streamed: bool
+        self, path: str, scope: Scope, body: bytes | bytearray, *, key: str, streamed: bool, betas: Betas
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Make the call; yields once the head of the answer is there. Leaving cancels what is under way.
 
-        Raises: TimeoutError, aiohttp.ClientError.
+        `betas` says what of the agent's `anthropic-beta` is passed on.
+        Raises: TimeoutError, aiohttp.ClientError; ValueError where the key cannot be sent.
         """
         query = scope.get("query_string", b"").decode("ascii", "replace")
+        if query not in _QUERIES:
+            query = ""
         # An answer that is not streamed comes all at once, after as long as it takes.
         patience = self._timeouts.first_byte if streamed else self._timeouts.total
         async with asyncio.timeout(patience):
@@ -51,7 +57,7 @@ class Upstream:
                 # Not bytes: aiohttp writes those in one go, however many.
                 data=io.BytesIO(body),
                 headers={
-                    **passed_on(scope),
+                    **passed_on(scope, betas),
                     "content-type": "application/json",
                     "accept-encoding": "identity",
                     "x-api-key": key,
@@ -78,20 +84,40 @@ class Upstream:
             patience = self._timeouts.idle
             yield piece
 
-    async def whole(self, response: aiohttp.ClientResponse) -> bytes:
-        """The whole body. Raises TimeoutError, aiohttp.ClientError."""
+    async def whole(
+        self,
+        response: aiohttp.ClientResponse,
+        *,
+        hold: Callable[[int], None],
+        most: int = _LARGEST_WHOLE_ANSWER,
+    ) -> bytes:
+        """The whole body. `hold` reserves room for each piece of it and raises where there is none.
+
+        Raises: TimeoutError, aiohttp.ClientError, what `hold` raises.
+        """
         body = bytearray()
         async for piece in self.pieces(response):
+            hold(len(piece))
             body += piece
-            if len(body) > _LARGEST_WHOLE_ANSWER:
+            if len(body) > most:
                 raise AnswerTooLarge("the answer is too large")
         return bytes(body)
 
+    async def error(self, response: aiohttp.ClientResponse) -> bytes:
+        """The whole body of an answer that says no. Raises: TimeoutError, aiohttp.ClientError."""
+        return await self.whole(response, hold=lambda _: None, most=_LARGEST_ERROR)
 
-def passed_on(scope: Scope) -> dict[str, str]:
+
+Betas = Callable[[str], str]
+"""What an agent writes into `anthropic-beta` → what of it the provider gets."""
+
+
+def passed_on(scope: Scope, betas: Betas) -> dict[str, str]:
     """The agent's headers that the provider gets; its token and all about the connection stay here."""
-    found = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-    return {name: value for name, value in found if name in _PASSED_ON}
+    found = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+    kept = {name: value for name, value in found if name in _PASSED_ON}
+    asked = betas(",".join(value for name, value in found if name == _BETAS))
+    return {**kept, _BETAS: asked} if asked else kept
 
 
 def passed_back(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

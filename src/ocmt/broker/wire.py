@@ -1,27 +1,23 @@
-"""The agent's side of a call as bare ASGI: reading its body, answering it, noticing that it hung up."""
+"""The agent's side of a call as bare ASGI: answering it, noticing that it hung up or does not read."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine, Iterable
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from collections.abc import Coroutine, Iterable, MutableMapping
+from typing import Any
 
 import structlog
+from starlette.types import Receive, Scope, Send
 
 from ocmt.broker.events import error_event
 from ocmt.platform.http import disconnected
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from starlette.types import Receive, Scope, Send
-
 log = structlog.get_logger(__name__)
 
 _LAST_WORDS_SECONDS = 5
+_SLICE = 64 * 1024
+"""Bytes that are written at once: what the agent does not read waits in memory that nobody counts."""
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -50,10 +46,14 @@ def ended_by_us() -> Answer:
 
 
 class Reply:
-    """One HTTP answer, written in pieces. Each waits while the agent is slow: that is the back-pressure."""
+    """One HTTP answer, written in pieces. Each waits while the agent is slow: that is the back-pressure.
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
+    An agent that takes nothing for `patience` seconds is treated as one that hung up (ClientGone).
+    """
+
+    def __init__(self, send: Send, *, patience: float = 60) -> None:
+        self._raw_send = send
+        self._patience = patience
         self.started = False
         self.complete = False
 
@@ -64,10 +64,17 @@ class Reply:
 
     async def piece(self, data: bytes) -> None:
         """Send a piece of the body."""
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        if len(data) <= _SLICE:
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            return
+        for at in range(0, len(data), _SLICE):
+            await self.piece(data[at : at + _SLICE])
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece."""
+        if len(data) > _SLICE:
+            await self.piece(data)
+            data = b""
         # Before the sending: the server reports a disconnect as soon as the answer is complete.
         self.complete = True
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
@@ -77,6 +84,13 @@ class Reply:
         length = (b"content-length", str(len(body)).encode())
         await self.start(status, [*headers, length])
         await self.end(body)
+
+    async def _send(self, message: MutableMapping[str, Any]) -> None:
+        try:
+            async with asyncio.timeout(self._patience):
+                await self._raw_send(message)
+        except TimeoutError:
+            raise ClientGone from None
 
     async def json(self, status: int, data: object, headers: Headers = ()) -> None:
         """Send a whole answer in JSON."""
@@ -103,69 +117,6 @@ async def last_words(reply: Reply, answer: Answer) -> None:
             await reply.give(answer)
     except TimeoutError:
         log.info("agent did not take its answer", status=answer.status)
-
-
-class Admission:
-    """Bounds on what agents may have in hand at once: calls per user, and bytes of requests altogether."""
-
-    def __init__(self, *, calls_per_user: int = 16, total_bytes: int = 256 * 1024 * 1024) -> None:
-        self._calls_per_user = calls_per_user
-        self._free_bytes = total_bytes
-        self._calls: dict[UUID, int] = {}
-
-    @contextmanager
-    def seat(self, user_id: UUID) -> Iterator[Seat]:
-        """A place for one call, with room for its body. Raises Answer where the user has too many."""
-        if self._calls.get(user_id, 0) >= self._calls_per_user:
-            raise Answer(529, "overloaded_error", "Too many calls at once.", retry_after=1)
-        self._calls[user_id] = self._calls.get(user_id, 0) + 1
-        seat = Seat(self)
-        try:
-            yield seat
-        finally:
-            self._free_bytes += seat.bytes
-            if self._calls[user_id] == 1:
-                del self._calls[user_id]
-            else:
-                self._calls[user_id] -= 1
-
-    def take(self, size: int) -> None:
-        """Reserve bytes. Raises Answer where there are none left."""
-        if size > self._free_bytes:
-            raise Answer(529, "overloaded_error", "Too many large requests at once.", retry_after=1)
-        self._free_bytes -= size
-
-
-class Seat:
-    """One admitted call and the bytes it holds."""
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission = admission
-        self.bytes = 0
-
-    async def read_body(self, scope: Scope, receive: Receive, *, limit: int, timeout: float) -> bytes:
-        """The request's whole body. Raises Answer (too large, too slow) or ClientGone."""
-        too_large = Answer(413, "request_too_large", f"The request is larger than {limit} bytes.")
-        declared = header(scope, b"content-length")
-        if declared.isdigit() and int(declared) > limit:
-            raise too_large
-        body = bytearray()
-        try:
-            async with asyncio.timeout(timeout):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGone
-                    piece = message.get("body", b"")
-                    if len(body) + len(piece) > limit:
-                        raise too_large
-                    self._admission.take(len(piece))
-                    self.bytes += len(piece)
-                    body += piece
-                    if not message.get("more_body", False):
-                        return bytes(body)
-        except TimeoutError:
-            raise Answer(408, "timeout_error", "The request did not arrive in time.") from None
 
 
 def header(scope: Scope, name: bytes) -> bytes:

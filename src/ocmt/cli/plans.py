@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from ocmt.agents.model import Plan
+from ocmt.agents.model import EgressPolicy, Plan
 from ocmt.agents.plans import Plans
 from ocmt.agents.service import Agents
 from ocmt.cli.database import Opened, open_installation
@@ -31,6 +31,7 @@ _COLUMNS = (
     "snapshot_files",
     "snapshot_bytes",
     "snapshot_file_bytes",
+    "egress",
 )
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
@@ -61,6 +62,9 @@ async def set_plan(
     snapshot_files: Annotated[int | None, Parameter(help="So many files of one agent are saved.")] = None,
     snapshot_size: Annotated[str | None, Parameter(help="All of them together: 10G.")] = None,
     snapshot_file_size: Annotated[str | None, Parameter(help="Each of them: 512M.")] = None,
+    egress: Annotated[
+        EgressPolicy | None, Parameter(help="Who reaches the internet: off, opt-in (its user decides), on.")
+    ] = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:
@@ -77,13 +81,17 @@ async def set_plan(
         snapshot_files=snapshot_files,
         snapshot_bytes=_size(snapshot_size) if snapshot_size else None,
         snapshot_file_bytes=_size(snapshot_file_size) if snapshot_file_size else None,
+        egress=egress,
     )
     async with open_installation(data) as opened:
         await _plans(opened).put(plan)
     if json:
         print_json(_shown(plan))
     else:
-        print(f"{name} is set; memory, processors, processes and disk count from an agent's next start")
+        print(
+            f"{name} is set; memory, processors, processes, disk and the internet count from an agent's next "
+            "start, but the internet is taken away at once"
+        )
 
 
 @app.command

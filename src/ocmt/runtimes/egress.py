@@ -2,7 +2,9 @@
 
 It connects to public addresses and to nothing else: not to this machine, not to its networks, not to a
 cloud's metadata. A name is resolved once, here, and the connection goes to the address that was checked. What
-flows is not looked at. Everything that an agent can make grow is bounded.
+flows is not looked at. Everything that an agent can make grow is bounded: the connections at once and in a
+minute, their ports, and the bytes of a day. Whether the agent may reach the internet at all is asked for each
+connection and again while one is open, so that an operator's "no" ends what is under way.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Protocol
 from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
 
+from ocmt.errors import OcmtError
+from ocmt.platform.bucket import Bucket
 from ocmt.platform.internet import Address, is_public
 from ocmt.runtimes.supervised import Closer
 
@@ -37,8 +42,15 @@ ATTEMPTS = 4
 REFUSALS_LOGGED = 100
 """Of one run of an agent: it could fill the log as fast as it likes."""
 CHUNK = 64 * 1024
-REFUSED_PORTS = {25}
-"""Mail between servers: nobody wants an agent to send spam from this machine."""
+NEW_AT_ONCE = 120
+NEW_PER_SECOND = 5.0
+"""New connections of one agent: so many at once, then so many a second."""
+GRANTS = (8 * 1024 * 1024, CHUNK)
+"""Bytes that are booked before they flow; the smaller where the larger one no longer fits into the day."""
+LOOK_AGAIN = 5.0
+"""Seconds after which it is asked again whether an agent with open connections may reach the internet."""
+REFUSED_PORTS = frozenset({25})
+"""Mail between servers, whatever the settings say: nobody wants an agent to send spam from this machine."""
 
 _HOP_BY_HOP = {"connection", "proxy-connection", "proxy-authorization", "keep-alive", "te", "upgrade", "host"}
 
@@ -50,6 +62,19 @@ class Refusal(Exception):
         super().__init__(words)
         self.status = status
         self.words = words
+
+
+class Gate(Protocol):
+    """Who decides about an agent's internet, and counts it. Each call may raise an OcmtError."""
+
+    async def allows(self, user_id: UUID) -> bool:
+        """Return whether that user's agent may reach the internet now."""
+
+    async def spend(self, user_id: UUID, size: int) -> bool:
+        """Book bytes before they flow. False: the day's are used up."""
+
+    async def give_back(self, user_id: UUID, size: int) -> None:
+        """Take booked bytes back that did not flow."""
 
 
 async def resolve_by_system(host: str, port: int) -> list[str]:
@@ -129,17 +154,23 @@ class EgressProxy:
         self,
         log: structlog.stdlib.BoundLogger,
         *,
+        gate: Gate,
+        ports: Collection[int],
         resolve: Resolve = resolve_by_system,
         allowed: Callable[[Address], bool] = is_public,
     ) -> None:
-        """`resolve` and `allowed` are for tests, which have no internet."""
+        """Args: `ports` are those that agents may connect to. `resolve` and `allowed` are for tests, which
+        have no internet.
+        """
         self._log = log
+        self._ports = frozenset(ports) - REFUSED_PORTS
+        self.gate = gate
         self._resolve = resolve
         self._allowed = allowed
 
     async def door(self, user_id: UUID, listener: socket.socket) -> Closer:
         """Serve one agent's listener until it is closed."""
-        serving = _Serving(self, self._log.bind(user_id=str(user_id)))
+        serving = _Serving(self, user_id, self._log.bind(user_id=str(user_id)))
         await serving.open(listener)
         return serving
 
@@ -148,8 +179,8 @@ class EgressProxy:
 
         `names` bounds how many names the asking agent looks up at once.
         """
-        if port in REFUSED_PORTS:
-            raise Refusal("403 Forbidden", f"port {port} is not allowed")
+        if port not in self._ports:
+            raise Refusal("403 Forbidden", f"port {port} is not allowed; {_listed(self._ports)}")
         try:
             async with asyncio.timeout(RESOLVE_TIMEOUT):
                 addresses = [ip_address(text) for text in await self._look_up(host, port, names)]
@@ -205,8 +236,13 @@ async def _connect(address: Address, port: int) -> socket.socket | None:
 class _Serving:
     """The connections of one agent."""
 
-    def __init__(self, proxy: EgressProxy, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(self, proxy: EgressProxy, user_id: UUID, log: structlog.stdlib.BoundLogger) -> None:
         self._proxy = proxy
+        self._user_id = user_id
+        self._rate = Bucket(NEW_PER_SECOND, NEW_AT_ONCE)
+        self._booked = 0
+        """Bytes that are booked and have not flowed yet."""
+        self._booking = asyncio.Lock()
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
         self._names = asyncio.Semaphore(NAMES_AT_ONCE)
@@ -214,14 +250,69 @@ class _Serving:
 
     async def open(self, listener: socket.socket) -> None:
         self._server = await asyncio.start_server(self._accept, sock=listener, limit=HEAD_BYTES)
+        self._watch = asyncio.create_task(self._look_again(), name=f"egress {self._user_id}")
 
     async def close(self) -> None:
         """Refuse new connections and end all others."""
         self._server.close()
+        self._watch.cancel()
+        await self._cut()
+        booked, self._booked = self._booked, 0
+        if booked:
+            with contextlib.suppress(OcmtError):  # a few megabytes of one day
+                await self._proxy.gate.give_back(self._user_id, booked)
+
+    async def _cut(self) -> None:
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=1.0)
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AGAIN)
+            if not self._tasks:
+                continue
+            try:
+                allowed = await self._proxy.gate.allows(self._user_id)
+            except OcmtError as error:
+                self._log.warning("egress_not_asked", error=str(error))
+                continue
+            if not allowed:
+                self._log.info("egress_ended_by_policy")
+                await self._cut()
+
+    async def _may_begin(self) -> None:
+        """Raises: Refusal."""
+        now = asyncio.get_running_loop().time()
+        if wait := self._rate.wait(1, now):
+            raise Refusal(
+                "429 Too Many Requests", f"too many new connections; try again in {wait:.0f} seconds"
+            )
+        self._rate.pour(1, now)
+        try:
+            allowed = await self._proxy.gate.allows(self._user_id)
+        except OcmtError as error:
+            raise Refusal("503 Service Unavailable", "the platform is busy; try again") from error
+        if not allowed:
+            raise Refusal("403 Forbidden", "the internet is switched off for this agent")
+
+    async def _pay(self, size: int) -> None:
+        """Book what is about to flow. Raises: Refusal when the day's bytes are used up."""
+        if self._booked < size:
+            async with self._booking:
+                while self._booked < size:
+                    self._booked += await self._book()
+        self._booked -= size
+
+    async def _book(self) -> int:
+        for size in GRANTS:
+            try:
+                if await self._proxy.gate.spend(self._user_id, size):
+                    return size
+            except OcmtError as error:
+                raise Refusal("503 Service Unavailable", "the platform is busy; try again") from error
+        raise Refusal("403 Forbidden", "what this agent may exchange with the internet today is used up")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._tasks) >= CONNECTIONS:
@@ -252,6 +343,8 @@ class _Serving:
 
     async def _carry_out(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = parse_request(await _head(reader))
+        await self._may_begin()
+        await self._pay(len(request.head) or 1)
         connection = await self._proxy.connect(request.host, request.port, self._names)
         there, to_there = await asyncio.open_connection(sock=connection)
         try:
@@ -260,9 +353,9 @@ class _Serving:
             else:
                 to_there.write(request.head)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, to_there))
-                group.create_task(_pump(there, writer))
-        except* (OSError, TimeoutError) as errors:
+                group.create_task(_pump(reader, to_there, self._pay))
+                group.create_task(_pump(there, writer, self._pay))
+        except* (OSError, TimeoutError, Refusal) as errors:
             self._log.debug("egress_ended", error=repr(errors.exceptions[0]))
         finally:
             to_there.close()
@@ -278,15 +371,23 @@ async def _head(reader: asyncio.StreamReader) -> bytes:
         raise Refusal("400 Bad Request", "the request is not complete") from error
 
 
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Carry bytes one way until their end, and pass the end on."""
+async def _pump(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, pay: Callable[[int], Awaitable[None]]
+) -> None:
+    """Carry bytes one way until their end, each paid for before it flows, and pass the end on."""
     while True:
         async with asyncio.timeout(IDLE_TIMEOUT):
             data = await source.read(CHUNK)
         if not data:
             break
+        await pay(len(data))
         target.write(data)
         async with asyncio.timeout(IDLE_TIMEOUT):
             await target.drain()
     if target.can_write_eof():
         target.write_eof()
+
+
+def _listed(ports: Collection[int]) -> str:
+    shown = [str(port) for port in sorted(ports)[:10]]
+    return f"allowed are {', '.join(shown)}" if shown else "none is allowed"

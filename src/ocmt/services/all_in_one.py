@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.platform.database import Database
@@ -16,7 +17,7 @@ from ocmt.services.probes import Probes
 from ocmt.services.static_ui import CONTENT_SECURITY_POLICY, StaticUi, find_ui
 
 MAX_BODY = 2 * 1024 * 1024
-"""Bytes of a request's body, outside the broker: too long a message still gets in, to be refused in words."""
+"""Bytes of a request's body: a message that is too long still gets in, to be refused in words."""
 MAX_FILE = 17 * 1024 * 1024
 """Of a file that is sent with a message, likewise: their room takes 16 MB."""
 MAX_ARCHIVE = 128 * 1024**3
@@ -66,14 +67,14 @@ def all_in_one_app(
     )
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        # Agents and other services have neither cookies nor pages, and agents longer requests than browsers.
         path = scope["path"]
-        if scope["type"] == "websocket" and path != "/agent/gateway":
+        if path == "/broker" or path.startswith("/broker/"):
+            # The broker answers each agent at a listener of that agent's own and nowhere else.
+            await PlainTextResponse("Not found\n", 404)(scope, receive, send)
+        elif scope["type"] == "websocket" and path != "/agent/gateway":
             await send({"type": "websocket.close", "code": 1008})
-        elif path.startswith("/webhooks/"):
+        elif path.startswith("/webhooks/"):  # from other services, which have neither cookies nor pages
             await orchestrator.channels.intake(scope, receive, send)
-        elif path.startswith("/broker/"):
-            await agents(scope, receive, send)
         else:
             await pages(scope, receive, send)
 

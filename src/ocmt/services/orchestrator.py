@@ -10,8 +10,10 @@ from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.background import BackgroundTask
+from starlette.requests import Request
 
+from ocmt.agents.egress import Egress
 from ocmt.agents.model import Policy
 from ocmt.agents.reconciler import Reconciler
 from ocmt.agents.revisions.service import Revisions
@@ -32,7 +34,12 @@ from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes as gateway_routes
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
-from ocmt.platform.http import exception_handlers
+from ocmt.identity.guards import actor_of, require_recent_of_people
+from ocmt.identity.model import notice_letter
+from ocmt.identity.service import Identity
+from ocmt.platform.clock import Clock
+from ocmt.platform.database import Connection
+from ocmt.platform.http import exception_handlers, principal
 from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime
 
@@ -45,6 +52,9 @@ class Orchestrator:
 
     agents: Agents
     policy: Policy
+    egress: Egress
+    identity: Identity
+    clock: Clock
     runtime: AgentRuntime
     reconciler: Reconciler
     broker: Broker
@@ -68,14 +78,35 @@ class Orchestrator:
             model = await self.broker.model_for(user_id)
             return {"kind": model.kind, "label": model.label}
 
+        async def change_egress(request: Request, wanted: bool) -> BackgroundTask | None:
+            """The internet outlives the session that asks for it: that takes a recent sign-in."""
+            me = principal(request)
+            if wanted:
+                require_recent_of_people(me, self.clock)
+
+            async def record(connection: Connection) -> None:
+                await self.identity.audit.record(
+                    connection,
+                    "agent.egress",
+                    actor=actor_of(me, request),
+                    subject_id=me.user_id,
+                    before=not wanted,
+                    after=wanted,
+                )
+
+            if not await self.egress.change(me.user_id, wanted, record):
+                return None
+            what = "Your agent can now reach the internet" if wanted else "Your agent lost the internet"
+            letter = notice_letter(me.email, what, self.identity.address.url)
+            return BackgroundTask(self.identity.deliver, letter)
+
         return Starlette(
             routes=[
-                *agent_routes(self.agents, self.runtime, model_of, self.policy),
+                *agent_routes(self.agents, self.runtime, model_of, self.policy, change_egress),
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 *gateway_routes(self.sockets, self.pages),
                 *channel_routes(self.channels.channels, self.channels.deliveries),
-                Mount("/broker/anthropic", app=self.broker.app()),
             ],
             exception_handlers=exception_handlers(),
         )

@@ -12,7 +12,9 @@ from ocmt.errors import LimitReached
 KeySource = Literal["user", "group", "platform", "demo"]
 """Whose key paid for a call; `demo`: nobody's, the built-in demo model answered."""
 
-REFUSALS = frozenset({"turn_call_limit", "hourly_call_limit", "daily_token_limit"})
+REFUSALS = frozenset(
+    {"turn_call_limit", "hourly_call_limit", "daily_token_limit", "not_served", "model_not_served"}
+)
 """Codes of our own refusals: such a row records that a call was not made."""
 
 RETRYABLE = frozenset(
@@ -72,7 +74,10 @@ class Fault:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may be used: calls per turn, and tokens per user and UTC day (0 allows none)."""
+    """How much may be used: calls per turn, and tokens per user and UTC day (0 allows none).
+
+    The tokens are those of a provider. The demo model's cost nothing, so only its calls are limited.
+    """
 
     turn_calls: int
     daily_tokens: int

@@ -8,15 +8,16 @@ where user_id = :user_id and turn_id = :turn_id
   and (error_code is null or error_code <> all (cast(:refusals as text[])));
 
 -- name: sum_tokens$
--- Demo calls cost nothing: they have a budget of their own and leave the real one alone.
+-- Demo calls cost nothing, so they do not count.
 -- A token from the provider's cache costs a tenth of another, and counts a tenth.
 select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens / 10), 0)::bigint
 from model_calls
-where user_id = :user_id and started_at >= :since and (key_source = 'demo') = :demo;
+where user_id = :user_id and started_at >= :since and key_source <> 'demo';
 
 -- name: open_call^
 -- Opens a call where the limits allow it (then `opened`), in one statement: the agent waits for it. `calls`: those
--- before it since counted_from in that turn (turn_id null: outside all turns). `tokens`: as sum_tokens.
+-- before it since counted_from in that turn (turn_id null: outside all turns). `tokens`: as sum_tokens, 0 where
+-- daily_tokens is null and so nothing limits them.
 with used as (
 select (select count(*) from model_calls
         where user_id = :user_id and turn_id is not distinct from :turn_id
@@ -24,11 +25,13 @@ select (select count(*) from model_calls
           and (error_code is null or error_code <> all (cast(:refusals as text[])))) as calls,
        (select coalesce(sum(input_tokens + output_tokens + cache_write_tokens + cache_read_tokens / 10), 0)::bigint
         from model_calls
-        where user_id = :user_id and started_at >= :midnight and (key_source = 'demo') = :demo) as tokens
+        where user_id = :user_id and started_at >= :midnight and key_source <> 'demo'
+          and cast(:daily_tokens as bigint) is not null) as tokens
 ), opened as (
 insert into model_calls (id, user_id, turn_id, provider, model, key_source, started_at, input_tokens)
 select :id, :user_id, :turn_id, :provider, :model, :key_source, cast(:started_at as timestamptz), :estimated_tokens
-from used where used.calls < :turn_calls and used.tokens < :daily_tokens
+from used where used.calls < :turn_calls
+  and (cast(:daily_tokens as bigint) is null or used.tokens < cast(:daily_tokens as bigint))
 returning id
 )
 select used.calls, used.tokens, exists (select from opened) as opened from used;

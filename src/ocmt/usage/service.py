@@ -12,7 +12,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
 from ocmt.usage.model import (
     CLIENT_GONE,
@@ -40,11 +40,21 @@ class Ledger:
         self._database = database
         self._clock = clock
 
-    async def open_call(self, call: NewCall, limits: Limits) -> UUID:
+    async def open_call(self, call: NewCall, limits: Limits, *, forbidden: Fault | None = None) -> UUID:
         """Check the limits and book the call as under way, in one step. Returns the call's id.
 
-        Raises: CallRefused where a limit forbids it; the ledger then has the refusal, once a turn and limit.
+        `forbidden`: why it may not be made whatever the limits say, with a code that is one of REFUSALS.
+        Raises: CallRefused where that or a limit forbids it; the ledger then has the refusal, once a turn
+        and reason.
         """
+        if forbidden is None:
+            return await self._open(call, limits)
+        async with self._database.transaction() as connection:
+            await queries.lock_calls_of_user(connection, user_id=call.user_id)
+            await self._record(connection, call, forbidden)
+        raise CallRefused(forbidden)
+
+    async def _open(self, call: NewCall, limits: Limits) -> UUID:
         async with self._database.transaction() as connection:
             await queries.lock_calls_of_user(connection, user_id=call.user_id)
             call_id: UUID = uuid7()
@@ -61,29 +71,31 @@ class Ledger:
                 counted_from=call.counted_from if call.turn_id else self._clock.now() - UNATTRIBUTED_WINDOW,
                 refusals=_REFUSALS,
                 midnight=self._midnight(),
-                demo=call.key_source == "demo",
                 turn_calls=limits.turn_calls,
-                daily_tokens=limits.daily_tokens,
+                daily_tokens=None if call.key_source == "demo" else limits.daily_tokens,
             )
             if used["opened"]:
                 return call_id
             fault = refusal(
                 calls=used["calls"], tokens=used["tokens"], limits=limits, in_turn=call.turn_id is not None
             )
-            await queries.record_refusal(
-                connection,
-                id=call_id,
-                user_id=call.user_id,
-                turn_id=call.turn_id,
-                provider=call.provider,
-                model=call.model,
-                key_source=call.key_source,
-                now=self._clock.now(),
-                since=call.counted_from or self._clock.now() - UNATTRIBUTED_WINDOW,
-                error_code=fault.code,
-                error_message=fault.message,
-            )
+            await self._record(connection, call, fault)
         raise CallRefused(fault)
+
+    async def _record(self, connection: Connection, call: NewCall, fault: Fault) -> None:
+        await queries.record_refusal(
+            connection,
+            id=uuid7(),
+            user_id=call.user_id,
+            turn_id=call.turn_id,
+            provider=call.provider,
+            model=call.model,
+            key_source=call.key_source,
+            now=self._clock.now(),
+            since=call.counted_from or self._clock.now() - UNATTRIBUTED_WINDOW,
+            error_code=fault.code,
+            error_message=fault.message,
+        )
 
     async def close_call(
         self, call_id: UUID, *, user_id: UUID, status: int | None, tokens: Tokens | None, fault: Fault | None
@@ -118,9 +130,7 @@ class Ledger:
     async def tokens_today(self, user_id: UUID) -> int:
         """Tokens that count against today's (UTC) limit, the estimates of running calls included."""
         async with self._database.connection() as connection:
-            total: int = await queries.sum_tokens(
-                connection, user_id=user_id, since=self._midnight(), demo=False
-            )
+            total: int = await queries.sum_tokens(connection, user_id=user_id, since=self._midnight())
         return total
 
     async def turn_usage(self, user_id: UUID, turn_id: UUID) -> Usage:

@@ -32,6 +32,7 @@ from ocmt.runtimes.docker import DockerRuntime
 from ocmt.runtimes.egress import EgressProxy
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools, own_python
+from ocmt.testing.egress import FakeGate
 
 from ..conftest import REACHABLE, Counter, a_spec, connect, inside
 from ..warm import a_recipe, ready
@@ -364,7 +365,7 @@ class FromSpares(SandboxRuntime):
 async def main(asked: dict[str, Any]) -> None:
     """Serve until the input ends."""
     log = structlog.get_logger("stage")
-    doors = {"broker": Counter().door, "egress": EgressProxy(log).door}
+    doors = {"broker": Counter().door, "egress": EgressProxy(log, gate=FakeGate(), ports=(80, 443)).door}
     runtime = make_runtime(asked, doors)
     stage = Stage(runtime, Path(asked["folder"]), log)
     loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from ocmt.platform.http.problems import internal_problem, problem
 
 log = structlog.get_logger(__name__)
 
-_AREAS = frozenset({"api", "agent", "webhooks", "broker", "assets"})
+_AREAS = frozenset({"api", "agent", "webhooks", "assets"})
 
 
 class SecurityHeaders:
