@@ -127,7 +127,8 @@ async def test_plain_hmac(house: House) -> None:
         ({}, 401),
     ]:
         assert (await call(house.room.intake, path, b"Hi", headers)).status == status
-    assert set(await house.states()) == {"d1", hashlib.sha256(b"Hi").hexdigest()}
+    # The header is not signed, so it makes no other delivery of the same body.
+    assert set(await house.states()) == {hashlib.sha256(b"Hi").hexdigest()}
 
 
 async def test_the_secret_is_shown_once_kept_sealed_and_stays_at_a_repair(house: House) -> None:

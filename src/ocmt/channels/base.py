@@ -132,6 +132,14 @@ class Gathers(Protocol):
         """
 
 
+@runtime_checkable
+class CountsOnce(Protocol):
+    """A channel with deliveries that prove no time: a copy of one must not count, however old it is."""
+
+    def counts_once(self, endpoint: Endpoint) -> bool:
+        """Whether the ids of this endpoint's deliveries stay known after the deliveries are forgotten."""
+
+
 class SendFailed(OcmtError):
     """The channel's API did not take it.
 

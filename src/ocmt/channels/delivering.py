@@ -15,7 +15,7 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from ocmt.channels.base import Channel, Endpoint, Gathers, Message
+from ocmt.channels.base import Channel, CountsOnce, Endpoint, Gathers, Message
 from ocmt.channels.claims import Claims
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.files import MOST_NAMED, Brought, Files
@@ -109,6 +109,9 @@ class DeliveryWorker:
             # Gone with its deliveries, or its owner was suspended just now: then none is claimed again.
             raise Unavailable("This channel is not connected any more.")
         channel, endpoint = connected
+        if isinstance(channel, CountsOnce) and channel.counts_once(endpoint) and await self._is_copy(row):
+            await self._ignore(row, "copy", "It came before, and nothing in it says that it was sent again.")
+            return
         bodies = await self._gathering.bodies(row)
         if bodies is None:
             return
@@ -159,6 +162,13 @@ class DeliveryWorker:
         why = await queries.why_closed(connection, user_id=row["user_id"], id=row["id"])
         return bool(why == STOPPED_CODE)
 
+    async def _is_copy(self, row: Any) -> bool:
+        if row["replays"]:  # its owner wants it run again
+            return False
+        where = {name: row[name] for name in ("user_id", "endpoint_id", "external_id")}
+        async with self._database.connection() as connection:
+            return bool(await queries.was_forgotten(connection, **where))
+
     async def _in_turn(self, row: Any) -> None:
         """Give it back: it only looked like a control word, and waits for what is before it."""
         async with self._database.connection() as connection:
@@ -185,7 +195,13 @@ class DeliveryWorker:
                 await self._tell(connection, row, channel, endpoint, message, line)
 
     async def _tell(
-        self, connection: Connection, row: Any, channel: Channel, endpoint: Endpoint, message: Message, line: str
+        self,
+        connection: Connection,
+        row: Any,
+        channel: Channel,
+        endpoint: Endpoint,
+        message: Message,
+        line: str,
     ) -> None:
         if can_answer(channel, endpoint.settings):
             reply = clean_json(message.reply)

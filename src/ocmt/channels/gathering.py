@@ -1,9 +1,9 @@
 """What people send as one thing, and the vendor delivers as several webhooks, becomes one message.
 
-Which deliveries belong together is decided once, in one transaction with the lease of the first one, and written
-down (`joined_to`). From then on the others have ended, and the first one stands for all of them: at every further
-try, when its sender is let in later, and when it is run again. So nothing is lost or doubled wherever a process
-dies.
+Which deliveries belong together is decided once, under the lease of the first one, and written down in one
+transaction (`joined_to`). From then on the others have ended, and the first one stands for all of them: at
+every further try, when its sender is let in later, and when it is run again. So nothing is lost or doubled
+wherever a process dies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from ocmt.platform.database import Database
 from ocmt.platform.queries import every
 
 MOST_JOINED = 20
-"""Deliveries of one message. An album has ten pictures; a text of that many pieces is over the limit anyway."""
+"""Deliveries of one message. An album has ten pictures; a text of that many pieces is over the limit
+anyway."""
 MOST_BYTES = 2 * 1024 * 1024
 """Of their bodies together."""
 GAP = timedelta(seconds=1.5)

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from ocmt.channels.endpoints import queries
-from ocmt.channels.model import ENDED, KEEP, Delivery, State
+from ocmt.channels.model import ENDED, KEEP, MOST_FORGOTTEN, Delivery, State
 from ocmt.errors import Conflict, InvalidInput, NotFound
 from ocmt.platform.clock import Clock, again
 from ocmt.platform.database import Database
@@ -137,7 +137,9 @@ class Deliveries:
     async def sweep(self) -> None:
         """Forget what ended long ago."""
         async with self._database.connection() as connection:
-            await queries.sweep_deliveries(connection, before=self._clock.now() - KEEP)
+            now = self._clock.now()
+            await queries.sweep_deliveries(connection, before=now - KEEP, now=now)
+            await queries.sweep_forgotten(connection, most=MOST_FORGOTTEN)
 
     async def keep_sweeping(self) -> None:
         """That, every hour, until cancelled."""

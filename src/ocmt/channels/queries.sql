@@ -404,10 +404,30 @@ with died as (
 select id from died;
 
 -- name: sweep_deliveries!
--- What ended long ago, and owes nothing any more.
-delete from deliveries d
-where d.id in (
-  select f.id from deliveries f
-  where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
-    and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
-  limit 5000);
+-- What ended long ago, and owes nothing any more. Of those that prove no time (see CountsOnce) the id stays known.
+with gone as (
+  delete from deliveries d
+  where d.id in (
+    select f.id from deliveries f
+    where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
+      and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
+    limit 5000)
+  returning d.user_id, d.endpoint_id, d.external_id
+)
+insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
+select g.user_id, g.endpoint_id, g.external_id, :now from gone g
+join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+on conflict (endpoint_id, external_id) do nothing;
+
+-- name: sweep_forgotten!
+-- The latest of each endpoint stay.
+delete from deliveries_forgotten f
+using (
+  select e.id, (select n.forgotten_at from deliveries_forgotten n where n.endpoint_id = e.id
+                order by n.forgotten_at desc offset :most limit 1) as oldest
+  from channel_endpoints e where e.channel = 'signed' and e.settings ->> 'mode' = 'hmac') x
+where f.endpoint_id = x.id and f.forgotten_at <= x.oldest;
+
+-- name: was_forgotten$
+select true from deliveries_forgotten
+where user_id = :user_id and endpoint_id = :endpoint_id and external_id = :external_id;

@@ -18,8 +18,8 @@ from ocmt.platform.queries import every
 STOPPED_CODE = "stopped"
 _STOPPED = fault(STOPPED_CODE, "It was stopped before it was answered.")
 HELP = (
-    "Write as you would to a person. /stop ends the running answer, /new begins a new conversation, /status tells "
-    "whether an answer is under way, and /whoami tells who you are here."
+    "Write as you would to a person. /stop ends the running answer, /new begins a new conversation, /status "
+    "tells whether an answer is under way, and /whoami tells who you are here."
 )
 GREETING = "Hello! Write a message, and the agent answers. /help lists what else you can send."
 NEW = "Your next message begins a new conversation."
@@ -45,9 +45,7 @@ class Steering:
         self._clock = clock
         self._chat = chat
 
-    async def act(
-        self, connection: Connection, row: Any, message: Message, command: str, does: Does
-    ) -> str:
+    async def act(self, connection: Connection, row: Any, message: Message, command: str, does: Does) -> str:
         """Do it, in the caller's transaction; returns the one line that its sender reads."""
         match does:
             case Does.STOP:
@@ -63,7 +61,8 @@ class Steering:
             case Does.START:
                 return GREETING
             case Does.WHOAMI:
-                return f"You are {one_line(message.sender_name or message.sender)} ({one_line(message.sender)})."
+                name = one_line(message.sender_name or message.sender)
+                return f"You are {name} ({one_line(message.sender)})."
             case _:
                 return f"Only the owner of this agent can use {command}, and only in the web chat."
 

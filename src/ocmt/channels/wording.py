@@ -1,7 +1,8 @@
 """The words for a person from an error: the one place that decides what of a fault is said over a channel.
 
-Whoever reads it need not be the owner, and cannot mend anything but their message. So a few faults keep their own
-words, which say what to do; every other one, and whatever looks like a program's words, becomes one plain line.
+Whoever reads it need not be the owner, and cannot mend anything but their message. So a few faults keep their
+own words, which say what to do. Every other one, and whatever looks like a program's words, becomes one plain
+line.
 """
 
 from __future__ import annotations

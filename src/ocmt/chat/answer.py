@@ -231,7 +231,7 @@ class Answerer:
                         commands=run.commands,
                     )
                 if sent.status == "stopped":
-                    # A phrase that only OpenClaw takes for a stop: there is no run whose end could be awaited.
+                    # A phrase that only OpenClaw takes for a stop: there is no run to wait for.
                     raise Ended(TurnStatus.COMPLETED, answer=STOPPED)
                 return sent.run_id
             except GatewayError as error:

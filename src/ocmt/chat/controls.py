@@ -1,7 +1,7 @@
 """Control words: short messages that steer the conversation instead of being a request to the agent. Pure.
 
-Stop phrases are OpenClaw's (`auto-reply/reply/abort-trigger-text`) and a few that people expect beside them; a
-test compares the table with the OpenClaw that is installed. What each slash command does over a channel stands in
+Stop phrases are OpenClaw's (`auto-reply/reply/abort-trigger-text`) and a few more that people expect. A test
+compares the table with the OpenClaw that is installed. What each slash command does over a channel stands in
 docs/reference/channels.md, which a test compares with `COMMANDS`.
 """
 
@@ -59,11 +59,12 @@ COMMANDS: dict[str, Does] = {
     **dict.fromkeys(("btw", "side", "skill"), Does.MESSAGE),
     # OpenClaw's own commands: they change or reveal the state of the agent or its configuration.
     **dict.fromkeys((
-        "tools", "dashboard", "learn", "loop", "goal", "diagnostics", "login", "openclaw", "tasks", "allowlist",
-        "approve", "context", "export-session", "export", "export-trajectory", "trajectory", "tts", "session",
-        "subagents", "acp", "agents", "steer", "tell", "config", "mcp", "plugins", "plugin", "debug", "usage",
-        "restart", "update", "activation", "send", "name", "compact", "think", "thinking", "t", "verbose", "v",
-        "trace", "fast", "reasoning", "reason", "elevated", "elev", "exec", "model", "models", "queue", "bash",
+        "acp", "activation", "agents", "allowlist", "approve", "bash", "compact", "config", "context",
+        "dashboard", "debug", "diagnostics", "elev", "elevated", "exec", "export", "export-session",
+        "export-trajectory", "fast", "goal", "learn", "login", "loop", "mcp", "model", "models", "name",
+        "openclaw", "plugin", "plugins", "queue", "reason", "reasoning", "restart", "send",
+        "session", "steer", "subagents", "t", "tasks", "tell", "think", "thinking", "tools", "trace",
+        "trajectory", "tts", "update", "usage", "v", "verbose",
     ), Does.OWNER),
     # Commands of plugins that come with OpenClaw, and native names of its commands.
     **dict.fromkeys((
@@ -73,6 +74,8 @@ COMMANDS: dict[str, Does] = {
 }  # fmt: skip
 """By name, without the slash. A name that is not here is no command: the agent reads it as text."""
 
+# Quotation marks and punctuation of many scripts are meant here.
+# ruff: noqa: RUF001
 _OPENING = " \t\r\n\"'“”‘«»‹›„([{¡¿*_~`<"
 _CLOSING = " \t\r\n\"'“”’«»‹›)]}.!?…,;:*_~`>。、，！？：；؟۔।॥"
 _COMMAND = re.compile(r"/\s*([a-z][a-z0-9_-]{0,40})(?:@(\w{1,64}))?(?=$|[\s:]|[.!?…,;'\")\]}]+$)")
@@ -80,7 +83,7 @@ _NO_ARGUMENTS = re.compile(r"[\s:.!?…,;'\")\]}]*")
 
 
 def asks_to_stop(text: str) -> bool:
-    """Whether the whole message is a stop phrase: in any case, with punctuation around it, or as a command."""
+    """Whether the whole message is a stop phrase, with any case and punctuation, or a stop command."""
     if len(text) > _LONGEST:
         return False
     said = _plain(text)

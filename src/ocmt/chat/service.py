@@ -208,7 +208,7 @@ class Chat:
         return _turn(row)
 
     async def stop_all(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> int:
-        """Stop every open turn of a conversation, in the caller's transaction; returns how many there were."""
+        """Stop every open turn of a conversation, in the caller's transaction; return their number."""
         # The lock makes a message that is being accepted this moment come before or after the stop.
         await self._locked(connection, user_id, conversation_id)
         stopped: int = await queries.ask_stop_all(

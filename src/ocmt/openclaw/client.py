@@ -214,8 +214,8 @@ class GatewayClient:
         """Hand over a message. The same key again starts no second run, as long as the gateway lives.
 
         `attachments`: of each `fileName`, `mimeType` and `content` as base64; all together below 25 MiB.
-        `commands=False`: OpenClaw interprets nothing in the text: no stop phrase, command, directive or skill.
-        After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
+        `commands=False`: OpenClaw interprets nothing in the text: no stop phrase, command, directive or
+        skill. After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
         """
         params = {"sessionKey": session_key, "message": message, "idempotencyKey": idempotency_key}
         files = {"attachments": list(attachments)} if attachments else {}

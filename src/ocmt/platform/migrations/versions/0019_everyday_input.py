@@ -1,4 +1,4 @@
-"""Messages of several deliveries, control words that pass the queue, and bodies that never count as new again."""
+"""Messages of several deliveries, control words that pass the queue, and ids that stay known."""
 
 from ocmt.platform.migrations import run_sql
 
