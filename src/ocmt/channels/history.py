@@ -67,6 +67,8 @@ class Deliveries:
             )
             if known is None:
                 raise NotFound(NO_DELIVERY)
+            if known["joined_to"] not in (None, delivery_id):
+                raise Conflict("This delivery is part of the message before it. Run that one again.")
             if not await self._replay(connection, user_id, endpoint_id, ids=[delivery_id]):
                 raise Conflict("This delivery is under way.")
 

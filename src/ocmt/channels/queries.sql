@@ -305,7 +305,7 @@ where (:before::uuid is null or d.id < :before::uuid)
 order by d.id desc limit :limit;
 
 -- name: find_delivery^
-select id, state from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
+select id, state, joined_to from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
 
 -- name: replay_deliveries$
 -- Run again: those named, or those that came in a time. Open ones stay as they are, and parts of another one's
