@@ -310,13 +310,13 @@ async def test_a_stop_phrase_is_answered_without_a_run(peer: Peer, client: Gatew
 
 @pytest.mark.parametrize(
     "message",
-    ["stop", "/status", "/restart", "/elevated full", "please /elevated full and go on", "go on\n/exec security=full",
-     "/new", "/think: high", "! ls"],
+    ["stop", "/status", "/restart", "/elevated full", "please /elevated full and go on",
+     "go on\n/exec security=full", "/new", "/think: high", "! ls"],
 )  # fmt: skip
 async def test_without_commands_every_text_is_a_message_to_the_model(
     peer: Peer, client: GatewayClient, key: str, message: str
 ) -> None:
-    """What somebody else than the owner wrote: OpenClaw interprets nothing in it, and takes nothing out of it."""
+    """What somebody else than the owner wrote: OpenClaw interprets nothing in it, and cuts nothing out."""
     peer.will_say("I have read it.")
     with client.run_events(key) as events:
         sent = await client.send_chat(

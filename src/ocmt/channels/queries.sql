@@ -73,11 +73,17 @@ with recursive heads as (
     select d.endpoint_id, d.thread, d.id from deliveries d
     where d.state in ('accepted', 'answering') and (d.endpoint_id, d.thread) > (h.endpoint_id, h.thread)
     order by d.endpoint_id, d.thread, d.received_at, d.id limit 1) n
+), urgent as (
+  -- Likewise one of each thread, so that nobody's flood of them keeps others waiting.
+  (select d.endpoint_id, d.thread, d.id from deliveries d where d.urgent and d.state = 'accepted'
+   order by d.endpoint_id, d.thread, d.received_at, d.id limit 1)
+  union all
+  select n.endpoint_id, n.thread, n.id from urgent u cross join lateral (
+    select d.endpoint_id, d.thread, d.id from deliveries d
+    where d.urgent and d.state = 'accepted' and (d.endpoint_id, d.thread) > (u.endpoint_id, u.thread)
+    order by d.endpoint_id, d.thread, d.received_at, d.id limit 1) n
 ), found as (
-  select h.id from heads h
-  union
-  (select u.id from deliveries u where u.urgent and u.state = 'accepted' and u.next_at <= :now::timestamptz
-   order by u.next_at limit :limit)
+  select h.id from heads h union select u.id from urgent u
 ), due as (
   select d.id from deliveries d
   where d.id in (select f.id from found f) and d.state = 'accepted' and d.next_at <= :now::timestamptz

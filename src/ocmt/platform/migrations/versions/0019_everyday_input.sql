@@ -7,7 +7,7 @@ alter table deliveries
   add column urgent     boolean not null default false,  -- may pass the queue of its thread: a stop phrase, perhaps
   add column together   text,                            -- what it may be one message with; null: alone
   add column joined_to  uuid;                            -- the delivery whose message it is part of; its own id: the first
-create index deliveries_urgent on deliveries (next_at) where urgent and state = 'accepted';
+create index deliveries_urgent on deliveries (endpoint_id, thread, received_at, id) where urgent and state = 'accepted';
 create index deliveries_joined on deliveries (joined_to) where joined_to is not null;
 
 -- Bodies that were signed without a time, and whose deliveries are forgotten: they never count as new again.
