@@ -1,4 +1,4 @@
-"""Write the tables of docs/reference/channels.md from the program, whenever they changed there.
+"""Write the tables of docs/reference/channels.md from the tables of the program.
 
 .venv/bin/python scripts/channel_tables.py
 """

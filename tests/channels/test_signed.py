@@ -365,3 +365,16 @@ async def test_of_a_standard_webhook_nothing_needs_to_stay_known(house: House) -
     await house.clock.advance(KEEP.total_seconds() + 1)
     await house.room.deliveries.sweep()
     assert await house.rows("select from deliveries_forgotten") == []
+
+
+async def test_a_stop_phrase_stops_its_thread(house: House) -> None:
+    opened = await connect(house)
+    async with house.at_work():
+        await send(house, opened, json.dumps({"text": "a question", "thread": "t"}).encode())
+        await house.becomes("m1", "answering")
+        await send(house, opened, json.dumps({"text": "Stop!", "thread": "t"}).encode(), id="m2")
+        await house.becomes("m2", "done")
+        await send(house, opened, b"/restart", id="m3")
+        await house.becomes("m3", "done")
+    (turn,) = await house.turns()
+    assert turn["stop_requested"]

@@ -39,6 +39,7 @@ from ocmt.channels.wire import (
     public_session,
     retry_after,
 )
+from ocmt.chat.controls import may_be_urgent
 from ocmt.errors import InvalidInput, Unauthenticated
 from ocmt.platform.internet import is_public
 
@@ -107,19 +108,18 @@ class Signed:
         else:
             external_id = self._standard(request, endpoint, now)
         data = object_of(request.body)
-        return Accepted(short_id(external_id), _said(data, "thread", "default"))
+        # Only a short body can be a control word, and is looked at.
+        urgent = len(request.body) < 1_000 and may_be_urgent(_text(data, request.body))
+        return Accepted(short_id(external_id), _said(data, "thread", "default"), urgent)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel."""
         data = object_of(body)
-        text = data.get("text")
-        if not isinstance(text, str):
-            text = body.decode("utf-8", "replace")
         thread, sender = _said(data, "thread", "default"), _said(data, "sender", "webhook")
         return Message(
             sender=sender,
             sender_name=sender,
-            text=text,
+            text=_text(data, body),
             thread=thread,
             title=f"Webhook: {thread}",
             reply={"thread": thread},
@@ -287,6 +287,11 @@ def _key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         return secret.encode()
+
+
+def _text(data: Mapping[str, Any], body: bytes) -> str:
+    text = data.get("text")
+    return text if isinstance(text, str) else body.decode("utf-8", "replace")
 
 
 def _said(data: Mapping[str, Any], name: str, else_: str) -> str:
