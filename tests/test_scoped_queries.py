@@ -49,6 +49,7 @@ ABOUT_EVERYBODY = {
             "replay_deliveries_of_all",
             "claim_outbox",
             "sweep_deliveries",
+            "sweep_forgotten",
         ],
     ),
     "chat": ("the workers look for work", ["find_work", "find_unwritten"]),

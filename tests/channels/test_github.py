@@ -130,7 +130,7 @@ def test_a_mention_is_for_the_agent_and_nothing_is_private() -> None:
     assert message is not None
     assert (message.sender, message.sender_name) == ("21031067", "Codertocat")
     assert (message.text, message.thread) == ("please look", "issue:7")
-    assert message.reply == {"number": 7}
+    assert message.reply == {"number": 7, "calls": "Codertocat"}
     assert message.title == "GitHub: octocat/Hello-World#7 Spelling error"
     assert message.private is False
     message = read(DOUBLE.pull_request("Review, @ocmt-bot?"))
@@ -238,7 +238,13 @@ async def test_connecting_makes_one_webhook_and_disconnecting_removes_it(
     hook_id, others_id = github.hooks
     hook = github.hooks[hook_id]
     assert (hook["name"], hook["active"]) == ("web", True)
-    assert hook["events"] == ["issues", "issue_comment", "pull_request"]
+    assert hook["events"] == [
+        "issues",
+        "issue_comment",
+        "pull_request",
+        "pull_request_review",
+        "pull_request_review_comment",
+    ]
     assert hook["config"] == {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
 
     known = {name: str(text) for name, text in {**made.settings, **made.secrets}.items()}

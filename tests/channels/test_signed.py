@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import socket
+from datetime import timedelta
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +18,7 @@ from aiohttp.test_utils import TestServer
 
 import ocmt.channels.wire as wire
 from ocmt.channels.base import Endpoint, SendFailed
+from ocmt.channels.model import KEEP
 from ocmt.channels.service import Opened
 from ocmt.channels.signed import Signed, check_callback, sign
 from ocmt.errors import InvalidInput
@@ -127,7 +129,8 @@ async def test_plain_hmac(house: House) -> None:
         ({}, 401),
     ]:
         assert (await call(house.room.intake, path, b"Hi", headers)).status == status
-    assert set(await house.states()) == {"d1", hashlib.sha256(b"Hi").hexdigest()}
+    # The header is not signed, so it makes no other delivery of the same body.
+    assert set(await house.states()) == {hashlib.sha256(b"Hi").hexdigest()}
 
 
 async def test_the_secret_is_shown_once_kept_sealed_and_stays_at_a_repair(house: House) -> None:
@@ -301,3 +304,77 @@ async def test_fields_that_make_no_sense(house: House) -> None:
     with pytest.raises(InvalidInput):
         await house.room.channels.connect(house.anna, "nope", {})
     assert isinstance(house.endpoint, UUID)
+
+
+async def test_a_captured_plain_body_runs_once_under_any_header(house: House) -> None:
+    opened = await connect(house, mode="hmac")
+    assert opened.secret is not None
+    path = opened.webhook_url.removeprefix("https://ocmt.example.org")
+    signature = "sha256=" + hmac.digest(opened.secret.encode(), b"Hi", "sha256").hex()
+    made_up: list[dict[str, str]] = [
+        {"x-delivery-id": f"d{n}", "x-request-id": str(n), "webhook-id": f"m{n}", "webhook-timestamp": str(n)}
+        for n in range(4)
+    ]
+    for headers in made_up:
+        assert (
+            await call(house.room.intake, path, b"Hi", {**headers, "x-signature-256": signature})
+        ).status == 200
+    assert len(await house.states()) == 1
+
+
+async def test_a_copy_is_known_also_after_its_delivery_is_forgotten(house: House) -> None:
+    opened = await connect(house, mode="hmac")
+    assert opened.secret is not None
+    path = opened.webhook_url.removeprefix("https://ocmt.example.org")
+    signature = "sha256=" + hmac.digest(opened.secret.encode(), b"Hi", "sha256").hex()
+    known = hashlib.sha256(b"Hi").hexdigest()
+    async with house.at_work(), house.agent_answers():
+        await call(house.room.intake, path, b"Hi", {"x-signature-256": signature})
+        await house.becomes(known, "done")
+    for _ in range(2):
+        await house.clock.advance(KEEP.total_seconds() + 1)
+        await house.room.deliveries.sweep()
+        assert await house.states() == {}
+        async with house.at_work(), house.agent_answers():
+            await call(house.room.intake, path, b"Hi", {"x-signature-256": signature})
+            await house.becomes(known, "ignored")
+    assert len(await house.turns()) == 1
+
+
+async def test_as_many_ids_stay_known_as_may(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocmt.channels.history.MOST_FORGOTTEN", 3)
+    opened = await connect(house, mode="hmac")
+    for n in range(5):
+        await house.rows(
+            "insert into deliveries_forgotten values ($1, $2, $3, $4)",
+            house.anna,
+            opened.connection.id,
+            str(n),
+            house.clock.now() + timedelta(seconds=n),
+        )
+    await house.room.deliveries.sweep()
+    rows = await house.rows("select external_id from deliveries_forgotten order by 1")
+    assert [row["external_id"] for row in rows] == ["2", "3", "4"]
+
+
+async def test_of_a_standard_webhook_nothing_needs_to_stay_known(house: House) -> None:
+    opened = await connect(house)
+    async with house.at_work(), house.agent_answers():
+        await send(house, opened, b"Hi")
+        await house.becomes("m1", "done")
+    await house.clock.advance(KEEP.total_seconds() + 1)
+    await house.room.deliveries.sweep()
+    assert await house.rows("select from deliveries_forgotten") == []
+
+
+async def test_a_stop_phrase_stops_its_thread(house: House) -> None:
+    opened = await connect(house)
+    async with house.at_work():
+        await send(house, opened, json.dumps({"text": "a question", "thread": "t"}).encode())
+        await house.becomes("m1", "answering")
+        await send(house, opened, json.dumps({"text": "Stop!", "thread": "t"}).encode(), id="m2")
+        await house.becomes("m2", "done")
+        await send(house, opened, b"/restart", id="m3")
+        await house.becomes("m3", "done")
+    (turn,) = await house.turns()
+    assert turn["stop_requested"]

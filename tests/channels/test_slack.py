@@ -23,7 +23,8 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
-from ocmt.channels.slack import PIECE, Slack, plain, sign
+from ocmt.channels.slack import PIECE, Slack, sign
+from ocmt.channels.slack_message import plain
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 from ocmt.testing.slack import BOT, SIGNING_SECRET, TOKEN, Answer, SlackApi
 from tests.channels.vendors import (

@@ -55,7 +55,7 @@ class Peer(Protocol):
 
     def wrote_a_file(self) -> bool: ...
     def saw(self, content: bytes) -> bool:
-        """Whether a file with that content, an image or short text, has come with some message."""
+        """Whether a text, or a file with that content, an image or short text, has come with some message."""
 
     def will_be_refused_by_the_provider(self) -> None: ...
     def will_run(self, *, until: asyncio.Event) -> None:
@@ -96,7 +96,8 @@ class FakePeer:
         return True
 
     def saw(self, content: bytes) -> bool:
-        return content in [found for _, _, found in self._gateway.attached()]
+        texts = [text.encode() for text in self._gateway.messages()]
+        return content in [*texts, *(found for _, _, found in self._gateway.attached())]
 
     def will_be_refused_by_the_provider(self) -> None:
         self._gateway.script(Fail(http_status=400))
@@ -194,7 +195,8 @@ class RealPeer:
 
     def saw(self, content: bytes) -> bool:
         told = json.dumps([seen.body["messages"] for seen in self._provider.seen])
-        return base64.b64encode(content).decode() in told or content.decode(errors="replace") in told
+        text = json.dumps(content.decode(errors="replace"))[1:-1]
+        return base64.b64encode(content).decode() in told or text in told
 
     def will_be_refused_by_the_provider(self) -> None:
         self._provider.script(Failed(400, "ocmt_refused", "The platform ended this call."))

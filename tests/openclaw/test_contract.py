@@ -302,6 +302,33 @@ async def test_as_much_as_one_message_takes_goes_through(peer: Peer, client: Gat
         assert isinstance((await rest_of(events))[-1], Final)
 
 
+async def test_a_stop_phrase_is_answered_without_a_run(peer: Peer, client: GatewayClient, key: str) -> None:
+    for phrase in ("stop", "/stop", "please stop!", "停止"):
+        sent = await client.send_chat(session_key=key, message=phrase, idempotency_key=str(uuid4()))
+        assert sent.status == "stopped"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["stop", "/status", "/restart", "/elevated full", "please /elevated full and go on",
+     "go on\n/exec security=full", "/new", "/think: high", "! ls"],
+)  # fmt: skip
+async def test_without_commands_every_text_is_a_message_to_the_model(
+    peer: Peer, client: GatewayClient, key: str, message: str
+) -> None:
+    """What somebody else than the owner wrote: OpenClaw interprets nothing in it, and cuts nothing out."""
+    peer.will_say("I have read it.")
+    with client.run_events(key) as events:
+        sent = await client.send_chat(
+            session_key=key, message=message, idempotency_key=str(uuid4()), commands=False
+        )
+        assert sent.status == "started"
+        last = (await rest_of(events))[-1]
+    assert isinstance(last, Final)
+    assert last.text == "I have read it."
+    assert peer.saw(message.encode())
+
+
 async def test_what_makes_no_sense_is_refused_and_says_so(client: GatewayClient, key: str) -> None:
     with pytest.raises(GatewayError, match="unknown method"):
         await client.request("no.such", {})

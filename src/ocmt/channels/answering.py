@@ -13,6 +13,7 @@ import structlog
 from ocmt.channels.delivering import can_answer, owe
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.model import State, clean, fault
+from ocmt.channels.wording import of_fault
 from ocmt.errors import OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, Hints
@@ -131,7 +132,7 @@ def answer_of(row: Any) -> str:
         case "completed":
             return clean(row["answer"] or "")
         case "failed":
-            return clean(str((row["error"] or {}).get("message") or "The agent could not answer."))
+            return clean(of_fault(row["error"]))
         case "stopped":
             return "The answer was stopped."
         case _:

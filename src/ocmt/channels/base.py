@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from ocmt.errors import OcmtError
@@ -47,6 +47,13 @@ class Accepted:
     """The sender's own id of it, at most 200 characters: the same delivery again has the same."""
     thread: str
     """What it belongs to (a chat, a thread), at most 200 characters: within one, the order is kept."""
+    urgent: bool = field(default=False, compare=False)
+    """It may be a control word: then it does not wait for what is before it in its thread."""
+    together: str | None = field(default=None, compare=False)
+    """What it may be one message with: neighbors of the same thread with the same mark (at most 200
+    characters) that arrive soon after one another; of one that begins with `album:`, wherever they are."""
+    wait: float = field(default=0.0, compare=False)
+    """Seconds in which something that belongs to it may still come."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,11 @@ class Message:
     """What `send` needs to answer it (chat id, message id, thread): JSON."""
     private: bool = True
     """Between the sender and the bot alone: only there a pairing code is told."""
+    context: str = ""
+    """What stands beside the sender's own words: quotes, forwarded messages, places, contacts. Text for the
+    agent, bounded and marked as material (`quoting`)."""
+    unreadable: str = ""
+    """In words, what of it cannot be read ("a gift"): said to the sender where nothing else is left."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,25 @@ class Connected:
     """`answers: False` among them: over this endpoint no answer can be sent."""
     shown: str | None = field(default=None, repr=False)
     """A secret that we made and that the user must enter at the vendor: shown this once."""
+
+
+@runtime_checkable
+class Gathers(Protocol):
+    """A channel whose vendor delivers as several webhooks what people send as one thing."""
+
+    def read_together(self, bodies: Sequence[bytes], endpoint: Endpoint) -> Message | None:
+        """One message from bodies that `receive` accepted with the same `together`, oldest first.
+
+        As `Channel.read` otherwise. What addresses the bot in one of them counts for all.
+        """
+
+
+@runtime_checkable
+class CountsOnce(Protocol):
+    """A channel with deliveries that prove no time: a copy of one must not count, however old it is."""
+
+    def counts_once(self, endpoint: Endpoint) -> bool:
+        """Whether the ids of this endpoint's deliveries stay known after the deliveries are forgotten."""
 
 
 class SendFailed(OcmtError):

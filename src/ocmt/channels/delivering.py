@@ -15,10 +15,11 @@ from uuid import UUID
 import structlog
 from uuid_utils.compat import uuid7
 
-from ocmt.channels.base import Channel, Endpoint, Message
+from ocmt.channels.base import Channel, CountsOnce, Endpoint, Gathers, Message
 from ocmt.channels.claims import Claims
 from ocmt.channels.endpoints import Endpoints, queries
 from ocmt.channels.files import MOST_NAMED, Brought, Files
+from ocmt.channels.gathering import Gathering
 from ocmt.channels.model import (
     DELIVERY_TRIES,
     MAX_ID,
@@ -32,6 +33,9 @@ from ocmt.channels.model import (
     short_id,
 )
 from ocmt.channels.pairing import Pairing, Verdict
+from ocmt.channels.steering import STOPPED_CODE, Steering, steers
+from ocmt.channels.wording import for_person
+from ocmt.chat.controls import Does
 from ocmt.chat.model import TITLE_LENGTH, Turn
 from ocmt.chat.service import Chat
 from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound, OcmtError, Unavailable
@@ -66,6 +70,8 @@ class DeliveryWorker:
         self._endpoints = endpoints
         self._pairing = Pairing(clock)
         self._files = Files(chat.attachments, database, clock)
+        self._gathering = Gathering(database, clock)
+        self._steering = Steering(clock, chat)
         self._claims = Claims(
             database,
             clock,
@@ -103,14 +109,31 @@ class DeliveryWorker:
             # Gone with its deliveries, or its owner was suspended just now: then none is claimed again.
             raise Unavailable("This channel is not connected any more.")
         channel, endpoint = connected
-        message = channel.read(row["body"], endpoint)
+        if isinstance(channel, CountsOnce) and channel.counts_once(endpoint) and await self._is_copy(row):
+            await self._ignore(row, "copy", "It came before, and nothing in it says that it was sent again.")
+            return
+        bodies = await self._gathering.bodies(row)
+        if bodies is None:
+            return
+        message = read(channel, bodies, endpoint)
+        steering = steers(message) if message is not None else None
+        if row["urgent"] and steering is None:
+            await self._in_turn(row)
+            return
         if message is None:
             await self._ignore(row, "nothing_to_say", "There is nothing in it for the agent.")
             return
-        if not clean(message.text).strip() and not message.attachments:
+        empty = not clean(message.text + message.context).strip() and not message.attachments
+        if empty and not message.unreadable:
             await self._ignore(row, "empty", "The message is empty.", message)
             return
         if channel.pairs and not await self._let_in(row, channel, endpoint, message):
+            return
+        if steering is not None:
+            await self._steer(row, channel, endpoint, message, *steering)
+            return
+        if empty:
+            await self._not_read(row, channel, endpoint, message)
             return
         try:
             turn = await self._post(row, channel, endpoint, message)
@@ -119,7 +142,7 @@ class DeliveryWorker:
             await self._failed(row, error, told)
             return
         async with self._database.connection() as connection:
-            await queries.delivery_answering(
+            waits = await queries.delivery_answering(
                 connection,
                 user_id=row["user_id"],
                 id=row["id"],
@@ -129,8 +152,60 @@ class DeliveryWorker:
                 sender=sender_of(message),
                 reply=clean_json(message.reply),
             )
+            if waits is None and await self._was_stopped(connection, row):
+                # A stop phrase came between its turn and this line.
+                await self._chat.stop(row["user_id"], turn.id)
             # It may have ended before we had written that we wait for it.
             await notify(connection, "conversations", str(turn.conversation_id))
+
+    async def _was_stopped(self, connection: Connection, row: Any) -> bool:
+        why = await queries.why_closed(connection, user_id=row["user_id"], id=row["id"])
+        return bool(why == STOPPED_CODE)
+
+    async def _is_copy(self, row: Any) -> bool:
+        if row["replays"]:  # its owner wants it run again
+            return False
+        where = {name: row[name] for name in ("user_id", "endpoint_id", "external_id")}
+        async with self._database.connection() as connection:
+            return bool(await queries.was_forgotten(connection, **where))
+
+    async def _in_turn(self, row: Any) -> None:
+        """Give it back: it only looked like a control word, and waits for what is before it."""
+        async with self._database.connection() as connection:
+            mine = {"user_id": row["user_id"], "id": row["id"], "token": row["lease_token"]}
+            await queries.delivery_in_turn(connection, **mine)
+            await notify(connection, DELIVERIES_CHANNEL, "")
+
+    async def _steer(
+        self, row: Any, channel: Channel, endpoint: Endpoint, message: Message, command: str, does: Does
+    ) -> None:
+        """Do what a control word says, and tell its sender in one line, all in one transaction."""
+        async with self._database.transaction() as connection:
+            if not await self._close(connection, row, State.DONE, None, message):
+                return
+            line = await self._steering.act(connection, row, message, command, does)
+            await self._tell(connection, row, channel, endpoint, message, line)
+
+    async def _not_read(self, row: Any, channel: Channel, endpoint: Endpoint, message: Message) -> None:
+        """There is nothing in it that an agent could read: in private its sender hears that."""
+        line = f"I cannot read this kind of message ({one_line(message.unreadable)}). Write it as text."
+        async with self._database.transaction() as connection:
+            closed = await self._close(connection, row, State.IGNORED, fault("not_readable", line), message)
+            if closed and message.private:
+                await self._tell(connection, row, channel, endpoint, message, line)
+
+    async def _tell(
+        self,
+        connection: Connection,
+        row: Any,
+        channel: Channel,
+        endpoint: Endpoint,
+        message: Message,
+        line: str,
+    ) -> None:
+        if can_answer(channel, endpoint.settings):
+            reply = clean_json(message.reply)
+            await owe(connection, self._clock, row, run=row["replays"], texts=[line], reply=reply)
 
     async def _let_in(self, row: Any, channel: Channel, endpoint: Endpoint, message: Message) -> bool:
         """Whether its sender may speak to the agent; else the delivery ends here."""
@@ -167,7 +242,12 @@ class DeliveryWorker:
             text = text_of(message, brought.missing)
             try:
                 return await self._chat.post(
-                    row["user_id"], conversation_id, text, key=key, attachments=brought.ids
+                    row["user_id"],
+                    conversation_id,
+                    text,
+                    key=key,
+                    attachments=brought.ids,
+                    commands=False,  # whoever writes over a channel is not the owner
                 )
             except (Conflict, InvalidInput):
                 # Held up for longer than its lease: whoever had it then has sent it, with the same files.
@@ -250,13 +330,23 @@ class DeliveryWorker:
             log.warning("delivery_dead", delivery_id=str(row["id"]), **why)
             if await self._close(connection, row, State.DEAD, why, told, failed=True) and told:
                 reply = clean_json(told.reply)
-                await owe(connection, self._clock, row, run=-1, texts=[error.message], reply=reply)
+                line = for_person(error.code, error.message)
+                await owe(connection, self._clock, row, run=-1, texts=[line], reply=reply)
+
+
+def read(channel: Channel, bodies: Sequence[bytes], endpoint: Endpoint) -> Message | None:
+    """The one message in bodies that belong together."""
+    if len(bodies) > 1 and isinstance(channel, Gathers):
+        return channel.read_together(bodies, endpoint)
+    return channel.read(bodies[0], endpoint)
 
 
 def text_of(message: Message, missing: Sequence[str] = ()) -> str:
     """What the agent reads; `missing`: of each file that did not come with it a line."""
     said = "\n\n".join(
-        part for part in (clean(message.text), "\n".join(missing[:MOST_NAMED])) if part.strip()
+        part
+        for part in (clean(message.text), clean(message.context), "\n".join(missing[:MOST_NAMED]))
+        if part.strip()
     )
     if message.private:
         return said

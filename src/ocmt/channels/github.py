@@ -1,7 +1,7 @@
 """GitHub: issues and pull requests of one repository, by its webhook. https://docs.github.com/en/webhooks.
 
 The token should be of an account of the bot's own, for what that account writes is not read. It needs the
-permissions Webhooks and Issues, both read and write.
+permissions Webhooks, Issues and Pull requests, each read and write. What an event says is `github_event`'s.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
+from ocmt.channels.github_event import EVENTS, is_old, number, said_in
+from ocmt.channels.pings import for_github, longest
+from ocmt.channels.quoting import context_of
 from ocmt.channels.splitting import in_pieces
 from ocmt.channels.wire import (
     WRONG_SIGNATURE,
@@ -38,6 +41,7 @@ from ocmt.channels.wire import (
     setting_up,
     words,
 )
+from ocmt.chat.controls import asks_to_stop, command_in, may_be_urgent
 from ocmt.errors import InvalidInput, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
@@ -49,7 +53,6 @@ LABEL = "agent"
 """What has this label is for the agent without a mention."""
 CALL_SECONDS = 20.0
 _LARGEST_ANSWER = 4 * 1024 * 1024
-_EVENTS = ("issues", "issue_comment", "pull_request")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_-]{1,100}/(?!\.{1,2}$)[A-Za-z0-9_.-]{1,100}")
 _TOKEN = re.compile(r"[A-Za-z0-9_.-]{10,500}")
 
@@ -71,7 +74,8 @@ class GitHub:
         "the agent does not hear you.",
         "Signed in with it, create a fine-grained token at "
         "https://github.com/settings/personal-access-tokens/new: the repository's owner as Resource owner, "
-        "this one repository, and the repository permissions Webhooks and Issues, both Read and write.",
+        "this one repository, and the repository permissions Webhooks, Issues and Pull requests, each Read "
+        "and write. Without Pull requests, comments of a review are answered below the pull request.",
         "Or a classic token at https://github.com/settings/tokens/new, with the scope repo; for a public "
         "repository public_repo and admin:repo_hook are enough.",
         "Copy the token, and the repository's name as it is in its address: owner/name.",
@@ -79,8 +83,8 @@ class GitHub:
     after: Sequence[str] = (
         "Nothing more is to be done at GitHub: the webhook is registered, and under Settings, Webhooks of "
         "the repository.",
-        "Mention the bot's account in an issue, a pull request or a comment there. What is written where the "
-        f"label {LABEL} is, is heard without a mention.",
+        "Mention the bot's account in an issue, a pull request, a review or a comment there. What is written "
+        f"where the label {LABEL} is, is heard without a mention.",
         "Who has written is in the list of senders then, and is not heard until you let them in there.",
     )
     answers = True
@@ -104,14 +108,14 @@ class GitHub:
         data = object_of(request.body)
         if not data:
             raise InvalidInput("This is not an event of GitHub's.")
-        said = _said(data)
-        if request.headers.get("x-github-event") not in _EVENTS or said is None:
+        said = said_in(data)
+        if request.headers.get("x-github-event") not in EVENTS or said is None or is_old(said, now):
             return Ignored()
-        number, said_id = _number(_subject(data), "number"), _number(said, "id")
-        if number is None or said_id is None:
+        where, said_id = number(said.subject, "number"), number(said.what, "id")
+        if where is None or said_id is None:
             raise InvalidInput("This event of GitHub's has no number or no id.")
-        what = next(one for one in ("comment", "issue", "pull_request") if part(data, one))
-        return Accepted(f"{what}:{said_id}", f"issue:{number}")
+        urgent = said.what is not said.subject and may_be_urgent(words(said.what, "body"))
+        return Accepted(f"{said.kind}:{said_id}", f"issue:{where}", urgent)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. Only what mentions the bot's account or has the label `agent`.
@@ -119,33 +123,33 @@ class GitHub:
         Accounts are known by their numbers: a login can be given up, and is somebody else's then.
         """
         data = object_of(body)
-        said, subject = _said(data), _subject(data)
-        number, login = _number(subject, "number"), str(endpoint.settings.get("login"))
-        if said is None or number is None:
+        said, login = said_in(data), str(endpoint.settings.get("login"))
+        where = number(said.subject, "number") if said is not None else None
+        if said is None or where is None:
             return None
-        author, title = part(said, "user"), words(subject, "title")
-        sender = _number(author, "id")
+        author, title = part(said.what, "user"), words(said.subject, "title")
+        sender = number(author, "id")
         if sender is None or sender == endpoint.settings.get("account_id") or author.get("type") == "Bot":
             return None
-        text = words(said, "body")
-        if said is subject:
-            text = f"{title}\n\n{text}"
         # Not within a word, a path or an address.
         mention = re.compile(rf"(?<![\w/@.-])@{re.escape(login)}(?![\w-])", re.IGNORECASE)
-        if not mention.search(text) and not _is_labelled(subject):
+        text = said.text
+        if not mention.search(text) and not _is_labelled(said.subject):
             return None
         text = mention.sub("", text).strip()
-        if not text:
+        if not text and said.kind != "review_comment":
             return None
+        steers = command_in(text) is not None or asks_to_stop(text)
         repository = str(endpoint.settings.get("repository"))
         return Message(
             sender=str(sender),
             sender_name=words(author, "login") or str(sender),
             text=text,
-            thread=f"issue:{number}",
-            title=f"GitHub: {repository}#{number} {title}".strip(),
-            reply={"number": number},
+            thread=f"issue:{where}",
+            title=f"GitHub: {repository}#{where} {title}".strip(),
+            reply=said.reply,
             private=False,
+            context="" if steers else context_of(said.context),
         )
 
     async def connect(self, fields: Mapping[str, str]) -> Connected:
@@ -159,7 +163,7 @@ class GitHub:
         with setting_up():
             known = await self._call(token, "GET", "/user")
         me = known if isinstance(known, dict) else {}
-        login, account_id = words(me, "login"), _number(me, "id")
+        login, account_id = words(me, "login"), number(me, "id")
         if not login or account_id is None:
             raise Unavailable("GitHub gave an answer that we do not understand.")
         settings = {"repository": repository, "login": login, "account_id": account_id}
@@ -169,7 +173,7 @@ class GitHub:
         """See Channel: https://docs.github.com/en/rest/repos/webhooks."""
         secret = endpoint.secrets["webhook_secret"]
         config = {"url": url, "content_type": "json", "secret": secret, "insecure_ssl": "0"}
-        hook = {"active": True, "events": list(_EVENTS), "config": config}
+        hook = {"active": True, "events": list(EVENTS), "config": config}
         token = endpoint.secrets["access_token"]
         with setting_up():
             known = await self._hook(endpoint)
@@ -187,15 +191,29 @@ class GitHub:
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
-        return in_pieces(text, PIECE)
+        return in_pieces(text, PIECE, longest)
 
     async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
         """See Channel. GitHub knows no duplicates, so `key` is of no use.
 
-        https://docs.github.com/en/rest/issues/comments#create-an-issue-comment, for pull requests as well.
+        https://docs.github.com/en/rest/issues/comments#create-an-issue-comment, for pull requests as well; a
+        comment of a review is answered in its thread, where the token may write pull requests:
+        https://docs.github.com/en/rest/pulls/comments#create-a-reply-for-a-review-comment.
         """
-        comments = f"/repos/{endpoint.settings['repository']}/issues/{int(reply['number'])}/comments"
-        await self._call(endpoint.secrets["access_token"], "POST", comments, {"body": text})
+        token, number_of_it = endpoint.secrets["access_token"], int(reply["number"])
+        body = {"body": for_github(text, str(reply.get("calls") or ""))}
+        repository = f"/repos/{endpoint.settings['repository']}"
+        if "review_comment" in reply:
+            thread = f"{repository}/pulls/{number_of_it}/comments/{int(reply['review_comment'])}/replies"
+            try:
+                await self._call(token, "POST", thread, body)
+            except SendFailed as error:
+                if not error.permanent:
+                    raise
+                # The token may write issues only, or the thread is gone: below the pull request, then.
+            else:
+                return
+        await self._call(token, "POST", f"{repository}/issues/{number_of_it}/comments", body)
 
     async def typing(self, endpoint: Endpoint, reply: Mapping[str, Any]) -> None:
         """See Channel: there is no such thing."""
@@ -271,24 +289,6 @@ def _problem(answer: object) -> str:
     first = errors[0] if isinstance(errors, list) and errors else None
     parts = [words(answer, "message"), words(first, "message") if isinstance(first, dict) else ""]
     return ": ".join(filter(None, parts))[:300]
-
-
-def _said(data: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The part of an event that somebody has just written: a comment, an issue, a pull request."""
-    action, comment, issue = data.get("action"), part(data, "comment"), part(data, "issue")
-    if comment:
-        return comment if action == "created" and issue else None
-    return (_subject(data) or None) if action == "opened" else None
-
-
-def _subject(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The issue or the pull request."""
-    return part(data, "issue") or part(data, "pull_request")
-
-
-def _number(data: Mapping[str, Any], key: str) -> int | None:
-    number = data.get(key)
-    return number if type(number) is int and 0 < number < 2**63 else None
 
 
 def _hooks(endpoint: Endpoint) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from ocmt.channels.endpoints import queries
-from ocmt.channels.model import ENDED, KEEP, Delivery, State
+from ocmt.channels.model import ENDED, KEEP, MOST_FORGOTTEN, Delivery, State
 from ocmt.errors import Conflict, InvalidInput, NotFound
 from ocmt.platform.clock import Clock, again
 from ocmt.platform.database import Database
@@ -67,6 +67,8 @@ class Deliveries:
             )
             if known is None:
                 raise NotFound(NO_DELIVERY)
+            if known["joined_to"] not in (None, delivery_id):
+                raise Conflict("This delivery is part of the message before it. Run that one again.")
             if not await self._replay(connection, user_id, endpoint_id, ids=[delivery_id]):
                 raise Conflict("This delivery is under way.")
 
@@ -137,7 +139,9 @@ class Deliveries:
     async def sweep(self) -> None:
         """Forget what ended long ago."""
         async with self._database.connection() as connection:
-            await queries.sweep_deliveries(connection, before=self._clock.now() - KEEP)
+            now = self._clock.now()
+            await queries.sweep_deliveries(connection, before=now - KEEP, now=now)
+            await queries.sweep_forgotten(connection, most=MOST_FORGOTTEN)
 
     async def keep_sweeping(self) -> None:
         """That, every hour, until cancelled."""

@@ -35,6 +35,9 @@ WAITING_KEPT = 20
 """The latest messages of a sender that go on when they are let in."""
 KEEP = timedelta(days=30)
 """How long a delivery that has ended is kept: to be looked at, to be run again, to be known as known."""
+MOST_FORGOTTEN = 100_000
+"""Ids of one endpoint that stay known after their deliveries are forgotten, where nothing proves their
+time."""
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 600.0
 _CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"

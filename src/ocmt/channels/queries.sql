@@ -51,10 +51,11 @@ delete from channel_endpoints where user_id = :user_id and id = :id returning id
 with known as (
   select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
 ), added as (
-  insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
-  select n.id, k.user_id, k.id, n.external_id, n.thread, n.body, n.received_at, n.received_at
+  insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at, urgent, together)
+  select n.id, k.user_id, k.id, n.external_id, n.thread, n.body, n.received_at, n.next_at, n.urgent, n.together
   from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
-              :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
+              :times::timestamptz[], :next_times::timestamptz[], :urgent::boolean[], :togethers::text[])
+       as n (id, endpoint_id, external_id, thread, body, received_at, next_at, urgent, together)
   join known k on k.id = n.endpoint_id
   on conflict (endpoint_id, external_id) do nothing
   returning 1
@@ -62,8 +63,8 @@ with known as (
 select k.id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
 
 -- name: claim_deliveries
--- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it. What
--- somebody has who is suspended waits.
+-- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it; and what
+-- may pass its queue. What somebody has who is suspended waits.
 with recursive heads as (
   (select d.endpoint_id, d.thread, d.id from deliveries d where d.state in ('accepted', 'answering')
    order by d.endpoint_id, d.thread, d.received_at, d.id limit 1)
@@ -72,9 +73,20 @@ with recursive heads as (
     select d.endpoint_id, d.thread, d.id from deliveries d
     where d.state in ('accepted', 'answering') and (d.endpoint_id, d.thread) > (h.endpoint_id, h.thread)
     order by d.endpoint_id, d.thread, d.received_at, d.id limit 1) n
+), urgent as (
+  -- Likewise one of each thread, so that nobody's flood of them keeps others waiting.
+  (select d.endpoint_id, d.thread, d.id from deliveries d where d.urgent and d.state = 'accepted'
+   order by d.endpoint_id, d.thread, d.received_at, d.id limit 1)
+  union all
+  select n.endpoint_id, n.thread, n.id from urgent u cross join lateral (
+    select d.endpoint_id, d.thread, d.id from deliveries d
+    where d.urgent and d.state = 'accepted' and (d.endpoint_id, d.thread) > (u.endpoint_id, u.thread)
+    order by d.endpoint_id, d.thread, d.received_at, d.id limit 1) n
+), found as (
+  select h.id from heads h union select u.id from urgent u
 ), due as (
   select d.id from deliveries d
-  where d.id in (select h.id from heads h) and d.state = 'accepted' and d.next_at <= :now::timestamptz
+  where d.id in (select f.id from found f) and d.state = 'accepted' and d.next_at <= :now::timestamptz
     and (d.lease_expires_at is null or d.lease_expires_at <= :now::timestamptz)
     and exists (select from users u where u.id = d.user_id and u.status = 'active')
   order by d.next_at limit :limit for update skip locked
@@ -82,7 +94,52 @@ with recursive heads as (
 update deliveries d set lease_token = d.lease_token + 1, lease_expires_at = :until::timestamptz
 from due where d.id = due.id
 returning d.id, d.user_id, d.endpoint_id, d.external_id, d.thread, d.body, d.received_at, d.attempts, d.replays,
-          d.lease_token;
+          d.urgent, d.together, d.joined_to, d.lease_token;
+
+-- name: delivery_in_turn$
+-- It does not pass the queue after all.
+update deliveries set urgent = false, lease_expires_at = null
+where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted'
+returning id;
+
+-- name: behind_delivery
+-- What waits behind it in its thread, the oldest first: what may be one message with it.
+select d.id, d.together, d.received_at, d.next_at, length(d.body) as size from deliveries d
+where d.user_id = :user_id and d.endpoint_id = :endpoint_id and d.thread = :thread and d.state = 'accepted'
+  and d.id <> :id and (d.received_at, d.id) > (:received_at::timestamptz, :id::uuid)
+  and not d.urgent and d.joined_to is null
+order by d.received_at, d.id limit :limit;
+
+-- name: join_deliveries$
+-- They are one message from now on, the first one's; the others end here. Null: somebody else has the first one now.
+with first as (
+  update deliveries set joined_to = id
+  where user_id = :user_id and id = :id and lease_token = :token and state = 'accepted' and joined_to is null
+  returning id
+), others as (
+  update deliveries d set state = 'done', joined_to = f.id, error = :error, finished_at = :now
+  from first f where d.user_id = :user_id and d.id = any(:ids::uuid[]) and d.state = 'accepted' and d.joined_to is null
+)
+select id from first;
+
+-- name: joined_bodies
+select body from deliveries
+where user_id = :user_id and endpoint_id = :endpoint_id and joined_to = :id order by received_at, id limit :limit;
+
+-- name: stop_thread
+-- What is open in a thread before a stop phrase ends here, also what somebody works on this moment.
+update deliveries
+set state = 'ignored', error = :error, finished_at = :now, lease_token = lease_token + 1, lease_expires_at = null
+where user_id = :user_id and endpoint_id = :endpoint_id and thread = :thread and state in ('accepted', 'answering')
+  and id <> :id and not urgent and (received_at, id) < (:received_at::timestamptz, :id::uuid)
+returning id;
+
+-- name: why_closed$
+select error ->> 'code' from deliveries where user_id = :user_id and id = :id and state = 'ignored';
+
+-- name: drop_thread!
+-- The next message of the thread begins a new conversation; the old one stays.
+delete from channel_threads where user_id = :user_id and endpoint_id = :endpoint_id and thread = :thread;
 
 -- name: delivery_answering$
 -- Its turn is accepted. Null: somebody else has it now.
@@ -254,15 +311,17 @@ where (:before::uuid is null or d.id < :before::uuid)
 order by d.id desc limit :limit;
 
 -- name: find_delivery^
-select id, state from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
+select id, state, joined_to from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
 
 -- name: replay_deliveries$
--- Run again: those named, or those that came in a time. Open ones stay as they are. How many.
+-- Run again: those named, or those that came in a time. Open ones stay as they are, and parts of another one's
+-- message go with that one. How many.
 with moved as (
   update deliveries
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
   where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[])
+    and (joined_to is null or joined_to = id)
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
     and (:since::timestamptz is null or received_at >= :since::timestamptz)
     and (:till::timestamptz is null or received_at < :till::timestamptz)
@@ -277,6 +336,7 @@ with moved as (
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
   where state = any(:states::text[])
+    and (joined_to is null or joined_to = id)
     and (:email::text is null or user_id in (select id from users where lower(email) = lower(:email::text)))
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
     and (:since::timestamptz is null or received_at >= :since::timestamptz)
@@ -350,10 +410,30 @@ with died as (
 select id from died;
 
 -- name: sweep_deliveries!
--- What ended long ago, and owes nothing any more.
-delete from deliveries d
-where d.id in (
-  select f.id from deliveries f
-  where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
-    and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
-  limit 5000);
+-- What ended long ago, and owes nothing any more. Of those that prove no time (see CountsOnce) the id stays known.
+with gone as (
+  delete from deliveries d
+  where d.id in (
+    select f.id from deliveries f
+    where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
+      and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
+    limit 5000)
+  returning d.user_id, d.endpoint_id, d.external_id
+)
+insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
+select g.user_id, g.endpoint_id, g.external_id, :now from gone g
+join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+on conflict (endpoint_id, external_id) do nothing;
+
+-- name: sweep_forgotten!
+-- The latest of each endpoint stay.
+delete from deliveries_forgotten f
+using (
+  select e.id, (select n.forgotten_at from deliveries_forgotten n where n.endpoint_id = e.id
+                order by n.forgotten_at desc offset :most limit 1) as oldest
+  from channel_endpoints e where e.channel = 'signed' and e.settings ->> 'mode' = 'hmac') x
+where f.endpoint_id = x.id and f.forgotten_at <= x.oldest;
+
+-- name: was_forgotten$
+select true from deliveries_forgotten
+where user_id = :user_id and endpoint_id = :endpoint_id and external_id = :external_id;

@@ -39,6 +39,7 @@ from ocmt.channels.wire import (
     public_session,
     retry_after,
 )
+from ocmt.chat.controls import may_be_urgent
 from ocmt.errors import InvalidInput, Unauthenticated
 from ocmt.platform.internet import is_public
 
@@ -77,7 +78,8 @@ class Signed:
         "webhook-signature: v1, a comma, and base64 of the HMAC-SHA256 of id.timestamp.body. The key is "
         "what is behind whsec_, decoded from base64.",
         "hmac: the header X-Signature-256: sha256= and the HMAC-SHA256 of the body in hex. The key is the "
-        "secret as it is, with whsec_. X-Delivery-Id tells a repetition from the same text said twice.",
+        "secret as it is, with whsec_. The same body counts once, whatever the headers say: put a time or a "
+        "number into it, or use standard, to say the same thing twice.",
         "The body is POSTed: JSON with text and, if you like, thread (a conversation of its own for each) "
         "and sender; or anything else, which the agent reads as it is.",
         "Answers are POSTed as JSON with id, thread and text, signed as in standard, whichever way you "
@@ -102,27 +104,30 @@ class Signed:
     def receive(self, request: Incoming, endpoint: Endpoint, now: datetime) -> Received:
         """See Channel."""
         if endpoint.settings.get("mode") == "hmac":
-            external_id = self._plain(request, endpoint)
+            external_id = _plain(request, endpoint)
         else:
             external_id = self._standard(request, endpoint, now)
         data = object_of(request.body)
-        return Accepted(short_id(external_id), _said(data, "thread", "default"))
+        # Only a short body can be a control word, and is looked at.
+        urgent = len(request.body) < 1_000 and may_be_urgent(_text(data, request.body))
+        return Accepted(short_id(external_id), _said(data, "thread", "default"), urgent)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel."""
         data = object_of(body)
-        text = data.get("text")
-        if not isinstance(text, str):
-            text = body.decode("utf-8", "replace")
         thread, sender = _said(data, "thread", "default"), _said(data, "sender", "webhook")
         return Message(
             sender=sender,
             sender_name=sender,
-            text=text,
+            text=_text(data, body),
             thread=thread,
             title=f"Webhook: {thread}",
             reply={"thread": thread},
         )
+
+    def counts_once(self, endpoint: Endpoint) -> bool:
+        """See CountsOnce: a plain HMAC has no time in it."""
+        return endpoint.settings.get("mode") == "hmac"
 
     async def connect(self, fields: Mapping[str, str]) -> Connected:
         """See Channel. A secret that there is already stays."""
@@ -225,14 +230,17 @@ class Signed:
         check_moment(moment, now)
         return external_id
 
-    def _plain(self, request: Incoming, endpoint: Endpoint) -> str:
-        given = request.headers.get("x-signature-256", "")
-        key = endpoint.secrets["secret"].encode()
-        expected = "sha256=" + hmac.digest(key, request.body, "sha256").hex()
-        if not hmac.compare_digest(given.encode(), expected.encode()):
-            raise Unauthenticated(WRONG_SIGNATURE)
-        # The header is not signed: what it says makes a delivery known, and nothing else.
-        return request.headers.get("x-delivery-id") or hashlib.sha256(request.body).hexdigest()
+
+def _plain(request: Incoming, endpoint: Endpoint) -> str:
+    given = request.headers.get("x-signature-256", "")
+    key = endpoint.secrets["secret"].encode()
+    expected = "sha256=" + hmac.digest(key, request.body, "sha256").hex()
+    if not hmac.compare_digest(given.encode(), expected.encode()):
+        raise Unauthenticated(WRONG_SIGNATURE)
+    # Nothing but the body is signed, so nothing else says which delivery it is: whoever got hold of one
+    # could send
+    # it again under any header. The same body counts once, whenever it comes again (`counts_once`).
+    return hashlib.sha256(request.body).hexdigest()
 
 
 def sign(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
@@ -279,6 +287,11 @@ def _key(secret: str) -> bytes:
         return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         return secret.encode()
+
+
+def _text(data: Mapping[str, Any], body: bytes) -> str:
+    text = data.get("text")
+    return text if isinstance(text, str) else body.decode("utf-8", "replace")
 
 
 def _said(data: Mapping[str, Any], name: str, else_: str) -> str:

@@ -25,6 +25,15 @@ from ocmt.channels.base import (
     SendFailed,
 )
 from ocmt.channels.model import short_id
+from ocmt.channels.quoting import context_of
+from ocmt.channels.slack_message import (
+    beside,
+    files,
+    hears,
+    is_direct,
+    own_words,
+    unreadable,
+)
 from ocmt.channels.splitting import in_pieces
 from ocmt.channels.wire import (
     WRONG_SIGNATURE,
@@ -38,6 +47,7 @@ from ocmt.channels.wire import (
     setting_up,
     words,
 )
+from ocmt.chat.controls import asks_to_stop, command_in, may_be_urgent
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
@@ -59,7 +69,6 @@ _TEMPORARY = frozenset({
     "internal_error", "fatal_error",
 })  # fmt: skip
 _MAY_HAVE_DONE_IT = frozenset({"internal_error", "fatal_error"})
-_MARKED = re.compile(r"<([^<>]*)>")
 
 
 class Slack:
@@ -114,23 +123,25 @@ class Slack:
             raise InvalidInput("This is not an event of Slack's.")
         if kind == "url_verification":
             return Answered(words(data, "challenge").encode("utf-8", "replace"))
-        if kind != "event_callback" or not _is_said(event):
+        if kind != "event_callback" or not hears(event):
             return Ignored()
         event_id, thread = words(data, "event_id"), _thread(event)
         if not event_id or not thread:
             raise InvalidInput("This event of Slack's has no id or no channel.")
-        return Accepted(short_id(event_id), short_id(thread))
+        return Accepted(short_id(event_id), short_id(thread), may_be_urgent(words(event, "text")))
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. Slack tells only the id of who said it; a name would take a call and `users:read`."""
         event = part(object_of(body), "event")
-        sender, thread, me = words(event, "user"), _thread(event), endpoint.settings.get("bot_user_id")
-        if not _is_said(event) or not sender or not thread or sender == me:
+        sender, thread, me = words(event, "user"), _thread(event), str(endpoint.settings.get("bot_user_id"))
+        if not hears(event) or not sender or not thread or sender == me:
             return None
-        text, attachments = plain(words(event, "text"), str(me)), _attachments(event)
-        if not text and not attachments:
+        text, attachments, what = own_words(event, me), files(event), unreadable(event)
+        steers = command_in(text) is not None or asks_to_stop(text)
+        context = "" if steers else context_of(beside(event, me))
+        if not text and not attachments and not context and not what:
             return None
-        private, channel = _is_direct(event), words(event, "channel")
+        private, channel = is_direct(event), words(event, "channel")
         reply = {"channel": channel}
         answered = words(event, "thread_ts") or ("" if private else words(event, "ts"))
         if answered:
@@ -146,6 +157,8 @@ class Slack:
             attachments=attachments,
             reply=reply,
             private=private,
+            context=context,
+            unreadable=what,
         )
 
     async def connect(self, fields: Mapping[str, str]) -> Connected:
@@ -269,59 +282,11 @@ def sign(signing_secret: str, timestamp: str, body: bytes) -> str:
     return "v0=" + hmac.digest(signing_secret.encode(), base, "sha256").hex()
 
 
-def plain(text: str, me: str) -> str:
-    """Slack's mark-up as text, without the mentions of `me`.
-
-    https://docs.slack.dev/messaging/formatting-message-text#parsing.
-    """
-
-    def said(found: re.Match[str]) -> str:
-        target, _, label = found[1].partition("|")
-        if target == f"@{me}":
-            return ""
-        if target[:1] in ("@", "#"):
-            return target[0] + (label.removeprefix(target[0]) or target[1:])
-        if target[:1] == "!":
-            return label or "@" + target[1:].split("^")[0]
-        address = target.removeprefix("mailto:")
-        return f"{label} ({address})" if label and label != address else address
-
-    text = _MARKED.sub(said, text).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    return text.strip()
-
-
-def _is_direct(event: Mapping[str, Any]) -> bool:
-    return event.get("channel_type") == "im"
-
-
-def _is_said(event: Mapping[str, Any]) -> bool:
-    """Whether somebody said it to the app: what a bot says, changes and what a channel says is not."""
-    if event.get("bot_id") or event.get("subtype") not in (None, "file_share"):
-        return False
-    kind = event.get("type")
-    return kind == "app_mention" or (kind == "message" and _is_direct(event))
-
-
 def _thread(event: Mapping[str, Any]) -> str:
     channel = words(event, "channel")
-    if not channel or _is_direct(event):
+    if not channel or is_direct(event):
         return channel
     return f"{channel}:{words(event, 'thread_ts') or words(event, 'ts')}"
-
-
-def _attachments(event: Mapping[str, Any]) -> Sequence[Attachment]:
-    files = event.get("files")
-    found = [one for one in files if isinstance(one, dict)] if isinstance(files, list) else []
-    return [
-        Attachment(
-            reference=words(one, "url_private"),
-            name=(words(one, "name") or "file")[:200],
-            media_type=(words(one, "mimetype") or "application/octet-stream")[:200],
-            size=size if type(size := one.get("size")) is int and size >= 0 else None,
-        )
-        for one in found
-        if words(one, "url_private")
-    ]
 
 
 def _address(reference: str, allowed: Sequence[str]) -> URL | None:

@@ -25,8 +25,14 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
+from ocmt.channels.gathering import ALBUM
+from ocmt.channels.model import short_id
+from ocmt.channels.pings import for_telegram
+from ocmt.channels.quoting import context_of
 from ocmt.channels.splitting import in_pieces
+from ocmt.channels.telegram_message import Content, content, number, replied
 from ocmt.channels.wire import ask, object_of, part, removing, setting_up, words
+from ocmt.chat.controls import asks_to_stop, command_in, may_be_urgent
 from ocmt.errors import InvalidInput, TooLarge, Unauthenticated, Unavailable
 
 if TYPE_CHECKING:
@@ -34,17 +40,17 @@ if TYPE_CHECKING:
 
 PIECE = 4096
 """UTF-16 code units of one message: https://core.telegram.org/bots/api#sendmessage."""
+NEARLY_FULL = 3_800
+"""UTF-16 code units from which on a text may be the first piece of a longer one."""
+PASTE_SECONDS = 1.2
+ALBUM_SECONDS = 1.0
+FORWARD_SECONDS = 0.5
+"""In which the next piece, picture, or forwarded message may come."""
 CALL_SECONDS = 20.0
 TYPING_SECONDS = 5.0
 FILE_SECONDS = 60.0
 _LARGEST_ANSWER = 1024 * 1024
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,100}")
-_FILES = {
-    "document": ("document", "application/octet-stream"),
-    "voice": ("voice.ogg", "audio/ogg"),
-    "audio": ("audio.mp3", "audio/mpeg"),
-    "video": ("video.mp4", "video/mp4"),
-}
 
 
 class Telegram:
@@ -80,40 +86,54 @@ class Telegram:
         if not hmac.compare_digest(given, endpoint.secrets["webhook_secret"].encode()):
             raise Unauthenticated("The secret of this webhook is missing or wrong.")
         update = object_of(request.body)
-        update_id = _number(update, "update_id")
+        update_id = number(update, "update_id")
         if update_id is None:
             raise InvalidInput("This is not an update of Telegram's.")
         if "message" not in update:
             return Ignored()
-        thread = _thread(part(update, "message"))
+        message = part(update, "message")
+        thread = _thread(message)
         if thread is None:
             raise InvalidInput("This message is in no chat.")
-        return Accepted(str(update_id), thread)
+        together, wait = _together(message)
+        urgent = may_be_urgent(words(message, "text"))
+        return Accepted(str(update_id), thread, urgent, None if urgent else together, wait)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel. In groups only what is said to the bot: by mention, reply or `/command@bot`."""
-        message = part(object_of(body), "message")
-        chat, sender = part(message, "chat"), part(message, "from")
-        thread, sender_id = _thread(message), _number(sender, "id")
+        return self.read_together([body], endpoint)
+
+    def read_together(self, bodies: Sequence[bytes], endpoint: Endpoint) -> Message | None:
+        """See Gathers."""
+        messages = [part(object_of(body), "message") for body in bodies]
+        first = messages[0]
+        chat, sender = part(first, "chat"), part(first, "from")
+        thread, sender_id = _thread(first), number(sender, "id")
         if thread is None or sender_id is None or sender.get("is_bot") is not False:
             return None
-        text = words(message, "text") or words(message, "caption")
+        found = [content(one) for one in messages]
         private = chat.get("type") == "private"
-        if not private:
-            spoken = _to_the_bot(message, text, endpoint.settings)
-            if chat.get("type") not in ("group", "supergroup") or spoken is None:
-                return None
-            text = spoken
-        attachments = _attachments(message)
-        if not text.strip() and not attachments:
+        if not private and not _addressed(messages, found, chat, endpoint.settings):
+            return None
+        text = _joined(messages, found)
+        context = [line for one in found for line in one.context]
+        attachments = [file for one in found for file in one.attachments]
+        if command_in(text) is None and not asks_to_stop(text):
+            behind = [replied(one) for one in messages]
+            context += [line for one in behind for line in one.context]
+            attachments += [file for one in behind for file in one.attachments]
+        unreadable = next((one.unreadable for one in found if one.unreadable), "")
+        if not text.strip() and not attachments and not context and not unreadable:
             return None
         name = " ".join(filter(None, (words(sender, key) for key in ("first_name", "last_name"))))
         name = name or words(sender, "username") or str(sender_id)
         reply: dict[str, Any] = {"chat_id": chat["id"]}
-        if _in_topic(message):
-            reply["message_thread_id"] = message["message_thread_id"]
-        if not private and (message_id := _number(message, "message_id")) is not None:
+        if _in_topic(first):
+            reply["message_thread_id"] = first["message_thread_id"]
+        if not private and (message_id := number(first, "message_id")) is not None:
             reply["message_id"] = message_id
+        if username := words(sender, "username"):
+            reply["calls"] = username
         return Message(
             sender=str(sender_id),
             sender_name=name,
@@ -123,6 +143,8 @@ class Telegram:
             attachments=attachments,
             reply=reply,
             private=private,
+            context=context_of(context),
+            unreadable=unreadable,
         )
 
     async def connect(self, fields: Mapping[str, str]) -> Connected:
@@ -133,7 +155,7 @@ class Telegram:
         secret = fields.get("webhook_secret") or secrets.token_urlsafe(32)
         with setting_up():
             bot = await self._call(token, "getMe", {})
-        bot_id, username = _number(bot, "id"), words(bot, "username")
+        bot_id, username = number(bot, "id"), words(bot, "username")
         if bot_id is None or not username:
             raise Unavailable("Telegram gave an answer that we do not understand.")
         kept = {"bot_token": token, "webhook_secret": secret}
@@ -161,7 +183,7 @@ class Telegram:
 
     def split(self, text: str) -> list[str]:
         """See Channel."""
-        return in_pieces(text, PIECE, utf16_units)
+        return in_pieces(text, PIECE, lambda piece: utf16_units(piece) + piece.count("@"))
 
     async def send(self, endpoint: Endpoint, reply: Mapping[str, Any], text: str, *, key: str) -> None:
         """See Channel. Plain text; Telegram knows no duplicates, so `key` is of no use.
@@ -169,7 +191,10 @@ class Telegram:
         A group that has become a supergroup meanwhile has another id, where its answers go then. What is
         written there is another conversation from now on.
         """
-        token, body = endpoint.secrets["bot_token"], {**_where(reply), "text": text}
+        said, entities = for_telegram(text, str(reply.get("calls") or ""))
+        token, body = endpoint.secrets["bot_token"], {**_where(reply), "text": said}
+        if entities:
+            body["entities"] = entities
         answered: dict[str, Any] = {}
         if "message_id" in reply:
             known = {"message_id": reply["message_id"], "allow_sending_without_reply": True}
@@ -230,9 +255,9 @@ class Telegram:
             raise TooLarge("Telegram does not give bots a file as large as this.", detail=detail)
         parameters = part(answer, "parameters")
         if status == 429:
-            after = _number(parameters, "retry_after")
+            after = number(parameters, "retry_after")
             raise SendFailed("Telegram wants us to wait.", detail=detail, retry_after=after)
-        moved_to = _number(parameters, "migrate_to_chat_id")
+        moved_to = number(parameters, "migrate_to_chat_id")
         if moved_to is not None:
             raise _Moved(moved_to, detail)
         if status in (401, 404):
@@ -258,12 +283,57 @@ def utf16_units(text: str) -> int:
     return len(text) + sum(letter > "\uffff" for letter in text)
 
 
+def _together(message: Mapping[str, Any]) -> tuple[str | None, float]:
+    """What it may be one message with, and the seconds in which that may come.
+
+    Clients cut a text at 4,096 units and send an album, or several forwarded messages, as one message each.
+    """
+    if group := words(message, "media_group_id"):
+        return short_id(ALBUM + group), ALBUM_SECONDS
+    sender = number(part(message, "from"), "id")
+    if part(message, "chat").get("type") != "private" or sender is None:
+        return None, 0.0
+    text = words(message, "text")
+    if text[:1] in ("/", "\uff0f"):
+        return None, 0.0
+    if len(text) > NEARLY_FULL // 2 and utf16_units(text) >= NEARLY_FULL:
+        return f"said:{sender}", PASTE_SECONDS
+    return f"said:{sender}", FORWARD_SECONDS if "forward_origin" in message else 0.0
+
+
+def _addressed(
+    messages: Sequence[Mapping[str, Any]],
+    found: Sequence[Content],
+    chat: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> bool:
+    """Whether one of them speaks to the bot, in a group; the bot's name is cut out of their texts."""
+    if chat.get("type") not in ("group", "supergroup"):
+        return False
+    addressed = False
+    for message, one in zip(messages, found, strict=True):
+        # Offsets are those of the text that came; a forwarded one mentions nobody.
+        spoken = None if "forward_origin" in message else _to_the_bot(message, one.text, settings)
+        if spoken is not None:
+            addressed, one.text = True, spoken
+    return addressed
+
+
+def _joined(messages: Sequence[Mapping[str, Any]], found: Sequence[Content]) -> str:
+    """The texts as one: where a client has cut one in the middle, without anything in between."""
+    text = ""
+    for number_of_it, one in enumerate(found):
+        cut = number_of_it > 0 and utf16_units(words(messages[number_of_it - 1], "text")) >= PIECE
+        text += ("" if cut or not text or not one.text else "\n") + one.text
+    return text
+
+
 def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, Any]) -> str | None:
     """The text without the bot's name where it speaks to the bot, else None.
 
     Offsets count UTF-16 code units: https://core.telegram.org/bots/api#messageentity.
     """
-    name, bot_id = f"@{settings.get('username')}".lower(), _number(settings, "bot_id")
+    name, bot_id = f"@{settings.get('username')}".lower(), number(settings, "bot_id")
     replied = part(message, "reply_to_message")
     # In a topic, every message that is no reply is one to the message that opened it.
     meant = "forum_topic_created" not in replied and _is(part(replied, "from"), bot_id)
@@ -272,7 +342,7 @@ def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, An
     for entity in entities if isinstance(entities, list) else ():
         if not isinstance(entity, dict):
             continue
-        start, length = _number(entity, "offset") or 0, _number(entity, "length") or 0
+        start, length = number(entity, "offset") or 0, number(entity, "length") or 0
         end = start + length
         if start < 0 or length <= 0 or 2 * end > len(units):
             continue
@@ -290,47 +360,19 @@ def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, An
 
 
 def _is(user: Mapping[str, Any], user_id: int | None) -> bool:
-    return user_id is not None and _number(user, "id") == user_id
-
-
-def _attachments(message: Mapping[str, Any]) -> Sequence[Attachment]:
-    found = []
-    photos = message.get("photo")
-    sizes: list[Mapping[str, Any]] = []
-    if isinstance(photos, list):
-        sizes = [one for one in photos if isinstance(one, dict)]
-    if sizes:
-        largest = max(sizes, key=lambda one: (_number(one, "width") or 0) * (_number(one, "height") or 0))
-        found.append((largest, "photo.jpg", "image/jpeg"))
-    found += [(part(message, key), *usual) for key, usual in _FILES.items()]
-    return [
-        Attachment(
-            reference=words(one, "file_id"),
-            name=(words(one, "file_name") or name)[:200],
-            media_type=(words(one, "mime_type") or media_type)[:200],
-            size=_number(one, "file_size"),
-        )
-        for one, name, media_type in found
-        if words(one, "file_id")
-    ]
+    return user_id is not None and number(user, "id") == user_id
 
 
 def _in_topic(message: Mapping[str, Any]) -> bool:
     """Whether its message_thread_id is a topic's; in other groups it is only of a chain of replies."""
-    return message.get("is_topic_message") is True and _number(message, "message_thread_id") is not None
+    return message.get("is_topic_message") is True and number(message, "message_thread_id") is not None
 
 
 def _thread(message: Mapping[str, Any]) -> str | None:
-    chat_id = _number(part(message, "chat"), "id")
+    chat_id = number(part(message, "chat"), "id")
     topic = f":{message['message_thread_id']}" if _in_topic(message) else ""
     return None if chat_id is None else f"{chat_id}{topic}"
 
 
 def _where(reply: Mapping[str, Any]) -> dict[str, Any]:
     return {name: reply[name] for name in ("chat_id", "message_thread_id") if name in reply}
-
-
-def _number(data: Mapping[str, Any], key: str) -> int | None:
-    """Only one of 64 bits: more has no id of Telegram's."""
-    value = data.get(key)
-    return value if type(value) is int and abs(value) < 2**63 else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -40,8 +40,11 @@ class _Arrival:
     endpoint_id: UUID
     external_id: str
     thread: str
+    urgent: bool
+    together: str | None
     body: bytes
     received_at: datetime
+    next_at: datetime
     kept: asyncio.Future[None]
 
 
@@ -67,13 +70,17 @@ class Writer:
         """
         if len(self._waiting) >= self._queue or (self._waiting and self._bytes + len(body) > QUEUE_BYTES):
             raise Unavailable("Too much comes in just now.", retry_after=RETRY_AFTER)
+        now = self._clock.now()
         arrival = _Arrival(
             id=uuid7(),
             endpoint_id=endpoint_id,
             external_id=short_id(accepted.external_id),
             thread=short_id(accepted.thread),
+            urgent=accepted.urgent,
+            together=accepted.together,
             body=body,
-            received_at=self._clock.now(),
+            received_at=now,
+            next_at=now + timedelta(seconds=accepted.wait) if accepted.wait else now,
             kept=asyncio.get_running_loop().create_future(),
         )
         self._waiting.append(arrival)
@@ -135,6 +142,9 @@ class Writer:
                     threads=[one.thread for one in batch],
                     bodies=[one.body for one in batch],
                     times=[one.received_at for one in batch],
+                    next_times=[one.next_at for one in batch],
+                    urgent=[one.urgent for one in batch],
+                    togethers=[one.together for one in batch],
                 )
             )
         self.batches += 1

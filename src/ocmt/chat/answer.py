@@ -31,6 +31,7 @@ from ocmt.agents.service import Agents
 from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
 from ocmt.chat.attachments import Attachments, NotCarried, Stopped
+from ocmt.chat.controls import STOPPED
 from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
 from ocmt.chat.run import Ended, GatewayLost, Run
 from ocmt.chat.service import accepted_event, queries, turn_from_row
@@ -227,11 +228,16 @@ class Answerer:
                         message=turn.text,
                         idempotency_key=turn.message_key,
                         attachments=attached,
+                        commands=run.commands,
                     )
+                if sent.status == "stopped":
+                    # A phrase that only OpenClaw takes for a stop: there is no run to wait for.
+                    raise Ended(TurnStatus.COMPLETED, answer=STOPPED)
                 return sent.run_id
             except GatewayError as error:
                 if not error.retryable:
-                    fault = Fault("agent_refused", f"OpenClaw refused this message: {error.message}", True)
+                    logger.warning("message refused", turn_id=str(turn.id), reason=str(error)[:1000])
+                    fault = Fault("agent_refused", "Your agent did not take this message.", retryable=True)
                     raise Ended(TurnStatus.FAILED, fault=fault) from error
                 await self._clock.sleep(BUSY_DELAY)
                 await driver.awake()
@@ -257,6 +263,7 @@ class Answerer:
             )
         if row is None:
             raise LeaseLost("Another replica answers this turn now.", detail=f"turn {run.turn.id}")
+        run.commands = row["commands"]
         if row["stop_requested"]:
             run.stop.set()
 

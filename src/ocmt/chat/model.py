@@ -37,6 +37,7 @@ TITLE_LENGTH = 60
 MAX_ATTEMPTS = 3
 """How often a turn is taken up again after its agent died under it."""
 _LONGEST_NAME = 120
+_RESERVED = re.compile(r"\.+(?:openclaw|ocmt|git|ssh|blobs|snapshots)(?![a-z])", re.IGNORECASE)
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+_-]{0,60}/[a-z0-9][a-z0-9.+_-]{0,80}")
 
 
@@ -221,13 +222,18 @@ def check_attachments(attachments: Sequence[Attachment]) -> None:
 
 
 def file_name(text: str) -> str:
-    """A plain name from one that somebody made up: no path, no control characters, at most 120 characters."""
+    """A plain name from one that somebody made up: no path, no control characters, at most 120 characters.
+
+    A dot in front stays (`.env`), except before names with a meaning of their own to OpenClaw, to us or to
+    git.
+    """
     name = text.replace("\\", "/").rsplit("/", 1)[-1]
     name = " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
     stem, dot, ending = name.rpartition(".")
     if len(name) > _LONGEST_NAME and dot and len(ending) < 20:
         name = f"{stem[: _LONGEST_NAME - len(ending) - 1]}.{ending}"
-    return name[:_LONGEST_NAME].strip(". ") or "file"
+    name = name[:_LONGEST_NAME].strip().rstrip(". ")
+    return name if name.strip(".") and not _RESERVED.match(name) else name.strip(". ") or "file"
 
 
 def media_type(text: str | None) -> str:

@@ -45,15 +45,33 @@ where user_id = :user_id and conversation_id = :id and status in ('accepted', 'r
 -- name: create_turn^
 -- Nothing where the key is known already, or where as many turns are open as may be. Hints the workers.
 with made as (
-insert into turns (id, conversation_id, user_id, idempotency_key, text, attachments, created_at)
+insert into turns (id, conversation_id, user_id, idempotency_key, text, attachments, commands, created_at)
 select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :attachments::jsonb,
-       :now::timestamptz
+       :commands::boolean, :now::timestamptz
 where (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
 on conflict (conversation_id, idempotency_key) do nothing
 returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at
 )
 select made.* from made, pg_notify('turns', :user_id::text);
+
+-- name: create_ended_turn^
+-- A turn that never goes to the agent: the message is a stop phrase, and `answer` is our own. Not counted as open.
+-- Nothing where the key is known already.
+insert into turns (id, conversation_id, user_id, idempotency_key, text, status, answer, created_at, started_at, finished_at)
+values (:id, :conversation_id, :user_id, :idempotency_key, :text, 'completed', :answer, :now, :now, :now)
+on conflict (conversation_id, idempotency_key) do nothing
+returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
+          created_at, started_at, finished_at;
+
+-- name: ask_stop_all$
+-- Every open turn of a conversation: the one that is being answered, and what waits behind it. How many.
+with asked as (
+  update turns set stop_requested = true
+  where user_id = :user_id and conversation_id = :conversation_id and status in ('accepted', 'running')
+  returning 1
+)
+select count(*) from asked, pg_notify('turns', :user_id::text);
 
 -- name: list_turns
 -- Newest first; the caller turns them round.
@@ -116,7 +134,7 @@ update turns set status = 'running', run_id = coalesce(:run_id, run_id),
        started_at = coalesce(started_at, :now)
 where user_id = :user_id and id = :id and attempt = :attempt and status in ('accepted', 'running')
   and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
-returning id, stop_requested;
+returning id, stop_requested, commands;
 
 -- name: turn_taken_up_again^
 -- After a crash: a further attempt, with the run that goes on (run_id) or a new one (null).

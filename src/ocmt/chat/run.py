@@ -33,5 +33,7 @@ class Run:
         self.behind = False
         """Whether the run said what we did not hear: then its next piece is taken with all before it."""
         self.said = 0
+        self.commands = False
+        """Whether OpenClaw may interpret commands in the message; known once the turn is started."""
         if turn.stop_requested:
             self.stop.set()

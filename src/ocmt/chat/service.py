@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from ocmt.chat import attachments as files
 from ocmt.chat import log
 from ocmt.chat.attachments import Attachments
+from ocmt.chat.controls import NOTHING_RUNS, STOPPED, asks_to_stop
 from ocmt.chat.model import (
     MAX_OPEN_TURNS,
     Conversation,
@@ -128,17 +129,22 @@ class Chat:
         *,
         key: str | None,
         attachments: Sequence[UUID] = (),
+        commands: bool = True,
     ) -> Turn:
         """Accept a message. The same key again gives the same turn, and no second answer.
 
-        `attachments`: of files that were uploaded; with some, the text may be empty. Raises: InvalidInput,
-        TooLarge, NotFound, LimitReached, Conflict (same key, other message).
+        `attachments`: of files that were uploaded; with some, the text may be empty. `commands`: whether
+        OpenClaw may interpret slash commands and directives in the text, which only the owner's own words may
+        contain. A stop phrase stops the conversation at once and never goes to the agent.
+        Raises: InvalidInput, TooLarge, NotFound, LimitReached, Conflict (same key, other message).
         """
         text = check_message(text, may_be_empty=bool(attachments))
         key = check_idempotency_key(key)
         now = self._clock.now()
         async with self._database.transaction() as connection:
             conversation = await self._locked(connection, user_id, conversation_id)
+            if not attachments and asks_to_stop(text):
+                return await self._stop_phrase(connection, user_id, conversation_id, text, key)
             found = await files.for_message(connection, user_id, attachments)
             row = await queries.create_turn(
                 connection,
@@ -148,6 +154,7 @@ class Chat:
                 idempotency_key=key,
                 text=text,
                 attachments=[one.as_data() for one in found],
+                commands=commands,
                 now=now,
                 most=MAX_OPEN_TURNS,
             )
@@ -199,6 +206,19 @@ class Chat:
                 row = _known(await queries.find_turn(connection, user_id=user_id, id=turn_id))
             await notify(connection, TURNS_CHANNEL, str(user_id))
         return _turn(row)
+
+    async def stop_all(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> int:
+        """Stop every open turn of a conversation, in the caller's transaction; return their number."""
+        # The lock makes a message that is being accepted this moment come before or after the stop.
+        await self._locked(connection, user_id, conversation_id)
+        stopped: int = await queries.ask_stop_all(
+            connection, user_id=user_id, conversation_id=conversation_id
+        )
+        return stopped
+
+    async def has_open_turns(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> bool:
+        """Whether an answer is owed there, in the caller's transaction."""
+        return bool(await queries.count_open_turns_in(connection, user_id=user_id, id=conversation_id))
 
     async def history(
         self, user_id: UUID, conversation_id: UUID, *, before: UUID | None = None, limit: int = 50
@@ -278,6 +298,41 @@ class Chat:
         turn = _turn(known)
         if turn.text != text or [one["id"] for one in turn.attachments] != [str(one) for one in attachments]:
             raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
+        return turn
+
+    async def _stop_phrase(
+        self, connection: Connection, user_id: UUID, conversation_id: UUID, text: str, key: str
+    ) -> Turn:
+        """Stop what is open, and keep the phrase with its answer as a turn that has ended."""
+        known = await queries.find_turn_by_key(
+            connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
+        )
+        if known is not None:
+            return await self._known_turn(
+                connection, user_id, conversation_id, key=key, text=text, attachments=()
+            )
+        stopped = await self.stop_all(connection, user_id, conversation_id)
+        turn = _turn(
+            await queries.create_ended_turn(
+                connection,
+                id=uuid7(),
+                user_id=user_id,
+                conversation_id=conversation_id,
+                idempotency_key=key,
+                text=text,
+                answer=STOPPED if stopped else NOTHING_RUNS,
+                now=self._clock.now(),
+            )
+        )
+        ended = Event(EventType.COMPLETED, turn.id, {"message": turn.answer, "usage": None})
+        await log.append(
+            connection,
+            self._clock,
+            user_id=user_id,
+            conversation_id=conversation_id,
+            events=[accepted_event(turn), ended],
+            lease_token=None,
+        )
         return turn
 
     async def _accepted(self, connection: Connection, turn: Turn) -> None:

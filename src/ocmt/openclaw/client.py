@@ -98,7 +98,8 @@ class SentRun:
     """The gateway has the message: it begins a run now, or has it from before, under way or done (`ok`)."""
 
     run_id: str
-    status: Literal["started", "in_flight", "ok"]
+    status: Literal["started", "in_flight", "ok", "stopped"]
+    """`stopped`: the gateway took it for a stop phrase and aborted what ran; there is no run of this id."""
 
 
 @dataclass(frozen=True)
@@ -208,22 +209,31 @@ class GatewayClient:
         message: str,
         idempotency_key: str,
         attachments: Sequence[Mapping[str, str]] = (),
+        commands: bool = True,
     ) -> SentRun:
         """Hand over a message. The same key again starts no second run, as long as the gateway lives.
 
         `attachments`: of each `fileName`, `mimeType` and `content` as base64; all together below 25 MiB.
-        After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
+        `commands=False`: OpenClaw interprets nothing in the text: no stop phrase, command, directive or
+        skill. After a restart of the gateway ask `outcome` first. Raises: GatewayError, Unavailable.
         """
         params = {"sessionKey": session_key, "message": message, "idempotencyKey": idempotency_key}
         files = {"attachments": list(attachments)} if attachments else {}
+        inert = {} if commands else {"suppressCommandInterpretation": True}
         patience = ATTACHED_TIMEOUT if attachments else 30
-        payload = await self.request("chat.send", {**params, **files}, timeout=patience)
+        payload = await self.request("chat.send", {**params, **files, **inert}, timeout=patience)
+        run_id = protocol.string(payload, "runId") or idempotency_key
         match payload.get("status"):
             case ("started" | "in_flight" | "ok") as status:
-                return SentRun(protocol.string(payload, "runId") or idempotency_key, status)
+                return SentRun(run_id, status)
+            case "accepted":  # the same key again, whose first request is still being admitted
+                return SentRun(run_id, "in_flight")
+            case None if isinstance(payload.get("aborted"), bool):
+                return SentRun(run_id, "stopped")
             case other:
-                words = f"an unknown answer to a message: {str(other)[:100]}"
-                raise GatewayError(Fault("UNKNOWN", words))
+                # A run that has failed before it began, or an answer of a version that we do not know.
+                log.warning("gateway gave an unknown answer to a message", status=repr(other)[:100])
+                raise GatewayError(Fault("UNKNOWN", "It gave an answer that we do not understand."))
 
     @contextlib.contextmanager
     def run_events(self, session_key: str) -> Iterator[AsyncIterator[RunEvent]]:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from mimetypes import guess_type
 from typing import Any
@@ -24,6 +24,7 @@ from ocmt.channels.base import (
     Received,
     SendFailed,
 )
+from ocmt.chat.controls import may_be_urgent
 from ocmt.errors import InvalidInput, OcmtError, TooLarge, Unauthenticated, Unavailable
 
 PIECE = 100
@@ -41,7 +42,10 @@ class Sent:
 
 @dataclass
 class FakeChannel:
-    """Webhooks are JSON: `id`, `thread`, `sender`, `text`, `private`; `x-signature` is their HMAC."""
+    """Webhooks are JSON: `id`, `thread`, `sender`, `text`, `private`; `x-signature` is their HMAC.
+
+    `together` and `wait` are as in Accepted, `context` and `unreadable` as in Message.
+    """
 
     name: str = "fake"
     label: str = "Fake"
@@ -92,7 +96,14 @@ class FakeChannel:
             return Answered(str(data["challenge"]).encode("utf-8", "replace"))
         if "id" not in data:
             return Ignored()
-        return Accepted(str(data["id"]), str(data.get("thread", "main")))
+        together, wait = data.get("together"), data.get("wait", 0)
+        return Accepted(
+            str(data["id"]),
+            str(data.get("thread", "main")),
+            may_be_urgent(str(data.get("text", ""))),
+            str(together) if together else None,
+            float(wait) if type(wait) in (int, float) and 0 <= wait < 60 else 0.0,
+        )
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:
         """See Channel."""
@@ -113,6 +124,18 @@ class FakeChannel:
             ],
             reply={"thread": thread},
             private=bool(data.get("private", True)),
+            context=str(data.get("context", "")),
+            unreadable=str(data.get("unreadable", "")),
+        )
+
+    def read_together(self, bodies: Sequence[bytes], endpoint: Endpoint) -> Message | None:
+        """See Gathers."""
+        found = [one for body in bodies if (one := self.read(body, endpoint)) is not None]
+        if not found:
+            return None
+        texts = [one.text for one in found if one.text]
+        return replace(
+            found[0], text="\n".join(texts), attachments=[file for one in found for file in one.attachments]
         )
 
     async def connect(self, fields: Mapping[str, str]) -> Connected:

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 from websockets.exceptions import ConnectionClosed
 
+from ocmt.chat.controls import asks_to_stop
 from ocmt.platform.clock import Clock
 from ocmt.testing.gateway_cron import FakeCron
 from ocmt.testing.gateway_steps import (
@@ -173,6 +174,9 @@ class FakeGateway(GatewayServer):
             if self._runs[key] == "error":
                 return {"error": {"code": "UNAVAILABLE", "message": "Agent failed before reply"}}
             return {"payload": {"runId": key, "status": self._runs[key]}}
+        if not params.get("suppressCommandInterpretation") and asks_to_stop(message):
+            # As OpenClaw does it: no run, no status, and nothing in the history.
+            return self._chat_abort({"sessionKey": session_key})
         session = self._sessions.setdefault(session_key, _Session())
         session.messages.append(self._entry("user", message, idempotencyKey=f"{key}:user"))
         run = _Run(key, session_key)

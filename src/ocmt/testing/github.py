@@ -50,6 +50,10 @@ class GitHubApi(WebDouble):
         self.hooks: dict[int, dict[str, Any]] = {}
         self.comments: list[tuple[int, str]] = []
         """Number and text of what was written."""
+        self.replies: list[tuple[int, int, str]] = []
+        """Number, comment and text of what was written in the thread of a review."""
+        self.may_write_pulls = True
+        """Whether the token may write pull requests as well as issues."""
         self.accounts = {login: self.account_id, "Codertocat": 21031067}
         """The numbers of people, by login; of whoever else writes one is made up."""
         self.pings = False
@@ -81,6 +85,35 @@ class GitHubApi(WebDouble):
         issue = self._subject("It does not work.", number, "octocat", more)
         return {"action": "created", "issue": issue, "comment": comment, **self._around(user)}
 
+    def review(
+        self, text: str | None, *, number: int = 2, user: str = "Codertocat", **more: Any
+    ) -> dict[str, Any]:
+        """The payload of `pull_request_review` when one is submitted. `more`: other fields of the review."""
+        self._numbers += 1
+        known = {"id": self._numbers, "body": text, "state": "changes_requested", "user": self._person(user)}
+        subject = self._subject("Please look.", number, "octocat", {})
+        return {
+            "action": "submitted",
+            "review": {**known, **more},
+            "pull_request": subject,
+            **self._around(user),
+        }
+
+    def review_comment(
+        self, text: str, *, number: int = 2, user: str = "Codertocat", **more: Any
+    ) -> dict[str, Any]:
+        """The payload of `pull_request_review_comment` when one is written. `more`: other fields of it."""
+        self._numbers += 1
+        where = {"path": "src/a.py", "line": 7, "diff_hunk": "@@ -1 +1 @@\n-a\n+b"}
+        known = {"id": self._numbers, "body": text, "user": self._person(user), **where}
+        subject = self._subject("Please look.", number, "octocat", {})
+        return {
+            "action": "created",
+            "comment": {**known, **more},
+            "pull_request": subject,
+            **self._around(user),
+        }
+
     async def deliver(self, event: str, payload: Mapping[str, Any], *, delivery: str = "") -> int:
         """POST it once to every webhook that asked for the event, as GitHub does; the last status."""
         body = json.dumps(payload).encode()
@@ -109,6 +142,7 @@ class GitHubApi(WebDouble):
         app.router.add_patch(repository + "/hooks/{id}", self._change_hook)
         app.router.add_delete(repository + "/hooks/{id}", self._delete_hook)
         app.router.add_post(repository + "/issues/{number}/comments", self._write)
+        app.router.add_post(repository + "/pulls/{number}/comments/{comment}/replies", self._reply)
         app.middlewares.append(self._guard)
         return app
 
@@ -179,6 +213,14 @@ class GitHubApi(WebDouble):
         if fault.hangs:
             await asyncio.Event().wait()
         return _error(fault.status, fault.message, headers=fault.headers)
+
+    async def _reply(self, request: web.Request) -> web.StreamResponse:
+        if not self.may_write_pulls:
+            return _error(403, "Resource not accessible by personal access token")
+        text = str((await request.json()).get("body", ""))
+        number, comment = int(request.match_info["number"]), int(request.match_info["comment"])
+        self.replies.append((number, comment, text))
+        return web.json_response({"id": len(self.replies), "body": text}, status=201)
 
 
 def signed(secret: str, body: bytes) -> dict[str, str]:
