@@ -43,8 +43,10 @@ GOOD: dict[str, tuple[str, Any]] = {
     "agent_image": ("registry.example.org:5000/ocmt-agent:1", "registry.example.org:5000/ocmt-agent:1"),
     "anthropic_api_key": ("sk-ant-x", "sk-ant-x"),
     "anthropic_url": ("http://127.0.0.1:9", "http://127.0.0.1:9"),
-    "openai_url": ("https://api.example.org/", "https://api.example.org"),
+    "openai_url": ("https://api.example.org/v1/", "https://api.example.org"),
     "model": ("claude-sonnet-4-6", "claude-sonnet-4-6"),
+    "models": ("claude-sonnet-4-6, claude-haiku-4-5", ("claude-sonnet-4-6", "claude-haiku-4-5")),
+    "egress_ports": ("443, 8443", (443, 8443)),
     "telegram_url": ("http://127.0.0.1:9/t", "http://127.0.0.1:9/t"),
     "slack_url": ("http://127.0.0.1:9/s", "http://127.0.0.1:9/s"),
     "github_url": ("http://127.0.0.1:9/g", "http://127.0.0.1:9/g"),
@@ -96,6 +98,9 @@ BAD: dict[str, tuple[str, ...]] = {
     "openai_url": ("x",),
     "model": ("a b", "", "ü", "a\rb"),
     "demo_model": ("perhaps",),
+    "egress": ("perhaps", "true"),
+    "egress_daily_bytes": ("-1", "2GB"),
+    "egress_ports": ("0", "65536", "http", "443;80"),
     "turn_call_limit": ("0", "x"),
     "daily_token_limit": ("-1", "x"),
     "telegram_url": ("x",),
@@ -112,7 +117,7 @@ BAD: dict[str, tuple[str, ...]] = {
 }
 """What is refused. The empty text of `model` is no fault: see below."""
 
-ANY_TEXT = {"credentials", "oidc", "data_dir", "cache_dir", "ui_dir", "sign_up_allowed"}
+ANY_TEXT = {"credentials", "oidc", "data_dir", "cache_dir", "ui_dir", "sign_up_allowed", "models"}
 """Settings of which every text is one, or which other tests are about."""
 
 
