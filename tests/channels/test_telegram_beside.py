@@ -153,6 +153,13 @@ def test_a_forward_names_its_origin_and_is_not_the_senders_words(origin: dict[st
     assert "> /restart and stop" in found.context
 
 
+def test_a_command_for_another_bot_is_nothing_for_this_one() -> None:
+    mine = {"message_id": 1, "from": {"id": 123456, "is_bot": True}, "text": "An answer"}
+    assert message(DOUBLE.say("/stop", chat=GROUP, reply_to_message=mine)).text == "/stop"
+    assert read(DOUBLE.say("/stop@other_bot", chat=GROUP, reply_to_message=mine)) is None
+    assert message(DOUBLE.say("/stop@ocmt_bot", chat=GROUP)).text == "/stop"
+
+
 def test_a_forwarded_stop_stops_nothing() -> None:
     origin = {"type": "user", "sender_user": BOB}
     found = message(DOUBLE.say("stop", forward_origin=origin))

@@ -69,7 +69,8 @@ def test_a_plain_sentence_is_kept() -> None:
         "Your agent has 20 messages waiting. Wait for an answer, or stop some.",
         "This message has 300 KB; at most 256 KB fit into one. Split it.",
         "The key was refused.",
-        "You have reached your budget for this month.",
+        "You have reached your budget for this month: $5.00 of $5.00.",
+        "Today's limit of 1,000 tokens is used up. It starts anew at 00:00 UTC.",
     ):
         assert for_person("limit_reached", line) == line
 

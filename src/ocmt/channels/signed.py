@@ -109,7 +109,7 @@ class Signed:
             external_id = self._standard(request, endpoint, now)
         data = object_of(request.body)
         # Only a short body can be a control word, and is looked at.
-        urgent = len(request.body) < 1_000 and may_be_urgent(_text(data, request.body))
+        urgent = len(request.body) < 400 and may_be_urgent(_text(data, request.body))
         return Accepted(short_id(external_id), _said(data, "thread", "default"), urgent)
 
     def read(self, body: bytes, endpoint: Endpoint) -> Message | None:

@@ -354,6 +354,8 @@ def _to_the_bot(message: Mapping[str, Any], text: str, settings: Mapping[str, An
             cuts[start] = end
         elif kind == "bot_command" and said.endswith(name) and said != name:
             cuts[end - len(name)] = end
+        elif kind == "bot_command" and start == 0 and "@" in said:
+            return None  # for another bot, also in a reply to this one
     for start, end in sorted(cuts.items(), reverse=True):
         units = units[: 2 * start] + units[2 * end :]
     return units.decode("utf-16-le", "replace").strip() if meant or cuts else None

@@ -35,9 +35,9 @@ _PROGRAMS_WORDS = re.compile(
     \b\w+_\w+\b                                    # identifiers and codes
     | \b[A-Za-z]*(?:Error|Exception|Traceback)\b   # names of exceptions
     | \b(?:None|null|undefined|NaN|nil)\b
-    | [{}<>\\|=`$#]                                # markup, JSON, templates
+    | [{}<>\\|=`]                                  # markup, JSON, templates
     | \b0x[0-9a-fA-F]+
-    | \b[A-Z]{3,}_?[A-Z]*\b(?<!\bPDF)(?<!\bAPI)(?<!\bURL)
+    | \b(?:[A-Z]{5,}|NULL|EOF|ENOENT)\b              # codes in capitals
     | \b\w+\.(?:py|ts|mjs|js|sql):?\d*\b           # files of programs
     | \b\w+\(\)
     | ::
