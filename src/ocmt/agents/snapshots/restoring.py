@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import ClassVar
 from uuid import UUID
@@ -14,6 +13,7 @@ from ocmt.agents.snapshots.unpacking import Contents, unpack
 from ocmt.agents.snapshots.uploading import all_or_first_error
 from ocmt.errors import OcmtError
 from ocmt.platform.leases import Lease
+from ocmt.platform.work import PARSING
 from ocmt.runtimes.base import AgentFiles
 
 NAMED = 5
@@ -54,7 +54,7 @@ async def read_manifest(store: UserObjects, snapshot: Snapshot) -> Manifest | No
     data = await store.get_manifest(snapshot.generation)
     if data is None or hashlib.sha256(data).hexdigest() != snapshot.manifest:
         return None
-    return await asyncio.to_thread(parse, data)
+    return await PARSING.run(parse, data, of=store.user_id)
 
 
 async def previous_manifest(
@@ -87,21 +87,21 @@ async def put_in_place(
     Afterwards the folder counts as being at the newest generation. Raises: LeaseLost, Unavailable.
     """
     with reaching():
-        fresh = await to_the_end(files.fresh)
+        fresh = await to_the_end(lease.key, files.fresh)
     try:
-        damaged = await unpack(manifest, contents, fresh)
+        damaged = await unpack(manifest, contents, fresh, lease.key)
         if not damaged:
             newest = await rows.newest(lease)
             with reaching():
                 # In between the folder is a mixture; without a mark it is not believed.
-                await to_the_end(files.write_mark, None)
-                await to_the_end(fresh.put_in_place)
+                await to_the_end(lease.key, files.write_mark, None)
+                await to_the_end(lease.key, fresh.put_in_place)
                 mark = Mark(newest.generation if newest else 0)
-                await to_the_end(files.write_mark, mark.render())
+                await to_the_end(lease.key, files.write_mark, mark.render())
         return damaged
     finally:
         with reaching():
-            await to_the_end(fresh.discard)
+            await to_the_end(lease.key, fresh.discard)
 
 
 async def good_before(store: UserObjects, rows: SnapshotRows, user_id: UUID, generation: int) -> int | None:

@@ -21,14 +21,13 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from ocmt.agents.snapshots.archive import Archive, write_archive
+from ocmt.agents.snapshots.archive import write_archive
+from ocmt.agents.snapshots.checking import Checker
 from ocmt.agents.snapshots.keeping import (
     IGNORE_FILE,
-    LONGEST_IGNORE_FILE,
     Keeping,
     Limits,
     gather,
-    parse_ignore,
 )
 from ocmt.agents.snapshots.manifest import (
     Manifest,
@@ -38,6 +37,7 @@ from ocmt.agents.snapshots.manifest import (
     parse_mark,
     remember,
 )
+from ocmt.agents.snapshots.patterns import LONGEST_IGNORE_FILE, parse_ignore
 from ocmt.agents.snapshots.restoring import (
     SnapshotDamaged,
     good_before,
@@ -53,16 +53,21 @@ from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
 from ocmt.agents.snapshots.tidying import Tidier
 from ocmt.agents.snapshots.unpacking import Contents
 from ocmt.agents.snapshots.uploading import Upload
+from ocmt.agents.snapshots.wishes import dropped_where_hopeless
 from ocmt.errors import InvalidInput, LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
+from ocmt.platform.work import FILES, Effort
 from ocmt.runtimes.base import AgentFiles, FilesChanged, FoundFile, LeftOut
 
 log = structlog.get_logger(__name__)
 
 NUMBERS_TO_TRY = 100
+NAMES_FOR_A_FILE = 4
+"""So many names are looked at for each file that is allowed, whether they are kept or not."""
+SCAN_SECONDS = 120.0
 Read = Callable[[], None]
 """Called once all of the agent's files have been read: from then on it may go on."""
 
@@ -112,6 +117,7 @@ class Snapshots:
         self._retention = retention or Retention()
         self._tidier = Tidier(self._rows, clock)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self.checker = Checker()
 
     # Taking
 
@@ -168,8 +174,11 @@ class Snapshots:
         began = self._clock.now()
         newest = await self._rows.newest(lease)
         store = UserObjects(self._objects, lease.key)
+        effort = Effort(
+            steps=NAMES_FOR_A_FILE * limits.files, seconds=SCAN_SECONDS, message=_too_much_to_scan(limits)
+        )
         with reaching():
-            looked = await asyncio.to_thread(self._look, files, limits)
+            looked = await FILES.run(self._look, files, limits, effort, of=lease.key, effort=effort)
         upload = Upload(store, files, sizes=await store.blob_sizes())
         known = {} if reread else self._known(looked)
         upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
@@ -190,7 +199,7 @@ class Snapshots:
         if newest is not None and same and await has_manifest(store, newest):
             await store.persist(sorted(upload.written), [])
             if looked.mark.generation != newest.generation or unknown:
-                await self._write_mark(files, Mark(newest.generation, remembered))
+                await self._write_mark(lease.key, files, Mark(newest.generation, remembered))
             await self._rows.note_saved(lease, began)
             return newest
         previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
@@ -198,16 +207,18 @@ class Snapshots:
         stood = looked.mark.stands_at(newest.generation, newest.manifest) if newest else 0
         # Before the row: the agent may run on already, and a crash in between must not make a folder that is
         # ahead of this generation count as behind it.
-        await self._write_mark(files, Mark(snapshot.generation, remembered, snapshot.manifest, stood))
+        await self._write_mark(
+            lease.key, files, Mark(snapshot.generation, remembered, snapshot.manifest, stood)
+        )
         await self._rows.add(lease, snapshot)
         return snapshot
 
-    def _look(self, files: AgentFiles, limits: Limits) -> _Looked:
-        """Blocks."""
+    def _look(self, files: AgentFiles, limits: Limits, effort: Effort) -> _Looked:
+        """Blocks. Raises: LimitReached, Abandoned."""
         at_ns = time.time_ns()  # of the same clock as the times of files
         ignored = files.peek(IGNORE_FILE, LONGEST_IGNORE_FILE)
         keep = Keeping(parse_ignore(ignored or b""))
-        found, left_out = gather(files.scan(keep), limits)
+        found, left_out = gather(files.scan(keep, effort), limits)
         return _Looked(found, left_out, parse_mark(files.read_mark()), at_ns)
 
     def _known(self, looked: _Looked) -> dict[str, str]:
@@ -248,9 +259,9 @@ class Snapshots:
             content,
         )
 
-    async def _write_mark(self, files: AgentFiles, mark: Mark) -> None:
+    async def _write_mark(self, user_id: UUID, files: AgentFiles, mark: Mark) -> None:
         with reaching():
-            await to_the_end(lambda: files.write_mark(mark.render()))
+            await to_the_end(user_id, lambda: files.write_mark(mark.render()))
 
     # Tidying
 
@@ -263,7 +274,7 @@ class Snapshots:
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
             with reaching():
-                await to_the_end(files.clear_away)
+                await to_the_end(lease.key, files.clear_away)
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)
@@ -313,7 +324,7 @@ class Snapshots:
         """Whether the folder here has what the newest snapshot has."""
         generation, manifest = await self._rows.pointer(user_id)
         with reaching():
-            mark = parse_mark(await asyncio.to_thread(files.read_mark))
+            mark = parse_mark(await FILES.run(files.read_mark, of=user_id))
         return Standing(generation, mark.stands_at(generation, manifest))
 
     async def list(self, user_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Snapshot]:
@@ -350,8 +361,7 @@ class Snapshots:
         Raises: InvalidInput where it is none or is damaged, LimitReached, LeaseLost, Unavailable.
         """
         limits = limits or self.limits
-        archive = await asyncio.to_thread(Archive.open, source, most_files=limits.files)
-        limits.check(archive.manifest.entries)
+        archive = await self.checker.open(source, limits, lease.key)
         await self.replace_by(lease, files, archive.manifest, archive)
 
     async def carry_out_wish(
@@ -360,23 +370,28 @@ class Snapshots:
         """Restore what the user has asked for, if anything: what is there now is saved first, and what was
         restored becomes the newest generation. The agent must not run.
 
-        Raises as `save` and `restore`; a wish that cannot be granted (NotFound, SnapshotDamaged) is dropped.
+        Raises as `save` and `restore`; a wish that cannot be granted is dropped.
         """
         generation = await self.restore_asked(lease.key)
         if generation is None:
             return None
-        await self.save(lease, files, image=image)
-        try:
+        async with dropped_where_hopeless(lambda: self._rows.drop_wish(lease, generation)):
+            await self.save(lease, files, image=image)
             await self.restore(lease, files, generation)
-        except (NotFound, SnapshotDamaged):
-            await self._rows.drop_wish(lease, generation)
-            raise
-        snapshot = await self.save(lease, files, image=image)
+            snapshot = await self.save(lease, files, image=image)
         await self._rows.drop_wish(lease, generation)
         return snapshot
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
+
+
+def _too_much_to_scan(limits: Limits) -> str:
+    return (
+        f"There are too many files to look through: your plan allows {limits.files:,} files, and "
+        f"{NAMES_FOR_A_FILE} times as many names are looked at. Delete some, or list their folders in "
+        ".ocmtignore."
+    )
 
 
 def _not_readable(what: str) -> Unavailable:
