@@ -11,10 +11,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import IO
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -23,21 +21,13 @@ import structlog
 
 from ocmt.agents.snapshots.archive import write_archive
 from ocmt.agents.snapshots.checking import Checker
-from ocmt.agents.snapshots.keeping import (
-    IGNORE_FILE,
-    Keeping,
-    Limits,
-    gather,
-)
+from ocmt.agents.snapshots.keeping import Limits
+from ocmt.agents.snapshots.looking import Described, describe, look, number, scan_effort
 from ocmt.agents.snapshots.manifest import (
     Manifest,
     Mark,
-    entry_of,
-    known_hash,
     parse_mark,
-    remember,
 )
-from ocmt.agents.snapshots.patterns import LONGEST_IGNORE_FILE, parse_ignore
 from ocmt.agents.snapshots.restoring import (
     SnapshotDamaged,
     good_before,
@@ -47,7 +37,7 @@ from ocmt.agents.snapshots.restoring import (
     put_in_place,
     read_manifest,
 )
-from ocmt.agents.snapshots.retention import Retention, succeed
+from ocmt.agents.snapshots.retention import Retention
 from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot, SnapshotRows
 from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
 from ocmt.agents.snapshots.tidying import Tidier
@@ -59,15 +49,12 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
-from ocmt.platform.work import FILES, Effort
-from ocmt.runtimes.base import AgentFiles, FilesChanged, FoundFile, LeftOut
+from ocmt.platform.work import FILES
+from ocmt.runtimes.base import AgentFiles, FilesChanged
 
 log = structlog.get_logger(__name__)
 
 NUMBERS_TO_TRY = 100
-NAMES_FOR_A_FILE = 4
-"""So many names are looked at for each file that is allowed, whether they are kept or not."""
-SCAN_SECONDS = 120.0
 Read = Callable[[], None]
 """Called once all of the agent's files have been read: from then on it may go on."""
 
@@ -85,16 +72,6 @@ class Standing:
     def behind(self) -> bool:
         """Whether the folder lacks what the newest snapshot has: restore before the agent starts."""
         return self.newest > self.folder
-
-
-@dataclass(frozen=True)
-class _Looked:
-    """What a scan gave."""
-
-    found: list[FoundFile]
-    left_out: list[LeftOut]
-    mark: Mark
-    at_ns: int
 
 
 class Snapshots:
@@ -174,13 +151,11 @@ class Snapshots:
         began = self._clock.now()
         newest = await self._rows.newest(lease)
         store = UserObjects(self._objects, lease.key)
-        effort = Effort(
-            steps=NAMES_FOR_A_FILE * limits.files, seconds=SCAN_SECONDS, message=_too_much_to_scan(limits)
-        )
+        effort = scan_effort(limits)
         with reaching():
-            looked = await FILES.run(self._look, files, limits, effort, of=lease.key, effort=effort)
+            looked = await FILES.run(look, files, limits, effort, of=lease.key, effort=effort)
         upload = Upload(store, files, sizes=await store.blob_sizes())
-        known = {} if reread else self._known(looked)
+        known = {} if reread else looked.known
         upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
         hashes = {path: name for path, name in known.items() if upload.has(name)}
         unknown = [item for item in looked.found if item.kind == "file" and item.path not in hashes]
@@ -190,48 +165,31 @@ class Snapshots:
             upload.trust(previous.blobs if previous else {})
             hashes |= await upload.bring(unknown)
         read()
-        found = sorted(looked.found, key=itemgetter(0))
-        entries = tuple(entry_of(item, hashes.get(item.path)) for item in found)
-        manifest = Manifest(1, began, image, entries, tuple(looked.left_out))
-        content = manifest.content()
-        remembered = remember(looked.found, hashes, looked_at_ns=looked.at_ns)
-        same = newest is not None and (newest.content, newest.image) == (content, image)
+        # In a thread, as everything that an agent makes larger by having more files.
+        described = await FILES.run(describe, looked, hashes, began, image, of=lease.key)
+        same = newest is not None and (newest.content, newest.image) == (described.content, image)
         if newest is not None and same and await has_manifest(store, newest):
             await store.persist(sorted(upload.written), [])
             if looked.mark.generation != newest.generation or unknown:
-                await self._write_mark(lease.key, files, Mark(newest.generation, remembered))
+                await self._write_mark(lease.key, files, Mark(newest.generation, described.known))
             await self._rows.note_saved(lease, began)
             return newest
         previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
-        snapshot = await self._write(store, lease, manifest, content, previous, upload.written)
+        snapshot = await self._write(store, lease, described, previous, upload.written)
         stood = looked.mark.stands_at(newest.generation, newest.manifest) if newest else 0
         # Before the row: the agent may run on already, and a crash in between must not make a folder that is
         # ahead of this generation count as behind it.
         await self._write_mark(
-            lease.key, files, Mark(snapshot.generation, remembered, snapshot.manifest, stood)
+            lease.key, files, Mark(snapshot.generation, described.known, snapshot.manifest, stood)
         )
         await self._rows.add(lease, snapshot)
         return snapshot
-
-    def _look(self, files: AgentFiles, limits: Limits, effort: Effort) -> _Looked:
-        """Blocks. Raises: LimitReached, Abandoned."""
-        at_ns = time.time_ns()  # of the same clock as the times of files
-        ignored = files.peek(IGNORE_FILE, LONGEST_IGNORE_FILE)
-        keep = Keeping(parse_ignore(ignored or b""))
-        found, left_out = gather(files.scan(keep, effort), limits)
-        return _Looked(found, left_out, parse_mark(files.read_mark()), at_ns)
-
-    def _known(self, looked: _Looked) -> dict[str, str]:
-        """path → hash of the files that have not changed since they were last hashed here."""
-        known = ((item.path, known_hash(item, looked.mark)) for item in looked.found if item.kind == "file")
-        return {path: name for path, name in known if name is not None}
 
     async def _write(
         self,
         store: UserObjects,
         lease: Lease,
-        manifest: Manifest,
-        content: str,
+        described: Described,
         previous: Manifest | None,
         written: set[str],
     ) -> Snapshot:
@@ -240,8 +198,9 @@ class Snapshots:
         kept = times.keys() - self._retention.dropped(times, self._clock.now())
         first = max(await store.generations() | {previous.generation if previous else 0}) + 1
         for generation in range(first, first + NUMBERS_TO_TRY):
-            numbered = succeed(replace(manifest, generation=generation), previous, kept)
-            data = numbered.render()
+            numbered, data = await FILES.run(
+                number, described.manifest, generation, previous, kept, of=lease.key
+            )
             if await store.add_manifest(generation, data):
                 break
         else:
@@ -255,8 +214,8 @@ class Snapshots:
             numbered.image,
             numbered.files,
             numbered.size,
-            hashlib.sha256(data).hexdigest(),
-            content,
+            await FILES.run(lambda: hashlib.sha256(data).hexdigest(), of=lease.key),
+            described.content,
         )
 
     async def _write_mark(self, user_id: UUID, files: AgentFiles, mark: Mark) -> None:
@@ -324,7 +283,7 @@ class Snapshots:
         """Whether the folder here has what the newest snapshot has."""
         generation, manifest = await self._rows.pointer(user_id)
         with reaching():
-            mark = parse_mark(await FILES.run(files.read_mark, of=user_id))
+            mark = await FILES.run(lambda: parse_mark(files.read_mark()), of=user_id)
         return Standing(generation, mark.stands_at(generation, manifest))
 
     async def list(self, user_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Snapshot]:
@@ -384,14 +343,6 @@ class Snapshots:
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
-
-
-def _too_much_to_scan(limits: Limits) -> str:
-    return (
-        f"There are too many files to look through: your plan allows {limits.files:,} files, and "
-        f"{NAMES_FOR_A_FILE} times as many names are looked at. Delete some, or list their folders in "
-        ".ocmtignore."
-    )
 
 
 def _not_readable(what: str) -> Unavailable:

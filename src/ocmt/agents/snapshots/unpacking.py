@@ -47,7 +47,7 @@ async def unpack(manifest: Manifest, contents: Contents, fresh: FreshFiles, user
         await to_the_end(user_id, fresh.add_folders, folders)
     files = [entry for entry in manifest.entries if entry.kind == "file"]
     work = _Unpacking(contents, fresh, user_id)
-    await all_or_first_error([work.run(batch) for batch in _batches(files)])
+    await all_or_first_error(work.run(batch) for batch in _batches(files))
     if not work.damaged:
         links = [entry for entry in manifest.entries if entry.kind == "link"]
         with reaching():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ocmt.agents.snapshots.store import UserObjects, reaching
@@ -21,6 +22,7 @@ LARGE = 8 * 1024 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_FILES = 64
 BATCHES_AT_ONCE = 3
+TASKS_AT_ONCE = 64
 
 
 class Upload:
@@ -60,7 +62,7 @@ class Upload:
                 hashes.update((item.path, name) for item, (name, _) in zip(batch, contents, strict=True))
                 await self._keep({name: data for name, data in contents if name not in self._good})
 
-        await all_or_first_error([bring_batch(batch) for batch in _batches(found)])
+        await all_or_first_error(bring_batch(batch) for batch in _batches(found))
         return hashes
 
     def _read(self, batch: Sequence[FoundFile]) -> list[tuple[str, bytes]]:
@@ -121,8 +123,16 @@ class Upload:
 
 
 async def all_or_first_error(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines at once; when one fails the others are cancelled, and its error is raised as it is."""
-    tasks = [asyncio.create_task(one) for one in work]
+    """Run coroutines, up to 64 at once; when one fails the others are cancelled, and its error is raised as
+    it is. Pass a generator where there may be many: each is made when its turn comes."""
+    source = iter(work)
+
+    async def run(one: Coroutine[Any, Any, None]) -> None:
+        await one
+        for following in source:
+            await following
+
+    tasks = [asyncio.create_task(run(one)) for one in islice(source, TASKS_AT_ONCE)]
     try:
         await asyncio.gather(*tasks)
     finally:
