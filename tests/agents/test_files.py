@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
@@ -194,8 +195,9 @@ async def test_what_its_user_has_sent_in_is_there_at_the_next_start(
     async def sent(file: IO[bytes]) -> AsyncIterator[bytes]:
         yield file.read()
 
-    async with transfers.archive(anna, 1) as (file, _):
-        await transfers.receive(anna, sent(file))
+    async with transfers.archive(anna, 1) as ready:
+        archive = io.BytesIO(ready.file.read())
+    await transfers.receive(anna, sent(archive))
     assert disk.note(anna).read_text() == "second", "not before"
     await (await here.driver(anna)).awake()
     assert disk.note(anna).read_text() == "first"

@@ -6,12 +6,14 @@ import contextlib
 import os
 import socket
 import stat
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ocmt.errors import LimitReached
+from ocmt.platform.work import Abandoned, Effort
 from ocmt.runtimes.agent_files import DEPTH, FilesOnDisk
 from ocmt.runtimes.base import FilesChanged, FoundFile, KeepsFiles, LeftOut
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder
@@ -40,16 +42,26 @@ def files(agent: AgentFolder) -> FilesOnDisk:
     return FilesOnDisk(agent)
 
 
+def unbounded() -> Effort:
+    return Effort(message="too many")
+
+
 def everything(path: str, is_folder: bool) -> bool:
     return True
 
 
 def found(files: FilesOnDisk) -> dict[str, FoundFile]:
-    return {thing.path: thing for thing in files.scan(everything) if isinstance(thing, FoundFile)}
+    return {
+        thing.path: thing for thing in files.scan(everything, unbounded()) if isinstance(thing, FoundFile)
+    }
 
 
 def left_out(files: FilesOnDisk) -> dict[str, str]:
-    return {thing.path: thing.reason for thing in files.scan(everything) if isinstance(thing, LeftOut)}
+    return {
+        thing.path: thing.reason
+        for thing in files.scan(everything, unbounded())
+        if isinstance(thing, LeftOut)
+    }
 
 
 def content(files: FilesOnDisk, path: str) -> bytes:
@@ -81,7 +93,7 @@ class TestLooking:
 
     def test_an_agent_that_was_never_here_has_no_files(self, tmp_path: Path) -> None:
         files = FilesOnDisk(AgentFolder(tmp_path / "nobody", None))
-        assert list(files.scan(everything)) == []
+        assert list(files.scan(everything, unbounded())) == []
         assert files.read_mark() is None
         assert files.peek("workspace/x", 10) is None
 
@@ -93,7 +105,7 @@ class TestLooking:
             asked.append(path)
             return not path.endswith("node_modules")
 
-        assert not any("node_modules" in thing.path for thing in files.scan(keep))
+        assert not any("node_modules" in thing.path for thing in files.scan(keep, unbounded()))
         assert "workspace/node_modules/deep" not in asked
 
     def test_a_link_is_kept_as_a_link(self, files: FilesOnDisk, workspace: Path) -> None:
@@ -108,7 +120,7 @@ class TestLooking:
         workspace.rmdir()
         workspace.symlink_to("/etc")
         with pytest.raises(OSError, match="workspace"):
-            list(files.scan(everything))
+            list(files.scan(everything, unbounded()))
 
     @pytest.mark.timeout(10)
     def test_pipes_sockets_and_devices_are_named_and_left_out(
@@ -153,21 +165,65 @@ class TestLooking:
         assert len(found(files)) > DEPTH
         nest(workspace, DEPTH + 400)
         with pytest.raises(LimitReached, match="nested more than 100 deep"):
-            list(files.scan(everything))
+            list(files.scan(everything, unbounded()))
 
     def test_a_path_can_only_be_so_long(self, files: FilesOnDisk, workspace: Path) -> None:
         nest(workspace, 20, name="x" * 250)
         assert set(left_out(files).values()) == {"a path that is too long"}
 
+    def test_every_name_counts_on_all_levels_whether_it_is_kept_or_not(
+        self, files: FilesOnDisk, workspace: Path
+    ) -> None:
+        folder = workspace
+        for level in range(10):
+            folder = folder / "0"
+            folder.mkdir()
+            (folder / "one").write_text(str(level))
+            for number in range(100):
+                os.link(folder / "one", folder / f"name {number}")
+        held: list[str] = []
+
+        def keep_folders(path: str, is_folder: bool) -> bool:
+            held.append(path)
+            return is_folder
+
+        assert len(list(files.scan(keep_folders, Effort(steps=2000, message="too many")))) == 14
+        held.clear()
+        with pytest.raises(LimitReached, match="too many"):
+            list(files.scan(keep_folders, Effort(steps=500, message="too many")))
+        assert len(held) < 20, "it stops while it lists, not after all has been listed"
+
+    def test_of_names_that_wait_only_the_names_are_held(self, files: FilesOnDisk, workspace: Path) -> None:
+        (workspace / "one").write_text("")
+        for number in range(20_000):
+            os.link(workspace / "one", workspace / f"{number}")
+        tracemalloc.start()
+        scan = files.scan(everything, unbounded())
+        for _ in range(12):
+            next(scan)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 20_000 * 150, "a name of 5 characters takes 54 bytes, its stat_result 500 and more"
+
+    def test_a_scan_ends_once_its_caller_has_gone(self, files: FilesOnDisk, workspace: Path) -> None:
+        for number in range(10):
+            (workspace / f"{number}").mkdir()
+        effort = Effort(message="too many")
+        scan = files.scan(everything, effort)
+        next(scan)
+        effort.abandon()
+        with pytest.raises(Abandoned):
+            list(scan)
+
     def test_no_descriptor_is_left_open(self, files: FilesOnDisk, workspace: Path) -> None:
         nest(workspace, 10)
         before = len(list(Path("/proc/self/fd").iterdir()))
-        scan = files.scan(everything)
+        scan = files.scan(everything, unbounded())
         for _ in range(8):
             next(scan)
         assert isinstance(scan, Iterator)
         del scan
-        list(files.scan(everything))
+        list(files.scan(everything, unbounded()))
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 

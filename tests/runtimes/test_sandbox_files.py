@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from ocmt.platform.work import Effort
 from ocmt.runtimes.base import FoundFile, LeftOut
 from ocmt.runtimes.sandbox import SandboxRuntime
 from tests.runtimes.conftest import a_spec, inside
@@ -42,7 +43,9 @@ async def test_files_are_read_while_the_agent_is_paused(runtime: SandboxRuntime)
     assert tried["device"] != "done"
     await runtime.pause(spec.user_id, {})
     files = runtime.files(spec.user_id, spec.slot)
-    things = {thing.path: thing for thing in files.scan(lambda path, is_folder: True)}
+    things = {
+        thing.path: thing for thing in files.scan(lambda path, is_folder: True, Effort(message="too many"))
+    }
     note, shadow = things["workspace/notes/a.txt"], things["workspace/shadow"]
     assert isinstance(note, FoundFile)
     assert b"".join(files.read(note)) == b"the agent's own"

@@ -23,6 +23,10 @@ from ocmt.runtimes.base import AgentFiles, AgentRuntime, CanPause, KeepsFiles
 
 log = structlog.get_logger(__name__)
 
+NOT_READY = (
+    "Your agent's files could not be made ready. An administrator finds the reason in the server's log."
+)
+
 
 class FileKeeper:
     """What a driver asks about its agent's files."""
@@ -62,6 +66,13 @@ class FileKeeper:
                 await self._transfers.carry_out(self._lease, files, limits, image=agent.image)
         except (SnapshotDamaged, NotFound, InvalidInput) as error:
             raise StartFailed(error.message, detail=error.detail or error.message, final=True) from error
+        except OcmtError:
+            raise
+        except Exception as error:
+            # A fault of ours or of the machine: it counts as a failed start, so it is tried less and less
+            # often, and in the end the user is told.
+            log.exception("an agent's files could not be made ready", user_id=str(agent.user_id))
+            raise StartFailed(NOT_READY, detail=repr(error)) from error
         self._made_ready = True
 
     async def keep(self, agent: Agent) -> int | None:

@@ -42,6 +42,7 @@ from ocmt.platform.database import Connection, connect
 from ocmt.platform.migrations import applied_revision, revisions
 from ocmt.platform.objects import Objects
 from ocmt.platform.secrets import Secrets
+from ocmt.platform.work import OTHER
 
 # As chat writes them: derived from the rows, so one without its row is of a later moment, and left out.
 _TRANSCRIPT = re.compile(r"users/[0-9a-f-]{36}/sessions/([0-9a-f-]{36})\.jsonl")
@@ -98,12 +99,12 @@ class Backups:
         """
         checked_passphrase(passphrase)
         with new_file(path, replace=replace) as file:
-            writer = await asyncio.to_thread(Writer, file.write, passphrase, self.cost)
+            writer = await OTHER.run(Writer, file.write, passphrase, self.cost)
             needs = await self._write_database(writer)
             await self._write_secrets(writer, needs)
             await self._write_objects(writer, set(needs.objects))
             writer.finish()
-            await asyncio.to_thread(flush_to_disk, file)
+            await OTHER.run(flush_to_disk, file)
             return await _verified(path, file, passphrase)
 
     async def restore(self, backup: OpenBackup, *, force: bool = False) -> None:

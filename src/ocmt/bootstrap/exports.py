@@ -70,8 +70,8 @@ def exports(features: Features, agent_features: Callable[[], AgentFeatures]) -> 
         of_agents = agent_features()
         newest = await of_agents.snapshots.list(user_id, limit=1)
         if newest:
-            async with of_agents.transfers.archive(user_id, newest[0].generation) as (file, _):
-                yield "files.zip", file
+            async with of_agents.transfers.archive(user_id, newest[0].generation) as download:
+                yield "files.zip", download.file
 
     return [account, trail, conversations, attachments, channels, files]
 

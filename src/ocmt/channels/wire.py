@@ -106,6 +106,9 @@ def public_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(socket_factory=_socket_to_public),
         cookie_jar=aiohttp.DummyCookieJar(),
+        # What a server sends is never unpacked here: a few bytes could become gigabytes.
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
         trust_env=False,
     )
 

@@ -5,12 +5,11 @@ Imported lazily: argon2 is needed by who signs in with a code, not by every star
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from ocmt.errors import LimitReached
+from ocmt.platform.work import Workers
 
 T = TypeVar("T")
 
@@ -21,7 +20,7 @@ class ArgonGate:
 
     def __init__(self, *, at_once: int = 2, waiting: int = 256) -> None:
         # Threads of its own: who gives up waiting leaves a computation behind that still takes its place.
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="argon")
+        self._threads = Workers("argon", at_once)
         self._most = waiting
         self._waiting = 0
 
@@ -31,7 +30,7 @@ class ArgonGate:
             raise LimitReached("Too many people sign in just now. Try again in a few seconds.", retry_after=5)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await self._threads.run(work)
         finally:
             self._waiting -= 1
 

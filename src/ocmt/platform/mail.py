@@ -15,6 +15,7 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import InvalidInput, SetupProblem, Unavailable
+from ocmt.platform.work import OTHER
 
 if TYPE_CHECKING:
     import smtplib
@@ -64,7 +65,7 @@ class SmtpMail:
         message = _compose(self._sender, to, subject, text)
         async with self._slots:
             try:
-                await asyncio.to_thread(self._deliver, message)
+                await OTHER.run(self._deliver, message)
             except smtplib.SMTPRecipientsRefused as error:
                 refusal = "The mail server does not accept this address."
                 raise InvalidInput(refusal, detail=str(error)) from error
@@ -131,7 +132,7 @@ class LocalOutbox:
         """See Mail."""
         message = _compose(self._sender, to, subject, text)
         path = self._folder / f"{uuid7()}.eml"
-        await asyncio.to_thread(_keep, path, bytes(message))
+        await OTHER.run(_keep, path, bytes(message))
         link = re.search(r"https?://\S+", text)
         self._announce(f"mail for {to}: {subject}: {link.group() if link else path}")
 

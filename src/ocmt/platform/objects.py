@@ -5,7 +5,6 @@ Keys are relative paths of plain segments (`users/{id}/sessions/x.jsonl`); what 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,6 +17,7 @@ from obstore.store import LocalStore
 
 from ocmt.errors import InvalidInput, NotFound, Unavailable
 from ocmt.platform.disk import sync_files
+from ocmt.platform.work import OBJECTS
 
 _SEGMENT = re.compile(r"[^/\\\x00-\x1f\x7f]{1,255}")
 _UNFINISHED = re.compile(r"#\d+$")
@@ -134,7 +134,9 @@ class LocalObjects:
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """See Objects. By plain reads in a thread: the store's own way costs ten times as much for each."""
         paths = [self._path(key) for key in keys]
-        return await asyncio.to_thread(lambda: [_read(path) for path in paths])
+        return await OBJECTS.run(
+            lambda: [_read(path) for path in paths], of=_owner(keys[0]) if keys else None
+        )
 
     async def get_pieces(self, key: str) -> AsyncIterator[bytes]:
         """See Objects."""
@@ -161,7 +163,7 @@ class LocalObjects:
     async def sizes(self, prefix: str) -> dict[str, int]:
         """See Objects. By plain looks in a thread, as `get_many`."""
         folder = f"{checked_key(prefix.removesuffix('/'))}/" if prefix else ""
-        return await asyncio.to_thread(self._look, folder)
+        return await OBJECTS.run(self._look, folder, of=_owner(folder))
 
     def _look(self, folder: str) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -188,10 +190,16 @@ class LocalObjects:
         """See Objects."""
         files = [Path(self._path(key)) for key in keys]
         if files:
-            await asyncio.to_thread(sync_files, files, self._folder)
+            await OBJECTS.run(sync_files, files, self._folder, of=_owner(keys[0]))
 
     def _path(self, key: str) -> str:
         return f"{self._folder}/{checked_key(key)}"
+
+
+def _owner(key: str) -> str | None:
+    """Whose objects these are: `users/ID`, or nobody's."""
+    top, _, rest = key.partition("/")
+    return f"{top}/{rest.partition('/')[0]}" if rest else None
 
 
 def _read(path: str) -> bytes | None:

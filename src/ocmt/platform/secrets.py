@@ -6,7 +6,6 @@ over another one does not open. The master key is the only thing here that has t
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import secrets as randomness
@@ -18,6 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ocmt.errors import InvalidInput, SetupProblem
+from ocmt.platform.work import SECRETS
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = b"\x01"
@@ -61,23 +61,23 @@ class LocalSecrets:
 
     async def get(self, name: str) -> bytes | None:
         """See Secrets."""
-        return await asyncio.to_thread(self._get, checked_name(name))
+        return await SECRETS.run(self._get, checked_name(name))
 
     async def put(self, name: str, value: bytes) -> None:
         """See Secrets."""
-        await asyncio.to_thread(self._put, checked_name(name), value, replace=True)
+        await SECRETS.run(lambda: self._put(checked_name(name), value, replace=True))
 
     async def delete(self, name: str) -> None:
         """See Secrets."""
-        await asyncio.to_thread(self._path(checked_name(name)).unlink, missing_ok=True)
+        await SECRETS.run(lambda: self._path(checked_name(name)).unlink(missing_ok=True))
 
     async def ensure(self, name: str, make: Callable[[], bytes]) -> bytes:
         """See Secrets."""
-        return await asyncio.to_thread(self._ensure, checked_name(name), make)
+        return await SECRETS.run(self._ensure, checked_name(name), make)
 
     async def names(self) -> list[str]:
         """See Secrets."""
-        return await asyncio.to_thread(self._names)
+        return await SECRETS.run(self._names)
 
     def _names(self) -> list[str]:
         # Not by `glob`, to which a folder that we may not read is an empty one.

@@ -6,25 +6,52 @@ pools below: one owner has one thread at a time, owners take turns, and a proces
 
 A thread cannot be stopped from outside. Work of unknown size therefore takes an `Effort` and spends it in its
 loop: an effort that is used up, or whose caller has gone, ends the work at that place.
+
+A call that runs for longer than `LONG_SECONDS` is counted and logged with the name of its pool and its owner.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import structlog
+from prometheus_client import Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
 from ocmt.errors import LimitReached, Unavailable
+from ocmt.platform.telemetry import REGISTRY
 
 T = TypeVar("T")
 
+log = structlog.get_logger(__name__)
+
+LONG_SECONDS = 30.0
+"""After this time a call that still runs is logged."""
+LAST_SECONDS = 3.0
+"""How long `to_the_end` waits for a thread once the process is ending."""
 _LOOK_AT_CLOCK = 64
 """The clock is read once in so many steps: reading it costs more than most steps do."""
+_POLITE_AFTER = 0.25
+"""Seconds after which a piece of work begins to pause, so that it leaves the interpreter to others."""
+_POLITE_SPELL = 0.004
+_POLITE_PAUSE = 0.001
+
+_LONG = Counter(
+    "ocmt_work_long_calls",
+    "Calls in threads that ran for longer than 30 seconds, by pool.",
+    ["pool"],
+    registry=REGISTRY,
+)
 
 
 class Abandoned(Exception):
@@ -36,8 +63,10 @@ class Effort:
 
     def __init__(self, *, steps: int | None = None, seconds: float | None = None, message: str) -> None:
         """Args: `message` is the sentence for the user when the budget is used up. None means no bound."""
+        now = time.monotonic()
         self._left = steps
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = None if seconds is None else now + seconds
+        self._polite_at = now + _POLITE_AFTER
         self._message = message
         self._until_look = 0
         self._abandoned = False
@@ -56,8 +85,14 @@ class Effort:
         self._until_look -= steps
         if self._until_look <= 0:
             self._until_look = _LOOK_AT_CLOCK
-            if self._end is not None and time.monotonic() > self._end:
+            now = time.monotonic()
+            if self._end is not None and now > self._end:
                 raise LimitReached(self._message)
+            if now > self._polite_at:
+                # A thread of pure Python holds the interpreter for 5 ms at a time. Work that takes long
+                # pauses often, so that the event loop and other users' calls run in between.
+                time.sleep(_POLITE_PAUSE)
+                self._polite_at = now + _POLITE_PAUSE + _POLITE_SPELL
 
     def abandon(self) -> None:
         """End the work at its next step. Safe from any thread."""
@@ -73,6 +108,7 @@ class _Job:
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[Any]
     begun: float | None = None
+    watch: asyncio.TimerHandle | None = None
 
 
 @dataclass(eq=False)
@@ -116,6 +152,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         job = _Job(lambda: call(*given), of if of is not None else object(), loop, loop.create_future())
         self._add(job)
+        job.watch = loop.call_later(LONG_SECONDS, self._watch, job)
         try:
             return await job.answer  # type: ignore[no-any-return]  # the future holds what the call returns
         except asyncio.CancelledError:
@@ -128,6 +165,25 @@ class Workers:
         now = time.monotonic()
         with self._changed:
             return sorted((now - job.begun for job in self._at_work if job.begun is not None), reverse=True)
+
+    def waiting(self) -> int:
+        """Return how many calls wait for a thread."""
+        with self._changed:
+            return sum(len(line.jobs) for line in self._lines.values())
+
+    def _watch(self, job: _Job) -> None:
+        """Log a call that has run for too long; look again later at one that has not begun."""
+        if job.begun is None:
+            if not job.answer.done():
+                job.watch = job.loop.call_later(LONG_SECONDS, self._watch, job)
+            return
+        _LONG.labels(self.name).inc()
+        log.warning(
+            "a call in a thread takes long",
+            pool=self.name,
+            owner=None if type(job.owner) is object else str(job.owner),
+            seconds=round(time.monotonic() - job.begun, 1),
+        )
 
     def _add(self, job: _Job) -> None:
         with self._changed:
@@ -160,7 +216,7 @@ class Workers:
                 answer, error = None, raised
             self._done(job)
             with contextlib.suppress(RuntimeError):  # the caller's event loop has ended, so nobody waits
-                job.loop.call_soon_threadsafe(_settle, job.answer, answer, error)
+                job.loop.call_soon_threadsafe(_settle, job, answer, error)
             del job, answer, error  # nothing of the call stays alive while the thread waits
 
     def _next(self) -> _Job:
@@ -195,7 +251,10 @@ class Workers:
                 del self._lines[job.owner]
 
 
-def _settle(answer: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+def _settle(job: _Job, result: Any, error: BaseException | None) -> None:
+    answer = job.answer
+    if job.watch is not None:
+        job.watch.cancel()
     if answer.done():
         return
     if error is None:
@@ -204,6 +263,96 @@ def _settle(answer: asyncio.Future[Any], result: Any, error: BaseException | Non
         answer.set_exception(RuntimeError("a call in a thread raised StopIteration"))
     else:
         answer.set_exception(error)
+
+
+async def to_the_end(workers: Workers, call: Callable[..., T], *given: Any, of: Hashable | None = None) -> T:
+    """Run a call and wait for its end even if the caller is cancelled, because nobody may use what it writes.
+
+    Once the process is ending, a cancelled caller waits `LAST_SECONDS` at most: whoever comes next on this
+    machine waits for the end of the whole process.
+    """
+    work = asyncio.ensure_future(workers.run(call, *given, of=of))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done() and not _ending.is_set():
+            await asyncio.wait([work], timeout=_ENDING_LOOK)
+        if not work.done():
+            await asyncio.wait([work], timeout=LAST_SECONDS)
+        if work.done() and not work.cancelled():
+            work.exception()  # the caller has gone, so nobody asks for it
+        raise
+
+
+_ENDING_LOOK = 0.5
+_ending = threading.Event()
+
+
+def process_ends() -> None:
+    """Note that this process is ending: from now on nothing waits long for a thread."""
+    _ending.set()
+
+
+class DaemonExecutor(concurrent.futures.ThreadPoolExecutor):
+    """The event loop's default executor, with daemon threads that nobody waits for.
+
+    Our own code does not use it. Libraries do, for example to look up host names. The loop accepts only a
+    ThreadPoolExecutor, whose own threads are joined when the process ends; so both are replaced here.
+    """
+
+    def __init__(self, threads: int = 4) -> None:
+        super().__init__(1)
+        self._most = threads
+        self._begun = 0
+        self._lock = threading.Lock()
+        self._calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]]] = (
+            queue.SimpleQueue()
+        )
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
+        """Run the call in a daemon thread."""
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._calls.put((answer, lambda: fn(*args, **kwargs)))
+        with self._lock:
+            if self._begun < self._most:
+                self._begun += 1
+                threading.Thread(target=self._serve, name=f"default-{self._begun}", daemon=True).start()
+        return answer
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the threads end with the process."""
+
+    def _serve(self) -> None:
+        while True:
+            answer, call = self._calls.get()
+            if not answer.set_running_or_notify_cancel():
+                continue
+            try:
+                answer.set_result(call())
+            except BaseException as error:  # handed to the caller, whatever it is
+                answer.set_exception(error)
+
+
+def use_daemon_threads() -> None:
+    """Give the running event loop a default executor that the end of the process does not wait for."""
+    asyncio.get_running_loop().set_default_executor(DaemonExecutor())
+
+
+class _Pools(Collector):
+    """The pools' state as metrics, read when somebody asks for them."""
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        running = GaugeMetricFamily("ocmt_work_running", "Calls that run in threads.", labels=["pool"])
+        waiting = GaugeMetricFamily("ocmt_work_waiting", "Calls that wait for a thread.", labels=["pool"])
+        longest = GaugeMetricFamily(
+            "ocmt_work_longest_seconds", "How long the oldest running call has run.", labels=["pool"]
+        )
+        for pool in (FILES, DISK, STARTS, SECRETS, OBJECTS, PARSING, OTHER):
+            at_work = pool.at_work()
+            running.add_metric([pool.name], len(at_work))
+            waiting.add_metric([pool.name], pool.waiting())
+            longest.add_metric([pool.name], at_work[0] if at_work else 0.0)
+        return (running, waiting, longest)
 
 
 FILES = Workers("files", 4)
@@ -220,3 +369,5 @@ PARSING = Workers("parsing", 1)
 """Parsing of large bodies; one thread, since parsing holds the interpreter's lock."""
 OTHER = Workers("other", 2)
 """Mail, migrations, and whatever has no size that a user decides."""
+
+REGISTRY.register(_Pools())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,9 +14,8 @@ from ocmt.identity.browsers import clear
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, require_recent
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
+from ocmt.platform.http.download import Download
 from ocmt.privacy.service import Privacy
-
-_PIECE = 256 * 1024
 
 
 class Confirmation(BaseModel):
@@ -52,25 +49,10 @@ def routes(privacy: Privacy, identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(tags=["privacy"])
 
     @router.get("/me/export", response_class=StreamingResponse)
-    async def export(me: Me, request: Request) -> StreamingResponse:
+    async def export(me: Me, request: Request) -> Response:
         """All that is yours as a zip. Takes a recent sign-in."""
         require_recent(me, clock)
-        ready = privacy.export(actor_of(me, request))
-        file, size = await ready.__aenter__()
-
-        async def pieces() -> AsyncIterator[bytes]:
-            try:
-                while piece := await asyncio.to_thread(file.read, _PIECE):
-                    yield piece
-            finally:
-                await ready.__aexit__(None, None, None)
-
-        headers = {
-            "content-length": str(size),
-            "content-disposition": 'attachment; filename="ocmt-export.zip"',
-            "cache-control": "no-store",
-        }
-        return StreamingResponse(pieces(), media_type="application/zip", headers=headers)
+        return Download(privacy.export(actor_of(me, request)), "ocmt-export.zip")
 
     @router.delete("/me", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
     async def delete_me(body: Confirmation, me: Me, request: Request) -> Response:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 import zipfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -19,12 +18,18 @@ from ocmt.identity.audit.service import Audit
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
+from ocmt.platform.http.download import Ready
+from ocmt.platform.places import Places
 from ocmt.platform.queries import load_queries
 from ocmt.platform.rates import Rates
+from ocmt.platform.work import FILES, OTHER
 from ocmt.privacy import model
 from ocmt.privacy.model import Deletion, Export
 
 _queries = load_queries("ocmt.privacy")
+
+AT_ONCE = 4
+"""Exports in this process; one user has one at most."""
 
 
 class Privacy:
@@ -45,6 +50,7 @@ class Privacy:
         self._identity = identity
         self._audit: Audit = identity.audit
         self._rates = rates
+        self._places = Places(AT_ONCE)
         self._clock = clock
         self._exports = exports
         self._folder = folder
@@ -52,20 +58,22 @@ class Privacy:
     # Export
 
     @asynccontextmanager
-    async def export(self, actor: Actor) -> AsyncIterator[tuple[IO[bytes], int]]:
-        """All that is a user's as a zip, and its size in bytes. Raises: LimitReached, Unavailable."""
-        await self._rates.take(model.EXPORTS, str(actor.user_id))
-        await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self._folder) as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for part in self._exports:
-                    async for path, content in part(actor.user_id):
-                        await asyncio.to_thread(_add, archive, path, content)
-            async with self._database.transaction() as connection:
-                await self._record(connection, "account.exported", actor, actor.user_id)
-            size = file.tell()
-            file.seek(0)
-            yield file, size
+    async def export(self, actor: Actor) -> AsyncIterator[Ready]:
+        """All that is a user's as a zip, to be sent to them. Raises: LimitReached, Unavailable."""
+        of = actor.user_id
+        await self._rates.take(model.EXPORTS, str(of))
+        async with self._places.place(of) as pace:
+            await OTHER.run(lambda: self._folder.mkdir(mode=0o700, parents=True, exist_ok=True))
+            with tempfile.TemporaryFile(dir=self._folder) as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for part in self._exports:
+                        async for path, content in part(of):
+                            await FILES.run(_add, archive, path, content, of=of)
+                async with self._database.transaction() as connection:
+                    await self._record(connection, "account.exported", actor, of)
+                size = file.tell()
+                file.seek(0)
+                yield Ready(file, size, pace, of)
 
     # Deletion
 

@@ -13,19 +13,17 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
-from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 
 from ocmt.errors import LimitReached
 from ocmt.platform.disk import sync_file_system, sync_one
+from ocmt.platform.work import Effort
 from ocmt.runtimes.base import FILE_TREES, FilesChanged, FoundFile, Keep, LeftOut
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.removal import remove_tree
 
 DEPTH = 100
 """Folders in folders: each level takes a file descriptor while it is looked at."""
-IN_ONE_FOLDER = 200_000
 LONGEST_PATH = 4000
 PIECE = 1024 * 1024
 MARK = "snapshot.json"
@@ -47,7 +45,7 @@ class FilesOnDisk:
 
     # Looking
 
-    def scan(self, keep: Keep) -> Iterator[FoundFile | LeftOut]:
+    def scan(self, keep: Keep, effort: Effort) -> Iterator[FoundFile | LeftOut]:
         """See AgentFiles."""
         try:
             root = os.open(self._folder.root, _FOLDER)
@@ -56,23 +54,31 @@ class FilesOnDisk:
         try:
             for tree in FILE_TREES:
                 with contextlib.suppress(FileNotFoundError):
-                    yield from self._scan_tree(root, tree, keep)
+                    yield from self._scan_tree(root, tree, keep, effort)
         finally:
             os.close(root)
 
-    def _scan_tree(self, root: int, tree: str, keep: Keep) -> Iterator[FoundFile | LeftOut]:
-        """Depth first, without recursion: an agent may nest folders as deep as it likes."""
+    def _scan_tree(self, root: int, tree: str, keep: Keep, effort: Effort) -> Iterator[FoundFile | LeftOut]:
+        """Depth first, without recursion: an agent may nest folders as deep as it likes.
+
+        Of what is still to be looked at only names are held, and each is counted by `effort` as it is
+        listed: memory is bounded over all levels together.
+        """
         levels = [_Level(os.open(tree, _FOLDER, dir_fd=root), tree)]
         try:
             yield _found(tree, "folder", os.fstat(levels[0].number))
-            levels[0].left = self._names(levels[0].number, tree)
+            levels[0].left = _names(levels[0].number, effort)
             while levels:
                 level = levels[-1]
                 if not level.left:
                     os.close(levels.pop().number)
                     continue
-                name, status = level.left.pop()
+                name = level.left.pop()
                 path = f"{level.path}/{name}"
+                try:
+                    status = os.stat(name, dir_fd=level.number, follow_symlinks=False)
+                except FileNotFoundError as error:
+                    raise _changed(path, error) from error
                 if not keep(path, stat.S_ISDIR(status.st_mode)):
                     continue
                 thing = self._look_at(level.number, name, path, status)
@@ -93,27 +99,10 @@ class FilesOnDisk:
                     raise _changed(path, error) from error
                 levels.append(_Level(number, path))
                 yield thing
-                levels[-1].left = self._names(number, path)
+                levels[-1].left = _names(number, effort)
         finally:
             for level in levels:
                 os.close(level.number)
-
-    def _names(self, number: int, path: str) -> list[tuple[str, os.stat_result]]:
-        """What is in that folder, the last one first."""
-        with os.scandir(number) as entries:
-            found = list(islice(entries, IN_ONE_FOLDER + 1))
-        if len(found) > IN_ONE_FOLDER:
-            raise LimitReached(
-                f"There are more than {IN_ONE_FOLDER} files in your agent's folder {_shown(path)}."
-            )
-        try:
-            names = [
-                (entry.name, os.stat(entry.name, dir_fd=number, follow_symlinks=False)) for entry in found
-            ]
-        except FileNotFoundError as error:
-            raise _changed(path, error) from error
-        names.sort(key=itemgetter(0), reverse=True)
-        return names
 
     def _look_at(self, parent: int, name: str, path: str, status: os.stat_result) -> FoundFile | LeftOut:
         mode = status.st_mode
@@ -312,7 +301,18 @@ class _Level:
     def __init__(self, number: int, path: str) -> None:
         self.number = number
         self.path = path
-        self.left: list[tuple[str, os.stat_result]] = []
+        self.left: list[str] = []
+
+
+def _names(number: int, effort: Effort) -> list[str]:
+    """The names in that folder, the last one first."""
+    names: list[str] = []
+    with os.scandir(number) as entries:
+        for entry in entries:
+            effort.spend()
+            names.append(entry.name)
+    names.sort(reverse=True)
+    return names
 
 
 def _found(path: str, kind: str, status: os.stat_result) -> FoundFile:

@@ -13,10 +13,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from ocmt.errors import Unavailable
+
+if TYPE_CHECKING:
+    from ocmt.platform.work import Effort
 
 RuntimeState = dict[str, Any]
 """A runtime's own notes on one agent: JSON, opaque to everybody else."""
@@ -258,10 +261,11 @@ class AgentFiles(Protocol):
     blocks: for threads.
     """
 
-    def scan(self, keep: Keep) -> Iterator[FoundFile | LeftOut]:
+    def scan(self, keep: Keep, effort: Effort) -> Iterator[FoundFile | LeftOut]:
         """Everything that `keep` wants, a folder before what is in it; never through a link.
 
-        Raises: LimitReached for folders nested too deep, OSError.
+        `effort` is spent by one for each name that is seen, kept or not.
+        Raises: LimitReached for folders nested too deep or an effort that is used up, Abandoned, OSError.
         """
 
     def read(self, found: FoundFile) -> Iterator[bytes]:

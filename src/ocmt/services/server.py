@@ -13,16 +13,24 @@ from starlette.types import ASGIApp
 
 from ocmt.platform.http.listener import server_config
 from ocmt.platform.http.upgrade import Upgrade
+from ocmt.platform.work import process_ends, use_daemon_threads
 
 LAST_REQUESTS = 2
 """Seconds that requests under way are given when the process ends."""
 
 
 def stop_signal() -> asyncio.Event:
-    """Set by SIGINT or SIGTERM, from now on."""
+    """Set by SIGINT or SIGTERM, from now on. The first thing that a process calls: it also prepares for the
+    end, so that no thread is waited for then."""
+    use_daemon_threads()
     stop = asyncio.Event()
+
+    def end() -> None:
+        process_ends()
+        stop.set()
+
     for name in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        asyncio.get_running_loop().add_signal_handler(name, end)
     return stop
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocmt.agents.snapshots.keeping import Keeping, Limits, gather, never_kept, parse_ignore
+from ocmt.agents.snapshots.keeping import Keeping, Limits, gather, never_kept
+from ocmt.agents.snapshots.patterns import parse_ignore
 from ocmt.errors import LimitReached
 from ocmt.runtimes.base import FoundFile, LeftOut
 

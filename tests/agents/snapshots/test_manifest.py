@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,14 @@ def refused(data: dict[str, Any]) -> str:
         ("workspace/" + "x" * 5000, "no path"),
         ("workspace" + "/d" * 200, "not in the agent's folder"),
         (7, "no path"),
+        ("workspace/\ud800", "no path"),
+        ("workspace/a\udfff/b", "no path"),
+        ("workspace/" + chr(0xDC41), "no path"),
+        ("workspace/\udcc3\udca4", "no path"),
+        ("workspace/" + "x" * 256, "too long a name"),
+        ("workspace/" + "\xe4" * 128, "too long a name"),
+        ("workspace/" + "\U0001f600" * 64 + "/x", "too long a name"),
+        ("workspace" + ("/" + "\xe4" * 100) * 20, "no path"),
         ("workspace/a", "twice"),
         ("workspace/missing/x", "in no folder"),
         ("workspace/a/below a file", "in no folder"),
@@ -133,6 +143,44 @@ def test_a_path_that_would_do_harm_is_refused(path: object, says: str) -> None:
     data = a_manifest()
     data["entries"].append({"path": path, "kind": "link", "target": "x"})
     assert says in refused(data)
+
+
+@pytest.mark.parametrize(
+    "target", ["", "a\0b", "\ud800", "a/\udfff", chr(0xDC41), "x" * 4096, "\xe4" * 2048, 7, None]
+)
+def test_a_target_that_no_disk_takes_is_refused(target: object) -> None:
+    data = a_manifest()
+    data["entries"].append({"path": "workspace/other", "kind": "link", "target": target})
+    assert "leads nowhere" in refused(data)
+
+
+@given(st.text(max_size=300), st.text(max_size=5000))
+def test_what_is_let_pass_can_be_made_on_a_disk(name: str, target: str) -> None:
+    data = a_manifest()
+    data["entries"].append({"path": f"workspace/{name}", "kind": "link", "target": target})
+    try:
+        parse(json.dumps(data).encode())
+    except InvalidInput:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for folders in range(1, name.count("/") + 1):
+            (Path(folder) / "/".join(name.split("/")[:folders])).mkdir(exist_ok=True)
+        (Path(folder) / name).symlink_to(target)
+
+
+def test_the_longest_target_that_a_disk_has_can_be_read_back() -> None:
+    link = Entry("workspace/other", "link", 0o777, target="x" * 4095)
+    entries = (Entry("workspace", "folder", 0o700), link)
+    assert parse(Manifest(1, NOW, None, entries).render()).entries == entries
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_only_a_file_has_a_content(kind: str) -> None:
+    data = a_manifest()
+    data["entries"].append(
+        {"path": "workspace/odd", "kind": kind, "mode": 448, "target": "x", "since": 1, "sha256": []}
+    )
+    assert HASHES[1] not in parse(json.dumps(data).encode()).since
 
 
 @pytest.mark.parametrize(
@@ -168,6 +216,7 @@ def test_an_entry_that_makes_no_sense_is_refused(changes: dict[str, Any], says: 
         ({"entries": {}}, "no list of entries"),
         ({"entries": ["workspace"]}, "no object"),
         ({"left_out": [["a"]]}, "left out"),
+        ({"left_out": [["a", "b"]] * 1001}, "very long"),
         ({"older": {"../x": 1}}, "older contents"),
         ({"older": {HASHES[2]: 0}}, "is 0"),
         ({"older": {HASHES[2]: [0, 4]}}, "first is 0"),

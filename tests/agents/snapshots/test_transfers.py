@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 import zipfile
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ import pytest
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.keeping import Limits
 from ocmt.agents.snapshots.manifest import Entry, Manifest
-from ocmt.agents.snapshots.transfers import AT_ONCE
 from ocmt.errors import InvalidInput, LimitReached, OcmtError, TooLarge, Unavailable
+from ocmt.platform.http.download import Download
+from ocmt.platform.places import Places, Rates
+from tests.accounts import make_user
 from tests.agents.snapshots.snapshotting import Bench
 
 pytestmark = pytest.mark.anyio
@@ -117,24 +121,16 @@ async def test_one_that_does_not_end_is_cut_off(bench: Bench, monkeypatch: pytes
         await bench.transfers.receive(bench.user_id, stalls())
 
 
-async def test_the_agent_is_kept_awake_while_it_lasts_and_not_too_many_last(bench: Bench) -> None:
+async def test_the_agent_is_kept_awake_while_it_lasts_and_one_user_has_one_transfer(bench: Bench) -> None:
     await bench.take()
     agents = Agents(bench.database, bench.clock, runtime="sandbox")
-    release = asyncio.Event()
-
-    async def take_away() -> None:
-        async with bench.transfers.archive(bench.user_id, 1):
-            await release.wait()
-
-    under_way = [asyncio.create_task(take_away()) for _ in range(AT_ONCE)]
-    async with asyncio.timeout(10):
-        while len((await agents.find(bench.user_id)).holds) < AT_ONCE:
-            await asyncio.sleep(0.01)
-    assert {hold.reason for hold in (await agents.find(bench.user_id)).holds} == {"transfer"}
-    with pytest.raises(Unavailable):
-        await take_away()
-    release.set()
-    await asyncio.gather(*under_way)
+    async with bench.transfers.archive(bench.user_id, 1):
+        assert [hold.reason for hold in (await agents.find(bench.user_id)).holds] == ["transfer"]
+        with pytest.raises(Unavailable, match="being copied already"):
+            async with bench.transfers.archive(bench.user_id, 1):
+                pass
+        with pytest.raises(Unavailable, match="being copied already"):
+            await bench.transfers.receive(bench.user_id, pieces(b"PK"))
     assert (await agents.find(bench.user_id)).holds == ()
 
 
@@ -155,3 +151,179 @@ async def test_the_last_wish_counts(bench: Bench) -> None:
     assert not await bench.transfers.import_asked(bench.user_id)
     await bench.transfers.receive(bench.user_id, pieces(a_zip(FILE, members={"workspace/a": b"x"})))
     assert await bench.snapshots.restore_asked(bench.user_id) is None
+
+
+async def others(bench: Bench, tmp_path: Path, count: int) -> list[Bench]:
+    """More users of the same installation."""
+    made = []
+    for number in range(count):
+        user_id = await make_user(bench.database, f"user{number}@example.org")
+        one = await Bench.make(user_id, bench.database, bench.clock, tmp_path / f"user{number}")
+        one.transfers = bench.transfers
+        made.append(one)
+    return made
+
+
+async def test_slow_uploads_of_one_user_take_one_place(bench: Bench, tmp_path: Path) -> None:
+    """Four uploads at 1.3 KB/s shut everybody out for as long as they lasted."""
+    (eve,) = await others(bench, tmp_path, 1)
+    data = a_zip(FILE, members={"workspace/a": b"x"})
+    ended = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for start in range(len(data)):
+            yield data[start : start + 1]
+            if ended.is_set():
+                continue
+            await asyncio.sleep(0.01)
+
+    slow = [asyncio.create_task(bench.transfers.receive(bench.user_id, slowly())) for _ in range(20)]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        assert await bench.transfers.receive(eve.user_id, pieces(data)) == 1
+    ended.set()
+    results = await asyncio.gather(*slow, return_exceptions=True)
+    assert results.count(1) == 1
+    assert sum(isinstance(result, Unavailable) for result in results) == 19
+
+
+async def test_slow_uploads_of_many_users_give_way_one_by_one(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.transfers, "_places", Places(2, rates=Rates(crowded_grace=0.2)))
+    *many, eve = await others(bench, tmp_path, 3)
+
+    async def stalls() -> AsyncIterator[bytes]:
+        yield b"PK"
+        await asyncio.Event().wait()
+
+    slow = [asyncio.create_task(bench.transfers.receive(one.user_id, stalls())) for one in many]
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(20):
+        data = a_zip(FILE, members={"workspace/a": b"x"})
+        assert await bench.transfers.receive(eve.user_id, pieces(data)) == 1
+    assert [task.done() for task in slow].count(True) == 1
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_slow_reader_gives_way_as_well(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.transfers, "_places", Places(1, rates=Rates(crowded_grace=0.2)))
+    bench.write("workspace/a", b"x")
+    await bench.take()
+    (eve,) = await others(bench, tmp_path, 1)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    download = Download(bench.transfers.archive(bench.user_id, 1), "files.zip")
+    reading = asyncio.create_task(download({"type": "http"}, receive, send))
+    await asyncio.sleep(0.3)
+    assert not reading.done(), "while nobody waits it may be slow"
+    async with asyncio.timeout(20):
+        data = a_zip(FILE, members={"workspace/a": b"x"})
+        assert await bench.transfers.receive(eve.user_id, pieces(data)) == 1
+    with pytest.raises(Unavailable, match="too slow"):
+        await reading
+
+
+SURROGATES = ["workspace/\ud800", "workspace/\udfff", "workspace/\udcc3\udca4"]
+
+
+@pytest.mark.parametrize("path", SURROGATES)
+async def test_a_name_that_no_disk_takes_is_refused_at_once(bench: Bench, path: str) -> None:
+    entry = Entry(path, "file", 0o600, 1, 1, X)
+    assert isinstance(await refused(bench, a_zip(entry, members={f"contents/{X}": b"x"})), InvalidInput)
+
+
+class TestWishes:
+    """What cannot be granted is dropped, so that no agent starts for ever."""
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+            OSError(errno.ENAMETOOLONG, "File name too long"),
+            OSError(errno.EILSEQ, "Invalid or incomplete multibyte character"),
+            OSError(errno.EEXIST, "File exists"),
+            OverflowError("timestamp out of range"),
+            KeyError("a fault of ours"),
+        ],
+        ids=repr,
+    )
+    @pytest.mark.parametrize("wish", ["import", "restore"])
+    async def test_what_would_fail_again_is_dropped(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, wish: str
+    ) -> None:
+        bench.write("workspace/a", "mine")
+        await bench.take()
+        data = a_zip(FILE, members={"workspace/a": b"x"})
+
+        def fails(*_: object) -> None:
+            raise error
+
+        if wish == "import":
+            await bench.transfers.receive(bench.user_id, pieces(data))
+        else:
+            await bench.snapshots.ask_restore(bench.user_id, 1)
+        monkeypatch.setattr("ocmt.runtimes.agent_files.FreshFolder.add_file", fails)
+        with pytest.raises(InvalidInput, match="dropped"):
+            await self.carry_out(bench, wish)
+        assert await self.wish(bench) == (None, None)
+        monkeypatch.undo()
+        await self.carry_out(bench, wish)
+        assert bench.content()["workspace/a"] == b"mine"
+
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")], ids=repr
+    )
+    @pytest.mark.parametrize("wish", ["import", "restore"])
+    async def test_what_may_go_well_the_next_time_is_kept(
+        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception, wish: str
+    ) -> None:
+        bench.write("workspace/a", "x")
+        await bench.take()
+
+        def fails(*_: object) -> None:
+            raise error
+
+        if wish == "import":
+            await bench.transfers.receive(bench.user_id, pieces(a_zip(FILE, members={"workspace/a": b"x"})))
+        else:
+            await bench.snapshots.ask_restore(bench.user_id, 1)
+        monkeypatch.setattr("ocmt.runtimes.agent_files.FreshFolder.add_file", fails)
+        with pytest.raises(Unavailable):
+            await self.carry_out(bench, wish)
+        assert await self.wish(bench) != (None, None)
+
+    @pytest.mark.parametrize("wish", ["import", "restore"])
+    async def test_a_workspace_that_cannot_be_saved_first_does_not_hold_the_agent_up_for_ever(
+        self, bench: Bench, wish: str
+    ) -> None:
+        bench.write("workspace/a", "x")
+        await bench.take()
+        if wish == "import":
+            await bench.transfers.receive(bench.user_id, pieces(a_zip(FILE, members={"workspace/a": b"x"})))
+        else:
+            await bench.snapshots.ask_restore(bench.user_id, 1)
+        bench.snapshots.limits = Limits(files=2)
+        with pytest.raises(LimitReached):
+            await self.carry_out(bench, wish)
+        assert await self.wish(bench) == (None, None)
+
+    async def carry_out(self, bench: Bench, wish: str) -> None:
+        if wish == "import":
+            await bench.transfers.carry_out(bench.lease, bench.files, bench.snapshots.limits)
+        else:
+            await bench.snapshots.carry_out_wish(bench.lease, bench.files)
+
+    async def wish(self, bench: Bench) -> tuple[object, object]:
+        row = await bench.row()
+        return row["import_asked"], row["restore_asked"]

@@ -1,8 +1,4 @@
-"""What of an agent's files is kept in a snapshot: the patterns of `.ocmtignore`, what never is, and how much.
-
-Patterns and names come from an untrusted agent, so they are matched without regular expressions: a pattern
-like `*a*a*a*b` would hold Python up for years. Here a name costs at most its length times the pattern's.
-"""
+"""What of an agent's files is kept in a snapshot: what `.ocmtignore` leaves, what never is, and how much."""
 
 from __future__ import annotations
 
@@ -11,13 +7,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ocmt.agents.model import Plan
+from ocmt.agents.snapshots.patterns import Matcher, Pattern
 from ocmt.errors import LimitReached
+from ocmt.platform.work import Effort
 from ocmt.runtimes.base import FoundFile, LeftOut
 
 IGNORE_FILE = "workspace/.ocmtignore"
-LONGEST_IGNORE_FILE = 32 * 1024
-MOST_PATTERNS = 200
-LONGEST_PATTERN = 256
+MOST_STEPS = 30_000_000
+"""What the patterns of one agent may cost in one scan: about a step for each character of a name."""
+TOO_MUCH_TO_MATCH = (
+    "Your .ocmtignore takes too much work for this many files. Use fewer or shorter patterns in it."
+)
+BYTES_OF_A_NAME = 256
+"""A path and a link's target may have so many bytes each on average, counted over all files allowed."""
+FEWEST_NAME_BYTES = 1024**2
+LONG_NAMES = (
+    "The names and links of your agent's files are too long together. Use shorter names, or list folders in "
+    ".ocmtignore."
+)
 MOST_LEFT_OUT = 100
 """So many things that could not be kept are named in a manifest."""
 
@@ -48,6 +55,10 @@ class Sized(Protocol):
     @property
     def size(self) -> int:
         """In bytes."""
+
+    @property
+    def target(self) -> str | None:
+        """Of a link only."""
 
 
 @dataclass(frozen=True)
@@ -87,39 +98,61 @@ class Limits:
 
     def check(self, entries: Iterable[Sized]) -> None:
         """All of a manifest. Raises: LimitReached."""
-        total = 0
+        total = names = 0
         for number, entry in enumerate(entries, 1):
             total += entry.size
+            names += name_bytes(entry)
             self.allow(entry.path, entry.size, files=number, total_bytes=total)
+            if names > self.name_bytes:
+                raise LimitReached(LONG_NAMES)
 
-
-@dataclass(frozen=True)
-class Pattern:
-    """One line of `.ocmtignore`."""
-
-    segments: tuple[str, ...]
-    folders_only: bool
-    keeps: bool
-    """It began with `!`: what it matches is kept after all."""
+    @property
+    def name_bytes(self) -> int:
+        """Bytes that all paths and link targets may have together: they are held in memory."""
+        return max(FEWEST_NAME_BYTES, BYTES_OF_A_NAME * self.files)
 
 
 class Keeping:
-    """Which paths are kept. Call it with (path, whether it is a folder)."""
+    """Which paths are kept. Call it with (path, whether it is a folder).
 
-    def __init__(self, patterns: Sequence[Pattern] = ()) -> None:
-        self._patterns = tuple(patterns)
+    It is meant for a walk through the folders, each before what is in it: the state of the patterns at every
+    folder on the way down is remembered.
+    """
+
+    def __init__(self, patterns: Sequence[Pattern] = (), effort: Effort | None = None) -> None:
+        """Args: `effort` counts what the patterns cost; None: at most `MOST_STEPS`."""
+        effort = effort or Effort(steps=MOST_STEPS, message=TOO_MUCH_TO_MATCH)
+        self._matcher = Matcher(patterns, effort) if patterns else None
+        self._way: list[tuple[str, int]] = []
+        """The folders that lead to the last path, with a slash at the end, and the state in each of them."""
 
     def __call__(self, path: str, is_folder: bool) -> bool:
-        """Whether to look at it; what is in a folder that is not kept is not looked at, as in git."""
+        """Whether to look at it; what is in a folder that is not kept is not looked at, as in git.
+
+        Raises: LimitReached where the patterns cost too much.
+        """
         if never_kept(path):
             return False
-        if not self._patterns or not path.startswith("workspace/"):
+        if self._matcher is None or not path.startswith("workspace/"):
             return True
-        segments = path.split("/")[1:]
-        for pattern in reversed(self._patterns):
-            if (is_folder or not pattern.folders_only) and _matches(pattern.segments, segments):
-                return pattern.keeps
-        return True
+        folder_end = path.rindex("/") + 1
+        state = self._state_in(path[:folder_end])
+        return self._matcher.keeps(self._matcher.step(state, path[folder_end:]), is_folder=is_folder)
+
+    def _state_in(self, folder: str) -> int:
+        assert self._matcher is not None
+        way = self._way
+        if not way:
+            way.append(("workspace/", self._matcher.begin))
+        while not folder.startswith(way[-1][0]):
+            way.pop()
+        prefix, state = way[-1]
+        while len(prefix) < len(folder):
+            end = folder.index("/", len(prefix))
+            state = self._matcher.enter(state, folder[len(prefix) : end])
+            prefix = folder[: end + 1]
+            way.append((prefix, state))
+        return state
 
 
 def never_kept(path: str) -> bool:
@@ -131,94 +164,6 @@ def never_kept(path: str) -> bool:
     return path.endswith("-shm") and (path.startswith("state/") or path.endswith(SHARED_MEMORY))
 
 
-def parse_ignore(text: bytes) -> list[Pattern]:
-    """The patterns of an `.ocmtignore`, which is written like a `.gitignore` at the top of the workspace.
-
-    Understood: `*`, `?`, `**`, `[a-z]`, `[!a-z]`, a trailing `/` for folders only, a leading `!`, comments.
-    Lines beyond the first 200 patterns, and those of over 256 characters, have no effect.
-    """
-    patterns: list[Pattern] = []
-    for line in text[:LONGEST_IGNORE_FILE].decode("utf-8", "surrogateescape").splitlines():
-        words = line.rstrip()
-        if not words or words.startswith("#") or len(words) > LONGEST_PATTERN:
-            continue
-        keeps = words.startswith("!")
-        words = words.removeprefix("!").removeprefix("\\")
-        folders_only = words.endswith("/")
-        anchored = "/" in words.rstrip("/")
-        segments = [segment for segment in words.split("/") if segment]
-        if segments and len(patterns) < MOST_PATTERNS:
-            start = [] if anchored else ["**"]
-            patterns.append(Pattern((*start, *segments), folders_only, keeps))
-    return patterns
-
-
-def _matches(pattern: Sequence[str], path: Sequence[str]) -> bool:
-    """Whether the pattern's segments match all of the path's; `**` stands for any number of them."""
-    # Which prefixes of the path the pattern's segments so far can match.
-    reached = {0}
-    for number, segment in enumerate(pattern):
-        if segment == "**":
-            # At the end it stands for what is inside, not for the folder itself.
-            first = min(reached) + (number == len(pattern) - 1 and number > 0)
-            reached = set(range(first, len(path) + 1))
-        else:
-            reached = {at + 1 for at in reached if at < len(path) and _matches_name(segment, path[at])}
-        if not reached:
-            return False
-    return len(path) in reached
-
-
-def _matches_name(pattern: str, name: str) -> bool:
-    """One segment. Goes back to the last star only, so it takes at most len(pattern) * len(name) steps."""
-    at = here = 0
-    star = mark = -1
-    while here < len(name):
-        step = _one(pattern, at, name[here]) if at < len(pattern) and pattern[at] != "*" else 0
-        if step:
-            at += step
-            here += 1
-        elif at < len(pattern) and pattern[at] == "*":
-            star, mark = at, here
-            at += 1
-        elif star >= 0:
-            mark += 1
-            at, here = star + 1, mark
-        else:
-            return False
-    return all(sign == "*" for sign in pattern[at:])
-
-
-def _one(pattern: str, at: int, character: str) -> int:
-    """How many signs of the pattern match this one character; 0: none do."""
-    sign = pattern[at]
-    if sign == "?":
-        return 1
-    if sign == "\\" and at + 1 < len(pattern):
-        return 2 if pattern[at + 1] == character else 0
-    if sign == "[":
-        end = pattern.find("]", at + 2)
-        if end > 0:
-            inside = pattern[at + 1 : end]
-            negated = inside[0] in "!^" and len(inside) > 1
-            return end + 1 - at if _in_class(inside[negated:], character) is not negated else 0
-    return 1 if sign == character else 0
-
-
-def _in_class(signs: str, character: str) -> bool:
-    at = 0
-    while at < len(signs):
-        if signs[at + 1 : at + 2] == "-" and at + 2 < len(signs):
-            if signs[at] <= character <= signs[at + 2]:
-                return True
-            at += 3
-        else:
-            if signs[at] == character:
-                return True
-            at += 1
-    return False
-
-
 def gather(scan: Iterable[FoundFile | LeftOut], limits: Limits) -> tuple[list[FoundFile], list[LeftOut]]:
     """All that was found, as long as it is within the limits: stops at the first thing too many.
 
@@ -226,7 +171,8 @@ def gather(scan: Iterable[FoundFile | LeftOut], limits: Limits) -> tuple[list[Fo
     """
     found: list[FoundFile] = []
     left_out: list[LeftOut] = []
-    total = 0
+    total = names = 0
+    most_names = limits.name_bytes
     for thing in scan:
         if isinstance(thing, LeftOut):
             if len(left_out) < MOST_LEFT_OUT:
@@ -234,9 +180,20 @@ def gather(scan: Iterable[FoundFile | LeftOut], limits: Limits) -> tuple[list[Fo
             continue
         found.append(thing)
         total += thing.size
+        names += name_bytes(thing)
+        if names > most_names:
+            raise LimitReached(LONG_NAMES)
         if thing.size > limits.file_bytes or len(found) > limits.files or total > limits.total_bytes:
             limits.allow(thing.path, thing.size, files=len(found), total_bytes=total)
     return found, left_out
+
+
+def name_bytes(thing: Sized) -> int:
+    """About how many bytes its names take."""
+    size = len(thing.path) if thing.path.isascii() else 4 * len(thing.path)
+    if thing.target is not None:
+        size += len(thing.target) if thing.target.isascii() else 4 * len(thing.target)
+    return size
 
 
 def megabytes(size: int) -> str:

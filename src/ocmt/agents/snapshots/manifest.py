@@ -21,11 +21,19 @@ from ocmt.runtimes.base import FILE_TREES, FoundFile, LeftOut
 
 VERSION = 1
 LONGEST_PATH = 4000
+LONGEST_NAME = 255
+LONGEST_TARGET = 4095
+"""In bytes, as file systems count."""
 DEEPEST = 101
+MOST_LEFT_OUT = 1000
+"""A snapshot names 100 at most."""
 RACY_NS = 100_000_000
 """A file whose inode changed in the last 0.1 s before it was looked at may change again without its times
 telling: the kernel's clock for them ticks up to 10 ms apart."""
 
+_ENTRIES, _END = b'"entries":[\n', b"\n]}\n"
+_LONG = 256 * 1024
+_AT_A_TIME = 256
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SINCE = {"sha256", "since"}
 
@@ -87,7 +95,13 @@ class Manifest:
 
     def content(self) -> str:
         """A hash over what is kept, whenever and in whatever generation it is."""
-        return hashlib.sha256(_dumps([self.entries, self.left_out])).hexdigest()
+        # As json.dumps([entries, left_out]), a few at a time: it would let no other thread run meanwhile.
+        digest = hashlib.sha256(b"[[")
+        for first in range(0, len(self.entries), _AT_A_TIME):
+            digest.update(b"," if first else b"")
+            digest.update(_dumps(self.entries[first : first + _AT_A_TIME])[1:-1])
+        digest.update(b"]," + _dumps(self.left_out) + b"]")
+        return digest.hexdigest()
 
     def render(self) -> bytes:
         """As it lies in the object store: JSON, one line an entry."""
@@ -102,7 +116,7 @@ class Manifest:
             "older": dict(self.older),
         }
         lines = b",\n".join(_dumps(self._entry_data(entry)) for entry in self.entries)
-        return _dumps(head)[:-1] + b',"entries":[\n' + lines + b"\n]}\n"
+        return _dumps(head)[:-1] + b"," + _ENTRIES + lines + _END
 
     def _entry_data(self, entry: Entry) -> dict[str, Any]:
         data: dict[str, Any] = {"path": entry.path, "kind": entry.kind}
@@ -123,7 +137,7 @@ def _dumps(data: Any) -> bytes:
 def parse(data: bytes) -> Manifest:
     """Read a manifest. Raises: InvalidInput that says what is wrong with it."""
     try:
-        read = json.loads(data)
+        read = _loads(data)
     except (ValueError, RecursionError) as error:
         raise _refused(f"it is no JSON ({error})") from error
     if not isinstance(read, dict):
@@ -142,17 +156,31 @@ def parse(data: bytes) -> Manifest:
         created_at,
         image,
         tuple(sorted(entries)),
-        tuple(_left_out(item) for item in _items(read, "left_out")),
+        tuple(_left_out(item) for item in _items(read, "left_out", most=MOST_LEFT_OUT)),
         _older(read.get("older")),
         {
             item["sha256"]: _number(item, "since", least=1)
             for item in items
-            if "since" in item and "sha256" in item
+            if item["kind"] == "file" and "since" in item
         },
     )
     if (read.get("files"), read.get("bytes")) != (manifest.files, manifest.size):
         raise _refused("its totals are not those of its entries")
     return manifest
+
+
+def _loads(data: bytes) -> Any:
+    """Read JSON; where it is long and has a line for each entry, line by line, for the parser lets no other
+    thread run while it reads."""
+    head, entries, rest = data.partition(_ENTRIES)
+    if len(data) > _LONG and entries and rest.endswith(_END):
+        try:
+            read = json.loads(head + b'"entries":[]}')
+            read["entries"] = [json.loads(line) for line in rest[: -len(_END)].split(b",\n")]
+        except (ValueError, TypeError):
+            return json.loads(data)
+        return read
+    return json.loads(data)
 
 
 def _refused(reason: str) -> InvalidInput:
@@ -169,10 +197,10 @@ def _time(text: object) -> datetime:
     return time
 
 
-def _items(data: Mapping[str, Any], name: str) -> list[Any]:
+def _items(data: Mapping[str, Any], name: str, *, most: int | None = None) -> list[Any]:
     items = data.get(name)
-    if not isinstance(items, list):
-        raise _refused(f"it has no list of {name}")
+    if not isinstance(items, list) or (most is not None and len(items) > most):
+        raise _refused(f"it has no list of {name}, or a very long one")
     return items
 
 
@@ -190,8 +218,8 @@ def _entry(item: object) -> Entry:
     checked = _path(path)
     if kind == "link":
         target = item.get("target")
-        if not isinstance(target, str) or not target or "\0" in target or len(target) > LONGEST_PATH:
-            raise _refused(f"the link {checked!a} leads nowhere")
+        if not isinstance(target, str) or not 0 < _bytes(target) <= LONGEST_TARGET:
+            raise _refused(f"the link {checked!a:.200} leads nowhere")
         return Entry(checked, "link", 0o777, target=target)
     mode = _number(item, "mode", most=0o777)
     if kind == "folder":
@@ -207,14 +235,30 @@ def _entry(item: object) -> Entry:
 
 def _path(path: object) -> str:
     """Relative, plain, below one of the agent's folders."""
-    if not isinstance(path, str) or not path or "\0" in path or len(path) > LONGEST_PATH:
-        raise _refused(f"{path!r:.80} is no path")
+    if not isinstance(path, str) or not 0 < _bytes(path) <= LONGEST_PATH:
+        raise _refused(f"{path!a:.80} is no path")
     segments = path.split("/")
     if segments[0] not in FILE_TREES or len(segments) > DEEPEST:
         raise _refused(f"{path!a:.200} is not in the agent's folder")
     if any(segment in ("", ".", "..") for segment in segments):
         raise _refused(f"{path!a:.200} leads out of the agent's folder")
+    if len(path) * 4 > LONGEST_NAME and any(_bytes(segment) > LONGEST_NAME for segment in segments):
+        raise _refused(f"{path!a:.200} has too long a name")
     return path
+
+
+def _bytes(text: str) -> int:
+    """Return how many bytes a name has on a disk; 0 for one that no disk takes."""
+    if text.isascii():
+        return 0 if "\0" in text else len(text)
+    try:
+        # As `os.fsencode` does with the UTF-8 that this program requires.
+        encoded = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return 0
+    if 0 in encoded or encoded.decode("utf-8", "surrogateescape") != text:
+        return 0  # another way to write the name of another file
+    return len(encoded)
 
 
 def _check_tree(entries: Sequence[Entry]) -> None:

@@ -15,6 +15,7 @@ from ocmt.agents.snapshots.store import UserObjects
 from ocmt.agents.snapshots.uploading import LARGE, all_or_first_error
 from ocmt.errors import InvalidInput
 from ocmt.platform.objects import checked_key
+from ocmt.platform.work import FILES
 
 
 async def refresh_plain_tree(store: UserObjects, manifest: Manifest, shown: Manifest | None) -> None:
@@ -24,18 +25,12 @@ async def refresh_plain_tree(store: UserObjects, manifest: Manifest, shown: Mani
     is none or a refresh was cut short; then all of it is written anew.
     Raises: Unavailable.
     """
-    wanted = _plain(store, manifest)
-    if shown is not None:
-        there = _plain(store, shown)
-        changed = {key: entry for key, entry in wanted.items() if not _same(entry, there.get(key))}
-        gone = there.keys() - wanted.keys()
-    else:
-        changed = wanted
-        gone = await store.plain_keys() - wanted.keys()
+    there = None if shown is not None else await store.plain_keys()
+    changed, gone = await FILES.run(_difference, store, manifest, shown, there, of=store.user_id)
     await store.put(store.plain_state_key, _state(manifest.generation, complete=False))
     # First what is gone: where a file was there may be a folder now.
-    await all_or_first_error([store.delete(key) for key in gone])
-    await all_or_first_error([_copy(store, key, entry) for key, entry in changed.items()])
+    await all_or_first_error(store.delete(key) for key in gone)
+    await all_or_first_error(_copy(store, key, entry) for key, entry in changed.items())
     await store.put(store.plain_state_key, _state(manifest.generation, complete=True))
 
 
@@ -50,6 +45,18 @@ def shown_generation(state: bytes | None) -> int | None:
 
 def _state(generation: int, *, complete: bool) -> bytes:
     return json.dumps({"generation": generation, "complete": complete}).encode()
+
+
+def _difference(
+    store: UserObjects, manifest: Manifest, shown: Manifest | None, there: set[str] | None
+) -> tuple[dict[str, Entry], set[str]]:
+    """What to write, and which keys to delete. Blocks."""
+    wanted = _plain(store, manifest)
+    if shown is None:
+        return wanted, (there or set()) - wanted.keys()
+    before = _plain(store, shown)
+    changed = {key: entry for key, entry in wanted.items() if not _same(entry, before.get(key))}
+    return changed, before.keys() - wanted.keys()
 
 
 def _plain(store: UserObjects, manifest: Manifest) -> dict[str, Entry]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from typing import ClassVar
 from uuid import UUID
@@ -14,6 +13,7 @@ from ocmt.agents.snapshots.unpacking import Contents, unpack
 from ocmt.agents.snapshots.uploading import all_or_first_error
 from ocmt.errors import OcmtError
 from ocmt.platform.leases import Lease
+from ocmt.platform.work import FILES
 from ocmt.runtimes.base import AgentFiles
 
 NAMED = 5
@@ -46,15 +46,21 @@ def named(paths: list[str]) -> str:
 async def has_manifest(store: UserObjects, snapshot: Snapshot) -> bool:
     """Whether its manifest is there and the one that the row means. Raises: Unavailable."""
     data = await store.get_manifest(snapshot.generation)
-    return data is not None and hashlib.sha256(data).hexdigest() == snapshot.manifest
+    if data is None:
+        return False
+    return await FILES.run(lambda: hashlib.sha256(data).hexdigest(), of=store.user_id) == snapshot.manifest
 
 
 async def read_manifest(store: UserObjects, snapshot: Snapshot) -> Manifest | None:
     """None where it is missing or is not the one that the row means. Raises: Unavailable."""
     data = await store.get_manifest(snapshot.generation)
-    if data is None or hashlib.sha256(data).hexdigest() != snapshot.manifest:
+    if data is None:
         return None
-    return await asyncio.to_thread(parse, data)
+
+    def read() -> Manifest | None:
+        return parse(data) if hashlib.sha256(data).hexdigest() == snapshot.manifest else None
+
+    return await FILES.run(read, of=store.user_id)
 
 
 async def previous_manifest(
@@ -87,21 +93,21 @@ async def put_in_place(
     Afterwards the folder counts as being at the newest generation. Raises: LeaseLost, Unavailable.
     """
     with reaching():
-        fresh = await to_the_end(files.fresh)
+        fresh = await to_the_end(lease.key, files.fresh)
     try:
-        damaged = await unpack(manifest, contents, fresh)
+        damaged = await unpack(manifest, contents, fresh, lease.key)
         if not damaged:
             newest = await rows.newest(lease)
             with reaching():
                 # In between the folder is a mixture; without a mark it is not believed.
-                await to_the_end(files.write_mark, None)
-                await to_the_end(fresh.put_in_place)
+                await to_the_end(lease.key, files.write_mark, None)
+                await to_the_end(lease.key, fresh.put_in_place)
                 mark = Mark(newest.generation if newest else 0)
-                await to_the_end(files.write_mark, mark.render())
+                await to_the_end(lease.key, files.write_mark, mark.render())
         return damaged
     finally:
         with reaching():
-            await to_the_end(fresh.discard)
+            await to_the_end(lease.key, fresh.discard)
 
 
 async def good_before(store: UserObjects, rows: SnapshotRows, user_id: UUID, generation: int) -> int | None:
@@ -115,7 +121,7 @@ async def good_before(store: UserObjects, rows: SnapshotRows, user_id: UUID, gen
         generation = page[0].generation
         manifest = await read_manifest(store, page[0])
         if manifest is not None:
-            await all_or_first_error([judge(name) for name in manifest.blobs.keys() - verdicts.keys()])
+            await all_or_first_error(judge(name) for name in manifest.blobs.keys() - verdicts.keys())
             if all(verdicts[name] for name in manifest.blobs):
                 return generation
     return None

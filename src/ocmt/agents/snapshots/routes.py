@@ -3,50 +3,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
-from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot
 from ocmt.agents.snapshots.service import Snapshots
-from ocmt.agents.snapshots.transfers import PIECE, PIECE_SECONDS, Transfers
+from ocmt.agents.snapshots.transfers import Transfers
 from ocmt.errors import InvalidInput, NotFound
 from ocmt.platform.http import principal
+from ocmt.platform.http.download import Download
 
 PAGE = 50
 LARGEST = 2**63 - 1
-
-
-class _Download(Response):
-    """A generation as a zip. Slower than a piece a minute it is cut off: its agent stays awake for it."""
-
-    def __init__(self, transfers: Transfers, user_id: UUID, generation: int) -> None:
-        self._transfers = transfers
-        self._user_id = user_id
-        self._generation = generation
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._transfers.archive(self._user_id, self._generation) as (file, size):
-            name = f"agent-files-{self._generation}.zip"
-            headers = {
-                "content-type": "application/zip",
-                "content-length": str(size),
-                "content-disposition": f'attachment; filename="{name}"',
-            }
-            raw = [(key.encode(), value.encode()) for key, value in headers.items()]
-            await send({"type": "http.response.start", "status": 200, "headers": raw})
-            while True:
-                piece = await asyncio.to_thread(file.read, PIECE)
-                message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
-                async with asyncio.timeout(PIECE_SECONDS):
-                    await send(message)
-                if not piece:
-                    return
 
 
 def routes(snapshots: Snapshots, transfers: Transfers) -> list[Route]:
@@ -81,7 +52,7 @@ def routes(snapshots: Snapshots, transfers: Transfers) -> list[Route]:
         generation = _number(request.path_params["generation"])
         if generation is None:
             raise NotFound(NO_SUCH)
-        return _Download(transfers, user_id, generation)
+        return Download(transfers.archive(user_id, generation), f"agent-files-{generation}.zip")
 
     async def upload(request: Request) -> Response:
         user_id = principal(request).user_id

@@ -11,32 +11,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import IO
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import structlog
 
-from ocmt.agents.snapshots.archive import Archive, write_archive
-from ocmt.agents.snapshots.keeping import (
-    IGNORE_FILE,
-    LONGEST_IGNORE_FILE,
-    Keeping,
-    Limits,
-    gather,
-    parse_ignore,
-)
+from ocmt.agents.snapshots.archive import write_archive
+from ocmt.agents.snapshots.checking import Checker
+from ocmt.agents.snapshots.keeping import Limits
+from ocmt.agents.snapshots.looking import Described, describe, look, number, scan_effort
 from ocmt.agents.snapshots.manifest import (
     Manifest,
     Mark,
-    entry_of,
-    known_hash,
     parse_mark,
-    remember,
 )
 from ocmt.agents.snapshots.restoring import (
     SnapshotDamaged,
@@ -47,18 +37,20 @@ from ocmt.agents.snapshots.restoring import (
     put_in_place,
     read_manifest,
 )
-from ocmt.agents.snapshots.retention import Retention, succeed
+from ocmt.agents.snapshots.retention import Retention
 from ocmt.agents.snapshots.rows import NO_SUCH, Snapshot, SnapshotRows
 from ocmt.agents.snapshots.store import UserObjects, reaching, to_the_end
 from ocmt.agents.snapshots.tidying import Tidier
 from ocmt.agents.snapshots.unpacking import Contents
 from ocmt.agents.snapshots.uploading import Upload
+from ocmt.agents.snapshots.wishes import dropped_where_hopeless
 from ocmt.errors import InvalidInput, LeaseLost, LimitReached, NotFound, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
-from ocmt.runtimes.base import AgentFiles, FilesChanged, FoundFile, LeftOut
+from ocmt.platform.work import FILES
+from ocmt.runtimes.base import AgentFiles, FilesChanged
 
 log = structlog.get_logger(__name__)
 
@@ -82,16 +74,6 @@ class Standing:
         return self.newest > self.folder
 
 
-@dataclass(frozen=True)
-class _Looked:
-    """What a scan gave."""
-
-    found: list[FoundFile]
-    left_out: list[LeftOut]
-    mark: Mark
-    at_ns: int
-
-
 class Snapshots:
     """Of all agents. One call at a time for each; the caller holds the lease and keeps the agent still."""
 
@@ -112,6 +94,7 @@ class Snapshots:
         self._retention = retention or Retention()
         self._tidier = Tidier(self._rows, clock)
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+        self.checker = Checker()
 
     # Taking
 
@@ -168,10 +151,11 @@ class Snapshots:
         began = self._clock.now()
         newest = await self._rows.newest(lease)
         store = UserObjects(self._objects, lease.key)
+        effort = scan_effort(limits)
         with reaching():
-            looked = await asyncio.to_thread(self._look, files, limits)
+            looked = await FILES.run(look, files, limits, effort, of=lease.key, effort=effort)
         upload = Upload(store, files, sizes=await store.blob_sizes())
-        known = {} if reread else self._known(looked)
+        known = {} if reread else looked.known
         upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
         hashes = {path: name for path, name in known.items() if upload.has(name)}
         unknown = [item for item in looked.found if item.kind == "file" and item.path not in hashes]
@@ -181,46 +165,31 @@ class Snapshots:
             upload.trust(previous.blobs if previous else {})
             hashes |= await upload.bring(unknown)
         read()
-        found = sorted(looked.found, key=itemgetter(0))
-        entries = tuple(entry_of(item, hashes.get(item.path)) for item in found)
-        manifest = Manifest(1, began, image, entries, tuple(looked.left_out))
-        content = manifest.content()
-        remembered = remember(looked.found, hashes, looked_at_ns=looked.at_ns)
-        same = newest is not None and (newest.content, newest.image) == (content, image)
+        # In a thread, as everything that an agent makes larger by having more files.
+        described = await FILES.run(describe, looked, hashes, began, image, of=lease.key)
+        same = newest is not None and (newest.content, newest.image) == (described.content, image)
         if newest is not None and same and await has_manifest(store, newest):
             await store.persist(sorted(upload.written), [])
             if looked.mark.generation != newest.generation or unknown:
-                await self._write_mark(files, Mark(newest.generation, remembered))
+                await self._write_mark(lease.key, files, Mark(newest.generation, described.known))
             await self._rows.note_saved(lease, began)
             return newest
         previous = previous or await previous_manifest(store, self._rows, lease.key, newest)
-        snapshot = await self._write(store, lease, manifest, content, previous, upload.written)
+        snapshot = await self._write(store, lease, described, previous, upload.written)
         stood = looked.mark.stands_at(newest.generation, newest.manifest) if newest else 0
         # Before the row: the agent may run on already, and a crash in between must not make a folder that is
         # ahead of this generation count as behind it.
-        await self._write_mark(files, Mark(snapshot.generation, remembered, snapshot.manifest, stood))
+        await self._write_mark(
+            lease.key, files, Mark(snapshot.generation, described.known, snapshot.manifest, stood)
+        )
         await self._rows.add(lease, snapshot)
         return snapshot
-
-    def _look(self, files: AgentFiles, limits: Limits) -> _Looked:
-        """Blocks."""
-        at_ns = time.time_ns()  # of the same clock as the times of files
-        ignored = files.peek(IGNORE_FILE, LONGEST_IGNORE_FILE)
-        keep = Keeping(parse_ignore(ignored or b""))
-        found, left_out = gather(files.scan(keep), limits)
-        return _Looked(found, left_out, parse_mark(files.read_mark()), at_ns)
-
-    def _known(self, looked: _Looked) -> dict[str, str]:
-        """path → hash of the files that have not changed since they were last hashed here."""
-        known = ((item.path, known_hash(item, looked.mark)) for item in looked.found if item.kind == "file")
-        return {path: name for path, name in known if name is not None}
 
     async def _write(
         self,
         store: UserObjects,
         lease: Lease,
-        manifest: Manifest,
-        content: str,
+        described: Described,
         previous: Manifest | None,
         written: set[str],
     ) -> Snapshot:
@@ -229,8 +198,9 @@ class Snapshots:
         kept = times.keys() - self._retention.dropped(times, self._clock.now())
         first = max(await store.generations() | {previous.generation if previous else 0}) + 1
         for generation in range(first, first + NUMBERS_TO_TRY):
-            numbered = succeed(replace(manifest, generation=generation), previous, kept)
-            data = numbered.render()
+            numbered, data = await FILES.run(
+                number, described.manifest, generation, previous, kept, of=lease.key
+            )
             if await store.add_manifest(generation, data):
                 break
         else:
@@ -244,13 +214,13 @@ class Snapshots:
             numbered.image,
             numbered.files,
             numbered.size,
-            hashlib.sha256(data).hexdigest(),
-            content,
+            await FILES.run(lambda: hashlib.sha256(data).hexdigest(), of=lease.key),
+            described.content,
         )
 
-    async def _write_mark(self, files: AgentFiles, mark: Mark) -> None:
+    async def _write_mark(self, user_id: UUID, files: AgentFiles, mark: Mark) -> None:
         with reaching():
-            await to_the_end(lambda: files.write_mark(mark.render()))
+            await to_the_end(user_id, lambda: files.write_mark(mark.render()))
 
     # Tidying
 
@@ -263,7 +233,7 @@ class Snapshots:
         async with self._lock(lease.key):
             newest = await self._rows.newest(lease)
             with reaching():
-                await to_the_end(files.clear_away)
+                await to_the_end(lease.key, files.clear_away)
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)
@@ -313,7 +283,7 @@ class Snapshots:
         """Whether the folder here has what the newest snapshot has."""
         generation, manifest = await self._rows.pointer(user_id)
         with reaching():
-            mark = parse_mark(await asyncio.to_thread(files.read_mark))
+            mark = await FILES.run(lambda: parse_mark(files.read_mark()), of=user_id)
         return Standing(generation, mark.stands_at(generation, manifest))
 
     async def list(self, user_id: UUID, *, before: int | None = None, limit: int = 50) -> list[Snapshot]:
@@ -350,8 +320,7 @@ class Snapshots:
         Raises: InvalidInput where it is none or is damaged, LimitReached, LeaseLost, Unavailable.
         """
         limits = limits or self.limits
-        archive = await asyncio.to_thread(Archive.open, source, most_files=limits.files)
-        limits.check(archive.manifest.entries)
+        archive = await self.checker.open(source, limits, lease.key)
         await self.replace_by(lease, files, archive.manifest, archive)
 
     async def carry_out_wish(
@@ -360,18 +329,15 @@ class Snapshots:
         """Restore what the user has asked for, if anything: what is there now is saved first, and what was
         restored becomes the newest generation. The agent must not run.
 
-        Raises as `save` and `restore`; a wish that cannot be granted (NotFound, SnapshotDamaged) is dropped.
+        Raises as `save` and `restore`; a wish that cannot be granted is dropped.
         """
         generation = await self.restore_asked(lease.key)
         if generation is None:
             return None
-        await self.save(lease, files, image=image)
-        try:
+        async with dropped_where_hopeless(lambda: self._rows.drop_wish(lease, generation)):
+            await self.save(lease, files, image=image)
             await self.restore(lease, files, generation)
-        except (NotFound, SnapshotDamaged):
-            await self._rows.drop_wish(lease, generation)
-            raise
-        snapshot = await self.save(lease, files, image=image)
+            snapshot = await self.save(lease, files, image=image)
         await self._rows.drop_wish(lease, generation)
         return snapshot
 

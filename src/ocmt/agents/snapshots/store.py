@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from ocmt.errors import NotFound
-from ocmt.platform import objects
+from ocmt.platform import objects, work
 from ocmt.platform.objects import Objects
+from ocmt.platform.work import FILES
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ class UserObjects:
 
     def __init__(self, objects: Objects, user_id: UUID) -> None:
         self._objects = objects
-        self._user_id = user_id
+        self.user_id = user_id
         self._top = f"users/{user_id}"
         self._calls = asyncio.Semaphore(AT_ONCE)
 
@@ -56,7 +57,7 @@ class UserObjects:
 
     def manifest_key(self, generation: int) -> str:
         """Where the manifest of a generation lies."""
-        return manifest_key(self._user_id, generation)
+        return manifest_key(self.user_id, generation)
 
     @property
     def import_key(self) -> str:
@@ -207,14 +208,7 @@ def reaching() -> AbstractContextManager[None]:
     return objects.reaching("Your agent's saved files cannot be reached just now.")
 
 
-async def to_the_end(call: Callable[..., T], *given: Any) -> T:
-    """Run what blocks in a thread, and wait for its end even if cancelled: a thread cannot be stopped, and
-    nobody may start an agent or anything else on files that it still writes."""
-    work = asyncio.ensure_future(asyncio.to_thread(call, *given))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # whoever cancelled does not want to know
-        raise
+async def to_the_end(user_id: UUID, call: Callable[..., T], *given: Any) -> T:
+    """Run what writes that user's files in a thread, and wait for its end even if cancelled: a thread cannot
+    be stopped, and nobody may start an agent or anything else on files that it still writes."""
+    return await work.to_the_end(FILES, call, *given, of=user_id)

@@ -20,20 +20,22 @@ from uuid_utils.compat import uuid7
 
 from ocmt.agents.holds import Holds
 from ocmt.agents.service import Agents
-from ocmt.agents.snapshots.archive import Archive
 from ocmt.agents.snapshots.keeping import Limits, megabytes
-from ocmt.agents.snapshots.restoring import named
 from ocmt.agents.snapshots.rows import SnapshotRows
 from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.store import UserObjects, reaching
-from ocmt.errors import InvalidInput, TooLarge, Unavailable
+from ocmt.agents.snapshots.wishes import dropped_where_hopeless
+from ocmt.errors import InvalidInput, TooLarge
 from ocmt.platform.database import Database
+from ocmt.platform.http.download import Ready
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
+from ocmt.platform.places import Pace, Places
+from ocmt.platform.work import FILES
 from ocmt.runtimes.base import AgentFiles
 
-AT_ONCE = 4
-"""In this process: each takes room on the disk for all of an agent's files."""
+AT_ONCE = 8
+"""In this process: each takes room on the disk for all of an agent's files. One user has one at most."""
 PIECE = 1024 * 1024
 PIECE_SECONDS = 60.0
 """So long a browser may take to send a piece."""
@@ -52,6 +54,7 @@ class Transfers:
         agents: Agents,
         holds: Holds,
         folder: Path,
+        places: Places | None = None,
     ) -> None:
         """`folder`: on a disk, for files that are gone when they are closed."""
         self._snapshots = snapshots
@@ -60,20 +63,19 @@ class Transfers:
         self._agents = agents
         self._holds = holds
         self._folder = folder
-        self._under_way = 0
-        self._checking = asyncio.Lock()  # one at a time: what a directory or a manifest says is in memory
+        self._places = places or Places(AT_ONCE)
 
     @asynccontextmanager
-    async def archive(self, user_id: UUID, generation: int) -> AsyncIterator[tuple[IO[bytes], int]]:
-        """A generation as a zip, complete and checked, and its size in bytes.
+    async def archive(self, user_id: UUID, generation: int) -> AsyncIterator[Ready]:
+        """A generation as a zip, complete and checked, to be sent to its user.
 
         Raises: NotFound, SnapshotDamaged, LimitReached, Unavailable.
         """
-        async with self._room(user_id, f"download {generation}") as file:
+        async with self._room(user_id, f"download {generation}") as (file, pace):
             await self._snapshots.export(user_id, generation, file)
             size = file.tell()
             file.seek(0)
-            yield file, size
+            yield Ready(file, size, pace, user_id)
 
     async def receive(self, user_id: UUID, pieces: AsyncIterator[bytes]) -> int:
         """Keep an archive to be put in place at the agent's next start; how many files it has.
@@ -81,12 +83,12 @@ class Transfers:
         Raises: InvalidInput where it is none of ours or is damaged, TooLarge, LimitReached, Unavailable.
         """
         limits = self._snapshots.limits.of((await self._agents.find(user_id)).plan)
-        async with self._room(user_id, "upload") as file:
-            sha256 = await _spool(pieces, file, most=limits.total_bytes + MOST_BESIDE_FILES)
-            async with self._checking:
-                files = await asyncio.to_thread(_check, file, limits)
+        async with self._room(user_id, "upload") as (file, pace):
+            most = limits.total_bytes + MOST_BESIDE_FILES
+            sha256 = await _spool(_paced(pieces, pace), file, user_id, most=most)
+            files = await self._snapshots.checker.count(file, limits)
             store = UserObjects(self._objects, user_id)
-            await store.put_pieces(store.import_key, _pieces(file))
+            await store.put_pieces(store.import_key, _pieces(file, user_id))
             await store.persist_keys([store.import_key])
         await self._rows.ask_import(user_id, sha256)
         return files
@@ -100,40 +102,35 @@ class Transfers:
     ) -> None:
         """Put in place what was sent in, if anything; what is there now is saved first. No agent may run.
 
-        Raises: LeaseLost, Unavailable; LimitReached for what is to be saved first; InvalidInput where the
-        archive has been damaged since: then it is forgotten.
+        Raises: LeaseLost, Unavailable; for everything that would fail again the next time WishFailed or its
+        own error, and then the archive is forgotten.
         """
         sha256 = await self._rows.import_asked(lease.key)
         if sha256 is None:
             return
-        await self._snapshots.save(lease, files, image=image, limits=limits)
-        store = UserObjects(self._objects, lease.key)
-        with contextlib.closing(self._new_file()) as file:
-            found = await _spool(store.get_pieces(store.import_key), file, most=None)
-            if found != sha256:
-                await self._rows.drop_import(lease, sha256)
-                raise InvalidInput("The archive that you have sent was damaged meanwhile. Send it again.")
-            try:
-                await self._snapshots.bring_in(lease, files, file, limits=limits)
-            except InvalidInput:
-                await self._rows.drop_import(lease, sha256)
-                raise
-        await self._snapshots.save(lease, files, image=image, limits=limits)
+        async with dropped_where_hopeless(lambda: self._rows.drop_import(lease, sha256)):
+            await self._snapshots.save(lease, files, image=image, limits=limits)
+            store = UserObjects(self._objects, lease.key)
+            with contextlib.closing(self._new_file()) as file:
+                kept = store.get_pieces(store.import_key)
+                found = await _spool(kept, file, lease.key, most=limits.total_bytes + MOST_BESIDE_FILES)
+                if found != sha256:
+                    raise InvalidInput("The archive that you have sent was damaged meanwhile. Send it again.")
+                archive = await self._snapshots.checker.open(file, limits, lease.key)
+                await self._snapshots.replace_by(lease, files, archive.manifest, archive)
+            await self._snapshots.save(lease, files, image=image, limits=limits)
         await self._rows.drop_import(lease, sha256)
         await store.delete(store.import_key)
 
     @asynccontextmanager
-    async def _room(self, user_id: UUID, what: str) -> AsyncIterator[IO[bytes]]:
+    async def _room(self, user_id: UUID, what: str) -> AsyncIterator[tuple[IO[bytes], Pace]]:
         """An empty file; the agent is kept awake, if it is."""
-        if self._under_way >= AT_ONCE:
-            raise Unavailable("Too many files are being copied just now.", retry_after=30.0)
-        self._under_way += 1
-        try:
-            async with self._holds.held(user_id, "transfer", f"{what} {uuid7().hex}"):
-                with contextlib.closing(self._new_file()) as file:
-                    yield file
-        finally:
-            self._under_way -= 1
+        async with (
+            self._places.place(user_id) as pace,
+            self._holds.held(user_id, "transfer", f"{what} {uuid7().hex}"),
+        ):
+            with contextlib.closing(self._new_file()) as file:
+                yield file, pace
 
     def _new_file(self) -> IO[bytes]:
         with reaching():
@@ -141,39 +138,45 @@ class Transfers:
             return tempfile.TemporaryFile(dir=self._folder)
 
 
-async def _spool(pieces: AsyncIterator[bytes], file: IO[bytes], *, most: int | None) -> str:
-    """Write all of it to the file, and go back to its beginning; its SHA-256."""
-    digest = hashlib.sha256()
-    size = 0
+async def _paced(pieces: AsyncIterator[bytes], pace: Pace) -> AsyncIterator[bytes]:
+    """The same pieces, which must come fast enough."""
     while True:
         try:
-            async with asyncio.timeout(PIECE_SECONDS):
+            async with pace.waiting_for_user(), asyncio.timeout(PIECE_SECONDS):
                 piece = await anext(pieces, None)
         except TimeoutError as error:
             raise InvalidInput("Nothing more came of the file. Send it again.") from error
         if piece is None:
-            break
+            return
+        pace.moved(len(piece))
+        yield piece
+
+
+async def _spool(pieces: AsyncIterator[bytes], file: IO[bytes], user_id: UUID, *, most: int) -> str:
+    """Write all of it to the file, and go back to its beginning; its SHA-256."""
+    digest = hashlib.sha256()
+    size = 0
+    gathered = bytearray()
+
+    def write() -> None:
+        digest.update(gathered)
+        file.write(gathered)
+        gathered.clear()
+
+    async for piece in pieces:
         size += len(piece)
-        if most is not None and size > most:
+        if size > most:
             raise TooLarge(f"This archive is larger than the {megabytes(most)} that your plan allows.")
-        digest.update(piece)
-        with reaching():
-            await asyncio.to_thread(file.write, piece)
+        gathered += piece
+        if len(gathered) >= PIECE:
+            with reaching():
+                await FILES.run(write, of=user_id)
+    with reaching():
+        await FILES.run(write, of=user_id)
     file.seek(0)
     return digest.hexdigest()
 
 
-def _check(file: IO[bytes], limits: Limits) -> int:
-    """Blocks. Leaves the file at its beginning."""
-    archive = Archive.open(file, most_files=limits.files)
-    limits.check(archive.manifest.entries)
-    damaged = archive.damaged()
-    if damaged:
-        raise InvalidInput(f"These files are missing or damaged in it: {named(damaged)}.")
-    file.seek(0)
-    return archive.manifest.files
-
-
-async def _pieces(file: IO[bytes]) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(file.read, PIECE):
+async def _pieces(file: IO[bytes], user_id: UUID) -> AsyncIterator[bytes]:
+    while piece := await FILES.run(file.read, PIECE, of=user_id):
         yield piece

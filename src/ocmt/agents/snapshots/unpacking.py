@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
+from uuid import UUID
 
 from ocmt.agents.snapshots.manifest import Entry, Manifest
 from ocmt.agents.snapshots.store import reaching, to_the_end
@@ -35,7 +36,7 @@ class Contents(Protocol):
         """A large content, not checked. Ends early where it is missing."""
 
 
-async def unpack(manifest: Manifest, contents: Contents, fresh: FreshFiles) -> list[str]:
+async def unpack(manifest: Manifest, contents: Contents, fresh: FreshFiles, user_id: UUID) -> list[str]:
     """Make all of its files, not yet in place; returns the paths whose content is missing or damaged.
 
     With one of those it stops making files, but still checks the rest, so that all are named.
@@ -43,20 +44,21 @@ async def unpack(manifest: Manifest, contents: Contents, fresh: FreshFiles) -> l
     """
     folders = [(entry.path, entry.mode) for entry in manifest.entries if entry.kind == "folder"]
     with reaching():
-        await to_the_end(fresh.add_folders, folders)
+        await to_the_end(user_id, fresh.add_folders, folders)
     files = [entry for entry in manifest.entries if entry.kind == "file"]
-    work = _Unpacking(contents, fresh)
-    await all_or_first_error([work.run(batch) for batch in _batches(files)])
+    work = _Unpacking(contents, fresh, user_id)
+    await all_or_first_error(work.run(batch) for batch in _batches(files))
     if not work.damaged:
         links = [entry for entry in manifest.entries if entry.kind == "link"]
         with reaching():
-            await to_the_end(_add_links, fresh, links)
+            await to_the_end(user_id, _add_links, fresh, links)
     return sorted(work.damaged)
 
 
 class _Unpacking:
-    def __init__(self, contents: Contents, fresh: FreshFiles) -> None:
+    def __init__(self, contents: Contents, fresh: FreshFiles, user_id: UUID) -> None:
         self._contents = contents
+        self._user_id = user_id
         self._fresh = fresh
         self._free = asyncio.Semaphore(BATCHES_AT_ONCE)
         self.damaged: set[str] = set()
@@ -68,7 +70,7 @@ class _Unpacking:
                 return
             got = await self._contents.get_blobs([entry.sha256 or "" for entry in batch])
             with reaching():
-                await to_the_end(self._write, batch, got)
+                await to_the_end(self._user_id, self._write, batch, got)
 
     def _write(self, batch: Sequence[Entry], contents: Sequence[bytes | None]) -> None:
         """Blocks."""
@@ -97,7 +99,9 @@ class _Unpacking:
                 yield piece
 
         with reaching():
-            await to_the_end(self._fresh.add_file, entry.path, entry.mode, entry.mtime_ns, checked())
+            await to_the_end(
+                self._user_id, self._fresh.add_file, entry.path, entry.mode, entry.mtime_ns, checked()
+            )
         if digest.hexdigest() != entry.sha256:
             self.damaged.add(entry.path)
 

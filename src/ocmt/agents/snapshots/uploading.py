@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from ocmt.agents.snapshots.store import UserObjects, reaching
 from ocmt.errors import Unavailable
+from ocmt.platform.work import FILES, OBJECTS, Effort
 from ocmt.runtimes.base import AgentFiles, FoundFile
 
 LARGE = 8 * 1024 * 1024
@@ -20,6 +22,7 @@ LARGE = 8 * 1024 * 1024
 BATCH_BYTES = 4 * 1024 * 1024
 BATCH_FILES = 64
 BATCHES_AT_ONCE = 3
+TASKS_AT_ONCE = 64
 
 
 class Upload:
@@ -55,11 +58,11 @@ class Upload:
                     hashes[batch[0].path] = await self._bring_large(batch[0])
                     return
                 with reaching():
-                    contents = await asyncio.to_thread(self._read, batch)
+                    contents = await FILES.run(self._read, batch, of=self._store.user_id)
                 hashes.update((item.path, name) for item, (name, _) in zip(batch, contents, strict=True))
                 await self._keep({name: data for name, data in contents if name not in self._good})
 
-        await all_or_first_error([bring_batch(batch) for batch in _batches(found)])
+        await all_or_first_error(bring_batch(batch) for batch in _batches(found))
         return hashes
 
     def _read(self, batch: Sequence[FoundFile]) -> list[tuple[str, bytes]]:
@@ -85,14 +88,16 @@ class Upload:
         """Reads them back."""
         names = list(contents)
         stored = await self._store.get_blobs(names) if names else []
-        same = await asyncio.to_thread(
-            lambda: [contents[n] == data for n, data in zip(names, stored, strict=True)]
+        same = await OBJECTS.run(
+            lambda: [contents[n] == data for n, data in zip(names, stored, strict=True)],
+            of=self._store.user_id,
         )
         return [name for name, good in zip(names, same, strict=True) if not good]
 
     async def _bring_large(self, found: FoundFile) -> str:
+        effort = Effort(message="")  # ends with its caller
         with reaching():
-            name = await asyncio.to_thread(self._hash, found)
+            name = await FILES.run(self._hash, found, effort, of=self._store.user_id, effort=effort)
         if name in self._good:
             return name
         if self._sizes.get(name) != found.size or not await self._store.is_good(name):
@@ -104,21 +109,30 @@ class Upload:
         self.written.add(name)
         return name
 
-    def _hash(self, found: FoundFile) -> str:
+    def _hash(self, found: FoundFile, effort: Effort) -> str:
         digest = hashlib.sha256()
         for piece in self._files.read(found):
+            effort.spend()
             digest.update(piece)
         return digest.hexdigest()
 
     async def _pieces(self, found: FoundFile) -> AsyncIterator[bytes]:
         pieces = self._files.read(found)
-        while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        while (piece := await FILES.run(next, pieces, None, of=self._store.user_id)) is not None:
             yield piece
 
 
 async def all_or_first_error(work: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run coroutines at once; when one fails the others are cancelled, and its error is raised as it is."""
-    tasks = [asyncio.create_task(one) for one in work]
+    """Run coroutines, up to 64 at once; when one fails the others are cancelled, and its error is raised as
+    it is. Pass a generator where there may be many: each is made when its turn comes."""
+    source = iter(work)
+
+    async def run(one: Coroutine[Any, Any, None]) -> None:
+        await one
+        for following in source:
+            await following
+
+    tasks = [asyncio.create_task(run(one)) for one in islice(source, TASKS_AT_ONCE)]
     try:
         await asyncio.gather(*tasks)
     finally:

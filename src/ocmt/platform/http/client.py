@@ -53,5 +53,8 @@ def client_session(
         ),
         connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=30),
         cookie_jar=aiohttp.DummyCookieJar(),
+        # What a server sends is never unpacked here: a few bytes could become gigabytes.
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity"},
         trust_env=True,
     )

@@ -9,7 +9,6 @@ transaction under an advisory lock, so that of two replicas one migrates and the
 
 from __future__ import annotations
 
-import asyncio
 import io
 import re
 from importlib import resources
@@ -22,6 +21,7 @@ import structlog
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.database import Connection, connect
 from ocmt.platform.queries import load_queries
+from ocmt.platform.work import OTHER
 
 Phase = Literal["pre", "all"]
 
@@ -113,7 +113,7 @@ async def migrate_within(connection: Connection, target: str) -> list[str]:
     if (applied or "") >= target:
         return []
     # Imports SQLAlchemy and works on text only: off the event loop.
-    script = await asyncio.to_thread(_render, applied, target)
+    script = await OTHER.run(_render, applied, target)
     await connection.execute(script, timeout=3600)
     return [number for number, _ in revisions() if (applied or "") < number <= target]
 
