@@ -30,12 +30,15 @@ from ocmt.runtimes.bubblewrap import (
     View,
     gateway_surroundings,
     launch_command,
+    own_folders,
     sandbox_command,
     spare_command,
     supervisor_program,
 )
 from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftover, find_hierarchy
 from ocmt.runtimes.folders import AgentFolder
+from ocmt.runtimes.guard import Guard
+from ocmt.runtimes.interpreter import programs
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
 from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
@@ -71,12 +74,13 @@ class SandboxRuntime(SupervisedRuntime):
         log: structlog.stdlib.BoundLogger,
         view: View = _as_it_is,
         recipe: Recipe | None = None,
+        private: Sequence[Path] = (),
     ) -> None:
         """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it.
 
         `recipe`: of warm spares, which are made as root only; None: there are none.
         """
-        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
+        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log, private=private)
         self._tools = tools
         self._view = view
         self._etc = EtcFolder(self._data / "agents" / ".etc")
@@ -134,13 +138,16 @@ class SandboxRuntime(SupervisedRuntime):
         spec = AgentSpec(UUID(int=0), slot=0, config="{}")
         folder = self._folder(spec.user_id, spec.slot)
         await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
+        await asyncio.to_thread(programs, self._tools.node, self._tools.python)
         try:
             seccomp = filter_descriptor() if self._filtered else None
             try:
                 command = self._command(
                     self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp, largest=spec.disk_bytes
                 )
-                return await look_around(command, folder, seccomp)
+                return await look_around(command, folder, seccomp, self._data, self._private)
+            except SetupProblem as refusal:
+                return Findings(refused=refusal.message)
             finally:
                 if seccomp is not None:
                     os.close(seccomp)
@@ -236,7 +243,14 @@ class SandboxRuntime(SupervisedRuntime):
         plan: Path | None = None,
     ) -> list[str]:
         command = sandbox_command(
-            tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view, plan=plan
+            tools,
+            folder,
+            self._etc,
+            program=program,
+            seccomp=seccomp,
+            view=self._view,
+            private=self._private,
+            plan=plan,
         )
         return launch_command(command, uid=folder.uid, join=join, largest=largest)
 
@@ -314,6 +328,7 @@ class SandboxRuntime(SupervisedRuntime):
                     clock=self._clock,
                     log=self._log,
                     view=self._view,
+                    private=[self._data],
                 )
                 plan = await spare_plan.record(runtime, folder, recipe, openclaw, self._clock)
             await asyncio.to_thread(spare_plan.write_plan, path, plan)
@@ -331,6 +346,8 @@ class SandboxRuntime(SupervisedRuntime):
         self._served[spec.user_id] = spare
         try:
             self._join(spec)
+            own = own_folders(folder.root)
+            Guard(self._private, own).check(own)
             await spare.furnish(folder)
         except BaseException:
             await spare.kill()

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
 from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
+from ocmt.runtimes.guard import private_folders
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.supervised import Door, Order, Supervised
@@ -43,9 +44,15 @@ class SupervisedRuntime(ABC):
         doors: Mapping[str, Door],
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
+        private: Sequence[Path] = (),
     ) -> None:
-        """`doors` serve by name what an agent finds at 127.0.0.1: `broker` always, `egress` where it may."""
+        """`doors` serve by name what an agent finds at 127.0.0.1: `broker` always, `egress` where it may.
+
+        `private`: folders besides `data_dir` and the home folder that no agent may see, such as the
+        platform's data folder where `data_dir` is a temporary one.
+        """
         self._data = data_dir.resolve()
+        self._private = private_folders(self._data, *private)
         self._doors = doors
         self._clock = clock
         self._log = log
