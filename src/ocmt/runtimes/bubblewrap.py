@@ -163,7 +163,7 @@ def sandbox_command(
         str(_reachable_program(tools.bwrap, view)),
         *arguments,
         "--",
-        str(tools.python),
+        str(needed.python),
         "-I",
         "-S",
         *program,

@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,19 +20,22 @@ from ocmt.errors import SetupProblem
 
 ASK_TIMEOUT = 30.0
 NODE_FOLDER = Path("/opt/node")
+PYTHON_FOLDER = Path("/opt/python")
+"""Where Python is put if the sandbox has something of its own at Python's path; it may not be relocatable."""
 NPM = Path("lib/node_modules/npm")
 """Where npm lies, relative to the folder that Node was installed to."""
 _SYSTEM = tuple(map(Path, ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")))
 """What every sandbox has anyway."""
+_COVERED = tuple(map(Path, ("/tmp", "/var/tmp", "/var/run", "/proc", "/dev", "/home/agent")))  # noqa: S108
+"""Where the sandbox has folders of its own, so that nothing of the machine's can be seen there."""
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C"}
 _QUESTION = """
-import base64, ctypes, errno, importlib.machinery, json, os, resource, select, signal, socket, sys, sysconfig
+import base64, ctypes, errno, json, os, resource, select, signal, socket, sys, sysconfig
 paths = sysconfig.get_paths()
 with open("/proc/self/maps", errors="surrogateescape") as maps:
     mapped = sorted({line[73:-1] for line in maps if line[73:74] == "/"})
 print(json.dumps({
-    "folders": [paths["stdlib"], paths["platstdlib"], sysconfig.get_config_var("DESTSHARED")],
-    "archives": [path for path in sys.path if path.endswith(".zip")],
+    "modules": [os.path.dirname(os.__file__), *sys.path],
     "packages": [paths["purelib"], paths["platlib"]],
     "mapped": mapped,
 }))
@@ -54,6 +57,8 @@ class Programs:
     """What the two programs need. All targets are outside of the system's own folders."""
 
     files: tuple[Given, ...]
+    python: Path
+    """Where Python is, seen from inside."""
     hidden: tuple[Path, ...] = ()
     """Folders inside, below one of the targets, that are covered by empty ones: other people's packages."""
     node_has_npm: bool = False
@@ -66,10 +71,19 @@ def programs(node: Path, python: Path) -> Programs:
     Raises: SetupProblem where Python does not answer.
     """
     python_files, hidden = _python_files(python)
-    node_files = list(_node_files(node))
+    if any(python.is_relative_to(folder) for folder in _COVERED):
+        prefix = python.parent.parent
+        python_files = [Given(given.source, _moved(given.target, prefix)) for given in python_files]
+        hidden = [_moved(path, prefix) for path in hidden]
+        python = _moved(python, prefix)
     # One name may come from both; the order is kept, so that a folder comes before what lies inside it.
-    files = dict.fromkeys((*node_files, *python_files))
-    return Programs(tuple(files), tuple(hidden), any(given.target == NODE_FOLDER / NPM for given in files))
+    files = dict.fromkeys((*_node_files(node), *python_files))
+    has_npm = any(given.target == NODE_FOLDER / NPM for given in files)
+    return Programs(tuple(files), python, tuple(hidden), has_npm)
+
+
+def _moved(path: Path, prefix: Path) -> Path:
+    return PYTHON_FOLDER / path.relative_to(prefix) if path.is_relative_to(prefix) else path
 
 
 def _node_files(node: Path) -> Iterator[Given]:
@@ -87,11 +101,11 @@ def _node_files(node: Path) -> Iterator[Given]:
 def _python_files(python: Path) -> tuple[list[Given], list[Path]]:
     said = _asked(python)
     found = [Given(_real(python), python)] if not is_system(python) else []
-    folders = [Path(name) for name in (*said["folders"], *said["archives"]) if name]
-    for folder in dict.fromkeys(folders):
-        inside_another = any(folder != one and folder.is_relative_to(one) for one in folders)
-        if folder.exists() and not is_system(folder) and not inside_another:
-            found.append(Given(_real(folder), folder))
+    modules = [Path(name) for name in dict.fromkeys(said["modules"]) if os.path.exists(name)]  # noqa: PTH110
+    for path in modules:
+        inside_another = any(path != one and path.is_relative_to(one) for one in modules)
+        if not is_system(path) and not inside_another:
+            found.append(Given(_real(path), path))
     bound = [given.target for given in found if given.source.is_dir()]
     for library in map(Path, said["mapped"]):
         if library in (python, _real(python)) or not _is_library(library):
@@ -168,8 +182,3 @@ def is_system(path: Path) -> bool:
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
-
-
-def real_paths(files: Iterable[Given]) -> Iterator[Path]:
-    """The sources, which the guard permits inside a home folder by these exact names."""
-    return (given.source for given in files)
