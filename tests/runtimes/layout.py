@@ -2,7 +2,7 @@
 
 The JSON: "data", "node", "openclaw", "python", "bwrap" (paths), "mounts" ([[source or "tmpfs", target], ...],
 made in a mount namespace of this process's own), "make" ({path: content}, made after the mounts), "secret" (a
-file that no agent may see), "unguarded" (start it whatever the guard says).
+file that no agent may see), "unguarded" (arguments that bubblewrap is given in addition, past the guard).
 Prints a JSON object: "level", "summary", "missing", and, where an agent was started, what it "found".
 """
 
@@ -20,6 +20,7 @@ import structlog
 
 from ocmt.errors import OcmtError
 from ocmt.platform.clock import SystemClock
+from ocmt.runtimes import sandbox
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.tools import Tools
 
@@ -65,12 +66,25 @@ def prepare(asked: dict[str, Any]) -> None:
         Path(path).chmod(0o755)
 
 
+def past_the_guard(arguments: list[str]) -> None:
+    """Every sandbox gets these, too."""
+    described = vars(sandbox)["sandbox_command"]
+
+    def command(*given: Any, **named: Any) -> list[str]:
+        program, *others = described(*given, **named)
+        return [program, *arguments, *others]
+
+    vars(sandbox)["sandbox_command"] = command
+
+
 async def main(asked: dict[str, Any]) -> dict[str, Any]:
     data = Path(asked["data"])
     secret = Path(asked["secret"])
     secret.parent.mkdir(parents=True, exist_ok=True)
     secret.write_text("a secret of the platform's")
     secret.chmod(0o644)
+    if asked.get("unguarded"):
+        past_the_guard(asked["unguarded"])
     names = {name: Path(asked[name]) for name in ("node", "openclaw", "python", "bwrap")}
     runtime = SandboxRuntime(
         data_dir=data,

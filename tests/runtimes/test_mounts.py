@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ocmt.runtimes.tools import Tools, own_python
 
 from .conftest import REACHABLE
 from .escapes.test_escapes import ORDINARY, Staged
+from .layout import prepare
 
 pytestmark = pytest.mark.sandbox
 ROOT = Path(__file__).parents[2]
@@ -78,13 +79,19 @@ class Layout:
         self.python = own_python()
         self.secret: Path | None = None
 
-    def look(self) -> dict[str, Any]:
-        """Make the folders, start an agent, and tell what it found."""
-        self.data.mkdir(parents=True, exist_ok=True)
-        for path, content in self._programs().items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-            path.chmod(0o755)
+    def look(self, *, mounts: Sequence[tuple[Path | str, Path]] = ()) -> dict[str, Any]:
+        """Make the folders, start an agent, and tell what it found.
+
+        With `mounts`, they are made first: what lies on them does not exist outside of that process.
+        """
+        if self.home.is_relative_to(self.place):
+            self.home.mkdir(parents=True, exist_ok=True)
+        if mounts:
+            self.more["mounts"] = [(str(source), str(target)) for source, target in mounts]
+            self.more["make"] = {str(path): content for path, content in self._programs().items()}
+        else:
+            self.data.mkdir(parents=True, exist_ok=True)
+            prepare({"make": self._programs()})
         bwrap = self.place / "bwrap" / self.installed.bwrap.relative_to(Staged._wheel(self.installed))
         shutil.copytree(Staged._wheel(self.installed), self.place / "bwrap")
         asked = {
@@ -246,3 +253,108 @@ def test_an_agent_starts_and_sees_nothing_private(name: str, layout: Layout, pyt
     assert found["packages"] == []
     assert found["npm"]
     assert found["node"] == ["bin", "lib", "node", "npm", "npx"]
+
+
+@pytest.fixture
+def rooted(installed: Tools) -> Iterator[Layout]:
+    """As root, for layouts that need mounts of their own."""
+    place = Path(tempfile.mkdtemp(prefix="ocmt-layout-"))
+    place.chmod(0o755)
+    yield Layout(place, installed, None)
+    shutil.rmtree(place)
+
+
+@pytest.fixture
+def in_usr_local() -> Iterator[Path]:
+    """An empty folder that all sandboxes would see, as a part of /usr."""
+    folder = Path(tempfile.mkdtemp(prefix="ocmt-layout-", dir="/usr/local"))
+    folder.chmod(0o755)
+    yield folder
+    folder.rmdir()
+
+
+@as_root
+class TestMountedElsewhere:
+    def test_everything_in_usr_local(self, rooted: Layout, in_usr_local: Path) -> None:
+        rooted.data = in_usr_local / "share" / "ocmt"
+        rooted.node = in_usr_local / "bin" / "node"
+        said = rooted.look(mounts=[("tmpfs", in_usr_local)])
+        assert said["level"].startswith("sandbox"), said
+        assert said["found"]["secret"] == []
+
+    def test_a_home_folder_in_usr_local_with_all_programs(self, rooted: Layout, in_usr_local: Path) -> None:
+        """As of a service's own user; what it needs is bound by name although /usr is bound as well."""
+        rooted.home = in_usr_local / "ocmt"
+        rooted.data = rooted.home / "data"
+        rooted.node = rooted.home / ".local" / "bin" / "node"
+        rooted.openclaw = rooted.home / "openclaw"
+        said = rooted.look(mounts=[("tmpfs", in_usr_local)])
+        assert said["level"].startswith("sandbox"), said
+        assert said["found"]["secret"] == []
+        assert said["found"]["npm"]
+
+    @pytest.mark.parametrize("what", ["data", "home", "secrets"])
+    def test_a_second_name_of_a_private_folder_inside_usr(
+        self, what: str, rooted: Layout, in_usr_local: Path
+    ) -> None:
+        rooted.data.mkdir(parents=True)
+        (rooted.data / "secrets").mkdir()
+        source = {"data": rooted.data, "home": rooted.home, "secrets": rooted.data / "secrets"}[what]
+        said = rooted.look(mounts=[(source, in_usr_local)])
+        assert said["level"].startswith("sandbox"), said
+        assert said["found"]["secret"] == []
+
+    @pytest.mark.parametrize("what", ["data", "home", "secrets"])
+    def test_a_second_name_of_a_private_folder_inside_a_program(self, what: str, rooted: Layout) -> None:
+        """It cannot be left out, so no agent is started."""
+        (rooted.data / "secrets").mkdir(parents=True)
+        inside = rooted.place / "elsewhere" / "openclaw"
+        rooted.openclaw = inside
+        source = {"data": rooted.data, "home": rooted.home, "secrets": rooted.data / "secrets"}[what]
+        said = rooted.look(mounts=[(source, inside / "more")])
+        assert said["level"] == "none"
+        assert str(inside) in said["problem"]
+        assert "OCMT_DATA_DIR" in said["problem"]
+
+    def test_node_under_a_second_name_of_the_folder_above(self, rooted: Layout) -> None:
+        (rooted.home / ".local").mkdir(parents=True)
+        rooted.node = rooted.place / "node" / "bin" / "node"
+        said = rooted.look(mounts=[(rooted.home / ".local", rooted.place / "node")])
+        assert said["level"].startswith("sandbox"), said
+        assert said["found"]["secret"] == []
+
+
+@as_root
+def test_a_data_folder_inside_a_program_is_refused(rooted: Layout) -> None:
+    rooted.data = rooted.openclaw / "data"
+    said = rooted.look()
+    assert said["level"] == "none"
+    assert "contains OCMT's data folder" in said["problem"]
+
+
+@as_root
+@pytest.mark.parametrize("name", ["openclaw", "npm"])
+def test_a_program_that_is_a_link_to_the_data_folder_is_refused(name: str, rooted: Layout) -> None:
+    rooted.data.mkdir(parents=True)
+    link = rooted.openclaw if name == "openclaw" else rooted.node.parent.parent / "lib/node_modules/npm"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(rooted.data)
+    said = rooted.look()
+    assert said["level"] == "none"
+    assert "is OCMT's data folder" in said["problem"]
+
+
+class TestFromInside:
+    """The probe finds out by itself, whatever the guard has let pass."""
+
+    @pytest.mark.parametrize("option", ["--ro-bind", "--bind"])
+    @pytest.mark.parametrize("what", ["data", "home", "above"])
+    def test_a_sandbox_that_shows_something_private_is_none(
+        self, what: str, option: str, layout: Layout
+    ) -> None:
+        shown = {"data": layout.data, "home": layout.home, "above": layout.place}[what]
+        layout.more["unguarded"] = [option, str(shown), "/opt/shown"]
+        said = layout.look()
+        assert said["level"] == "none"
+        assert any("sees" in line and "data folder at /opt/shown" in line for line in said["missing"]), said
+        assert "problem" in said

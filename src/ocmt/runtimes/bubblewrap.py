@@ -151,7 +151,7 @@ def sandbox_command(
         *_namespaces(),
         *_system(view, guard),
         *_etc(etc, view),
-        *_programs(tools, needed, view),
+        *_programs(tools, needed, view, guard),
         *(("--ro-bind", str(view(plan)), "/supervisor/plan.json") if plan else ()),
         *_own_files(view(agent.root)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
@@ -251,12 +251,13 @@ def _etc(etc: EtcFolder, view: View) -> Iterator[str]:
     yield from ("--symlink", "../usr/lib/os-release", "/etc/os-release")
 
 
-def _programs(tools: Tools, needed: Programs, view: View) -> Iterator[str]:
+def _programs(tools: Tools, needed: Programs, view: View, guard: Guard) -> Iterator[str]:
     """Node, OpenClaw, the supervisor and its Python (at its own path: it may not be relocatable)."""
     for given in needed.files:
-        yield from _given(given, view)
+        yield from _given(given, view, guard)
     for folder in needed.hidden:
-        yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
+        if not is_system(folder) or guard.hides(folder):
+            yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
     if needed.node_has_npm:
         for name in ("npm", "npx"):
             script = Path("..", NPM, "bin", f"{name}-cli.js")
@@ -267,8 +268,11 @@ def _programs(tools: Tools, needed: Programs, view: View) -> Iterator[str]:
         yield from ("--ro-bind", str(view(SUPERVISOR.with_name(name))), f"/supervisor/{name}")
 
 
-def _given(given: Given, view: View) -> Iterator[str]:
-    if is_system(given.source):  # it is there already, and finds what lies beside it only from there
+def _given(given: Given, view: View, guard: Guard) -> Iterator[str]:
+    if is_system(given.target) and not guard.hides(given.target):
+        return  # it is there already
+    if is_system(given.source) and not guard.hides(given.source):
+        # There, too, and it finds what lies beside it only from there.
         yield from ("--symlink", str(given.source), str(given.target))
     else:
         yield from ("--ro-bind", str(view(given.source)), str(given.target))

@@ -65,9 +65,9 @@ def _real(path: Path) -> Path:
 @dataclass(frozen=True)
 class _Mount:
     device: str
-    root: PurePosixPath
+    root: str
     """Which folder of the file system is mounted."""
-    point: PurePosixPath
+    point: str
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,23 @@ class Guard:
         """`permitted` are real paths: one that is reached through a symbolic link permits nothing."""
         self._private = private
         self._permitted = frozenset(path for path in permitted if _real(path) == path)
+        self._places: set[tuple[str, PurePosixPath]] | None = None
 
     def check(self, bound: Iterable[Path]) -> None:
         """Raises: SetupProblem where one of the bound paths would show something private."""
         table = _Table()
+        secrets = tuple(_identity(private.path) for private in self._private)
         for path in dict.fromkeys(bound):
+            key = (table.text, secrets, path, _identity(path))
+            if key in _harmless:
+                continue
+            permitted = False
             for leak in self._leaks(table, path):
-                raise SetupProblem(_refusal(path, leak))
+                if not leak.inside or not self._permits(table, table.spot(path)):
+                    raise SetupProblem(_refusal(path, leak))
+                permitted = True
+            if not permitted:  # What is permitted differs from agent to agent.
+                _remember(key)
 
     def parts(self, folder: Path) -> list[Path]:
         """The folder itself or, where something private lies below it, whatever else is in it.
@@ -122,38 +132,67 @@ class Guard:
         The parts are files, folders, and symbolic links.
         """
         table = _Table()
+        key = (table.text, tuple(_identity(private.path) for private in self._private), folder, None)
+        if key in _harmless:
+            return [folder]
         hidden = {leak.place for leak in self._leaks(table, folder)}
+        if not hidden:
+            _remember(key)
         return list(_without(folder, hidden)) if hidden and folder not in hidden else [folder]
+
+    def hides(self, path: Path) -> bool:
+        """Whether the path lies in a private folder, so that `parts` leave it out."""
+        return any(path.is_relative_to(private.path) for private in self._private)
 
     def _leaks(self, table: _Table, path: Path) -> Iterator[Leak]:
         try:
             spot = table.spot(path)
             for private in self._private:
-                yield from self._leaks_of(table, spot, table.spot(private.path), private)
+                yield from _leaks_of(table, spot, table.spot(private.path, missing=True), private)
         except FileNotFoundError:
             return  # Nothing can be bound from there, and what binds it says so.
         except OSError as error:
             raise SetupProblem(f"{path} cannot be looked at: {error.strerror}.") from error
 
-    def _leaks_of(self, table: _Table, spot: Spot, secret: Spot, private: Private) -> Iterator[Leak]:
-        if spot.contains(secret):
-            yield Leak(_place_of(spot, secret), private, inside=False)
-        elif secret.contains(spot) and not self._permits(table, spot):
-            yield Leak(spot.real, private, inside=True)
-        for mounted in table.below(spot.real):
-            if mounted.contains(secret):
-                yield Leak(_place_of(mounted, secret), private, inside=False)
-            elif mounted.device == secret.device and mounted.within.is_relative_to(secret.within):
-                yield Leak(mounted.real, private, inside=True)
-
     def _permits(self, table: _Table, spot: Spot) -> bool:
         """By its own name, or by another that leads to it, as the platform has made one (`reachable.py`)."""
         if spot.real in self._permitted:
             return True
-        return any(
-            (known.device, known.within) == (spot.device, spot.within)
-            for known in table.existing(self._permitted)
-        )
+        if self._places is None:
+            self._places = {(one.device, one.within) for one in table.existing(self._permitted)}
+        return (spot.device, spot.within) in self._places
+
+
+def _leaks_of(table: _Table, spot: Spot, secret: Spot, private: Private) -> Iterator[Leak]:
+    if spot.contains(secret):
+        yield Leak(_place_of(spot, secret), private, inside=False)
+    elif secret.contains(spot):
+        yield Leak(spot.real, private, inside=True)
+    for mounted in table.below(spot.real):
+        if mounted.contains(secret):
+            yield Leak(_place_of(mounted, secret), private, inside=False)
+        elif mounted.device == secret.device and mounted.within.is_relative_to(secret.within):
+            yield Leak(mounted.real, private, inside=mounted.real == spot.real)
+
+
+_harmless: dict[object, None] = {}
+"""Paths that showed nothing private, with all that could change that: mounts, and where names lead."""
+
+
+def _remember(key: object) -> None:
+    if len(_harmless) >= 1000:
+        _harmless.clear()
+    _harmless[key] = None
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    """Where a name leads now."""
+    real = os.path.realpath(path)
+    try:
+        found = os.lstat(real)
+    except OSError:
+        return real, 0, 0
+    return real, found.st_dev, found.st_ino
 
 
 def _place_of(spot: Spot, secret: Spot) -> Path:
@@ -178,7 +217,9 @@ def _without(folder: Path, hidden: set[Path]) -> Iterator[Path]:
 
 
 def _refusal(path: Path, leak: Leak) -> str:
-    if leak.inside:
+    if not leak.inside and leak.place == _real(path):
+        why = f"is {leak.private.what}, {leak.private.path}"
+    elif leak.inside:
         why = f"lies inside {leak.private.what}, {leak.private.path}"
     else:
         why = f"contains {leak.private.what}, {leak.private.path}"
@@ -192,18 +233,27 @@ class _Table:
     """The mounts of this process, as they are now."""
 
     def __init__(self) -> None:
-        self._text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
+        self.text = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
         self._spots: dict[Path, Spot] = {}
 
     @cached_property
     def _mounts(self) -> dict[str, _Mount]:
-        return dict(_mount(line) for line in self._text.splitlines())
+        return dict(_mount(line) for line in self.text.splitlines())
 
-    def spot(self, path: Path) -> Spot:
-        """Raises: OSError where there is no such path, or where it cannot be told on which mount it lies."""
+    def spot(self, path: Path, *, missing: bool = False) -> Spot:
+        """Where the path leads, or (`missing`) would lead if it existed.
+
+        Raises: OSError where there is no such path, or where it cannot be told on which mount it lies.
+        """
         real = _real(path)
         if real not in self._spots:
-            self._spots[real] = self._look(real)
+            try:
+                self._spots[real] = self._look(real)
+            except FileNotFoundError:
+                if not missing:
+                    raise
+                above = self.spot(real.parent, missing=True)
+                return Spot(real, above.device, above.within / real.name, ((-1, -1), *above.inodes))
         return self._spots[real]
 
     def existing(self, paths: Iterable[Path]) -> Iterator[Spot]:
@@ -226,23 +276,24 @@ class _Table:
         return Spot(
             real,
             mount.device,
-            mount.root / PurePosixPath(real).relative_to(mount.point),
+            PurePosixPath(mount.root, real.relative_to(mount.point)),
             ((found.st_dev, found.st_ino), *((one.st_dev, one.st_ino) for one in above)),
         )
 
     def below(self, folder: Path) -> Iterator[Spot]:
         """Where something is mounted below the folder: a bind is recursive, so it is seen there too."""
+        prefix = f"{str(folder).rstrip('/')}/"
         for mount in self._mounts.values():
-            point = Path(mount.point)
-            if point == folder or not point.is_relative_to(folder):
+            if not mount.point.startswith(prefix):
                 continue
+            point = Path(mount.point)
             try:
                 found = os.lstat(point)
             except OSError:
                 own: tuple[tuple[int, int], ...] = ((-1, -1),)
             else:
                 own = ((found.st_dev, found.st_ino),)
-            yield Spot(point, mount.device, mount.root, own)
+            yield Spot(point, mount.device, PurePosixPath(mount.root), own)
 
 
 def _field(text: str, name: str) -> str:
@@ -252,7 +303,7 @@ def _field(text: str, name: str) -> str:
 
 def _mount(line: str) -> tuple[str, _Mount]:
     number, _, device, root, point, *_ = line.split(" ")
-    return number, _Mount(device, PurePosixPath(_plain(root)), PurePosixPath(_plain(point)))
+    return number, _Mount(device, _plain(root), _plain(point))
 
 
 def _plain(text: str) -> str:

@@ -54,7 +54,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Programs:
-    """What the two programs need. All targets are outside of the system's own folders."""
+    """What the two programs need, with what lies in the system's own folders."""
 
     files: tuple[Given, ...]
     python: Path
@@ -94,24 +94,24 @@ def _node_files(node: Path) -> Iterator[Given]:
     for library in _libraries(node):
         for name in _names(library):
             yield Given(_real(name), name)  # for a search path that is absolute
-            if name.is_relative_to(prefix):
+            if name.is_relative_to(prefix) and not is_system(prefix):
                 yield Given(_real(name), NODE_FOLDER / name.relative_to(prefix))  # for a relative one
 
 
 def _python_files(python: Path) -> tuple[list[Given], list[Path]]:
     said = _asked(python)
-    found = [Given(_real(python), python)] if not is_system(python) else []
+    found = [Given(_real(python), python)]
     modules = [Path(name) for name in dict.fromkeys(said["modules"]) if os.path.exists(name)]  # noqa: PTH110
     for path in modules:
         inside_another = any(path != one and path.is_relative_to(one) for one in modules)
-        if not is_system(path) and not inside_another:
+        if not inside_another:
             found.append(Given(_real(path), path))
     bound = [given.target for given in found if given.source.is_dir()]
     for library in map(Path, said["mapped"]):
         if library in (python, _real(python)) or not _is_library(library):
             continue
         for name in _names(library):
-            if not is_system(name) and not any(name.is_relative_to(folder) for folder in bound):
+            if not any(name.is_relative_to(folder) for folder in bound):
                 found.append(Given(_real(name), name))
     packages = [Path(name) for name in dict.fromkeys(said["packages"]) if name]
     hidden = [
@@ -143,7 +143,7 @@ def _asked(python: Path) -> dict[str, list[str]]:
 
 
 def _libraries(program: Path) -> list[Path]:
-    """The shared libraries outside of the system's folders that the dynamic linker finds for a program."""
+    """The shared libraries that the dynamic linker finds for a program."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):  # There is no ldd, or it is a script.
         answer = subprocess.run(  # noqa: S603
             ["ldd", program],  # noqa: S607 - from the system's folders, see _ENVIRONMENT
@@ -158,7 +158,7 @@ def _libraries(program: Path) -> list[Path]:
         found = [
             line.rpartition(" => ")[2].rpartition(" (")[0].strip() for line in answer.stdout.splitlines()
         ]
-        return [Path(name) for name in found if name.startswith("/") and not is_system(Path(name))]
+        return [Path(name) for name in found if name.startswith("/")]
     return []
 
 
@@ -176,7 +176,7 @@ def _is_library(path: Path) -> bool:
 
 
 def is_system(path: Path) -> bool:
-    """Whether every sandbox has it at this very path, by the folders that it has of the machine."""
+    """Whether a sandbox has it at this very path, by the folders that it has of the machine."""
     return any(path.is_relative_to(folder) for folder in _SYSTEM)
 
 

@@ -20,6 +20,7 @@ from ocmt.setup.console import Console
 from ocmt.setup.faults import advice_for
 from ocmt.setup.folders import (
     cache_folder,
+    data_folder,
     digest,
     discard,
     discard_leftovers,
@@ -103,6 +104,8 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
     with console.step("Node.js") as step:
         found_node, source = node.get_node(place, uv_program)
         step.result = f"{found_node.version} {source}"
+    if said := node.placement(found_node.program, data_folder()):
+        console.say(said)
     with console.step(f"OpenClaw {openclaw.version(place.project)}") as step:
         agent, step.result = openclaw.get_openclaw(place, found_node)
     with console.step("User interface") as step:
