@@ -1,8 +1,8 @@
 """One agent in one layout of folders, looked at from inside: `python -m tests.runtimes.layout JSON`.
 
 The JSON: "data", "node", "openclaw", "python", "bwrap" (paths), "mounts" ([[source or "tmpfs", target], ...],
-made in a mount namespace of this process's own), "make" ({path: content}, made after the mounts), "secret" (a
-file that no agent may see), "unguarded" (arguments that bubblewrap is given in addition, past the guard).
+made in a mount namespace of this process's own), "umask", "make" ({path: content}, made after the mounts),
+"secret" (a file that no agent may see), "unguarded" (what bubblewrap is told in addition, past the guard).
 Prints a JSON object: "level", "summary", "missing", and, where an agent was started, what it "found".
 """
 
@@ -117,6 +117,7 @@ async def main(asked: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     order = json.loads(sys.argv[1])
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    os.umask(order.get("umask", 0o022))
     prepare(order)
     if order.get("uid"):
         os.setgroups([])

@@ -358,3 +358,22 @@ class TestFromInside:
         assert said["level"] == "none"
         assert any("sees" in line and "data folder at /opt/shown" in line for line in said["missing"]), said
         assert "problem" in said
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o027, 0o077])
+def test_an_agent_starts_under_any_umask(umask: int, layout: Layout) -> None:
+    """The runtime by itself, without the command line's own umask."""
+    layout.more["umask"] = umask
+    said = layout.look()
+    assert said["level"].startswith("sandbox"), said
+    assert said["found"]["secret"] == []
+
+
+@as_root
+@pytest.mark.parametrize("folder", [".etc", ".supervisor", "."])
+def test_modes_that_an_earlier_start_has_left_are_repaired(folder: str, rooted: Layout) -> None:
+    place = rooted.data / "agents" / folder
+    place.mkdir(parents=True)
+    place.chmod(0o700)
+    said = rooted.look()
+    assert said["level"].startswith("sandbox"), said

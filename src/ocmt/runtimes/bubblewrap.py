@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,19 +120,43 @@ class EtcFolder:
 
     def write(self) -> None:
         """Blocks, briefly. Raises OSError."""
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        self.folder.chmod(0o755)  # whatever the umask was, or an earlier start has left
-        for name, text in _ETC.items():
-            unfinished = self.folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(text.format(id=self.inside))
-            unfinished.chmod(0o644)
-            unfinished.replace(self.folder / name)
+        texts = {name: text.format(id=self.inside).encode() for name, text in _ETC.items()}
+        write_for_agents(self.folder, texts)
+
+
+def supervisor_files(folder: Path) -> tuple[Path, ...]:
+    """The files that `write_supervisor` makes there."""
+    return tuple(folder / name for name in (SUPERVISOR.name, *BESIDE_SUPERVISOR))
+
+
+def write_supervisor(folder: Path) -> None:
+    """Copy what runs inside to a folder where agents' user ids can read it, whatever its own modes are.
+
+    Blocks, briefly. Raises OSError.
+    """
+    names = (SUPERVISOR.name, *BESIDE_SUPERVISOR)
+    write_for_agents(folder, {name: SUPERVISOR.with_name(name).read_bytes() for name in names})
+
+
+def write_for_agents(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that agents can read, each complete or not at all. Their modes are set explicitly.
+
+    So neither the umask matters, nor what an earlier start has left. Blocks, briefly. Raises OSError.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, content in files.items():
+        unfinished = folder / f".{name}.{os.getpid()}"
+        unfinished.write_bytes(content)
+        unfinished.chmod(0o644)
+        unfinished.replace(folder / name)
 
 
 def sandbox_command(
     tools: Tools,
     agent: AgentFolder,
     etc: EtcFolder,
+    supervisor: Path,
     *,
     program: Sequence[str],
     seccomp: int | None,
@@ -142,16 +166,18 @@ def sandbox_command(
 ) -> list[str]:
     """bwrap's argument list that runs Python with the arguments `program` inside one agent's sandbox.
 
-    `seccomp` is a file descriptor to read the system call filter from, `plan` what a warm spare loads.
+    `supervisor` is the folder that `write_supervisor` has made, `seccomp` a file descriptor to read the
+    system call filter from, `plan` what a warm spare loads.
     Raises: SetupProblem where the sandbox would show one of the `private` folders.
     """
     needed = programs(tools.node, tools.python)
-    guard = Guard(private, _permitted(tools, needed, agent, etc, plan))
+    guard = Guard(private, _permitted(tools, needed, agent, etc, supervisor, plan))
     arguments = [
         *_namespaces(),
         *_system(view, guard),
         *_etc(etc, view),
         *_programs(tools, needed, view, guard),
+        *_supervisor(view(supervisor)),
         *(("--ro-bind", str(view(plan)), "/supervisor/plan.json") if plan else ()),
         *_own_files(view(agent.root)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
@@ -171,13 +197,12 @@ def sandbox_command(
 
 
 def _permitted(
-    tools: Tools, needed: Programs, agent: AgentFolder, etc: EtcFolder, plan: Path | None
+    tools: Tools, needed: Programs, agent: AgentFolder, etc: EtcFolder, supervisor: Path, plan: Path | None
 ) -> Iterator[Path]:
     """The exact paths that a sandbox may have although they lie in the data folder or in a home folder."""
     yield from (Path(os.path.realpath(given.source)) for given in needed.files)
     yield Path(os.path.realpath(tools.openclaw))
-    for name in (SUPERVISOR.name, *BESIDE_SUPERVISOR):
-        yield Path(os.path.realpath(SUPERVISOR.with_name(name)))
+    yield from supervisor_files(supervisor)
     yield from etc.files
     yield from own_folders(agent.root)
     if plan is not None:
@@ -252,7 +277,7 @@ def _etc(etc: EtcFolder, view: View) -> Iterator[str]:
 
 
 def _programs(tools: Tools, needed: Programs, view: View, guard: Guard) -> Iterator[str]:
-    """Node, OpenClaw, the supervisor and its Python (at its own path: it may not be relocatable)."""
+    """Node, OpenClaw, and the supervisor's Python (at its own path: it may not be relocatable)."""
     for given in needed.files:
         yield from _given(given, view, guard)
     for folder in needed.hidden:
@@ -263,9 +288,11 @@ def _programs(tools: Tools, needed: Programs, view: View, guard: Guard) -> Itera
             script = Path("..", NPM, "bin", f"{name}-cli.js")
             yield from ("--symlink", str(script), str(NODE_FOLDER / "bin" / name))
     yield from ("--ro-bind", str(view(tools.openclaw)), "/opt/openclaw")
-    yield from ("--ro-bind", str(view(SUPERVISOR)), "/supervisor/main.py")
-    for name in BESIDE_SUPERVISOR:
-        yield from ("--ro-bind", str(view(SUPERVISOR.with_name(name))), f"/supervisor/{name}")
+
+
+def _supervisor(folder: Path) -> Iterator[str]:
+    for path in supervisor_files(folder):
+        yield from ("--ro-bind", str(path), f"/supervisor/{path.name}")
 
 
 def _given(given: Given, view: View, guard: Guard) -> Iterator[str]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,7 @@ from typing import Any
 from ocmt.runtimes.base import Isolation
 from ocmt.runtimes.bubblewrap import LAUNCH_ENVIRONMENT
 from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
-from ocmt.runtimes.guard import DATA, Private, place_inside
+from ocmt.runtimes.guard import DATA, Private, home_folders, place_inside
 
 TIMEOUT = 20.0
 TRACE = "probe"
@@ -306,8 +308,36 @@ def advise(failure: str, *, root: bool) -> str:
             "machine itself."
         )
     if root and "Permission denied" in failure:
-        return "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents."
+        return closed_folder(failure) or (
+            "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents."
+        )
     return "bubblewrap says what is wrong: " + failure.splitlines()[-1]
+
+
+def closed_folder(failure: str) -> str | None:
+    """Which folder or file keeps agents' user ids out, from the path that the failure names."""
+    found = re.search(r"(/[^:]+): Permission denied", failure)
+    if found is None:
+        return None
+    path = Path(found[1])
+    for place in (*reversed(path.parents), path):
+        try:
+            mode = place.stat().st_mode
+        except OSError:
+            return None
+        needed = stat.S_IXOTH | (stat.S_IROTH if place == path else 0) if stat.S_ISDIR(mode) else stat.S_IROTH
+        if mode & needed != needed and not _is_private_home(place):
+            right = "rx" if stat.S_ISDIR(mode) else "r"
+            return (
+                f"{place} has the mode {stat.S_IMODE(mode):04o}, so agents' user ids cannot reach {path}: "
+                f"run `chmod o+{right} {place}`."
+            )
+    return None
+
+
+def _is_private_home(place: Path) -> bool:
+    """Whether the folder is closed for good reason: the platform itself makes a way around it."""
+    return place in home_folders()
 
 
 def _setting(name: str) -> str | None:

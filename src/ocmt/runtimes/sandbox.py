@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -34,6 +35,7 @@ from ocmt.runtimes.bubblewrap import (
     sandbox_command,
     spare_command,
     supervisor_program,
+    write_supervisor,
 )
 from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftover, find_hierarchy
 from ocmt.runtimes.folders import AgentFolder
@@ -82,8 +84,11 @@ class SandboxRuntime(SupervisedRuntime):
         """
         super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log, private=private)
         self._tools = tools
-        self._view = view
+        self._outside_view = view
+        self._named: dict[str, Path] = {}
+        """The paths that were handed out under another name, for what is said to people."""
         self._etc = EtcFolder(self._data / "agents" / ".etc")
+        self._supervisor = self._data / "agents" / ".supervisor"
         self._hierarchy: Hierarchy | None = None
         self._filtered = False
         self._recipe = recipe
@@ -93,6 +98,18 @@ class SandboxRuntime(SupervisedRuntime):
         """By user: the spare that their agent runs in."""
         self._disappointed: set[UUID] = set()
         """Those whose spare was of no use: the next start is a plain one."""
+
+    def _view(self, path: Path) -> Path:
+        seen = self._outside_view(path)
+        if seen != path:
+            self._named[str(seen)] = path
+        return seen
+
+    def _in_real_names(self, text: str) -> str:
+        """What bubblewrap says, by the names that exist outside of this process, too."""
+        for seen in sorted(self._named, key=len, reverse=True):
+            text = text.replace(seen, str(self._named[seen]))
+        return text
 
     # What it is worth
 
@@ -110,6 +127,7 @@ class SandboxRuntime(SupervisedRuntime):
         missing: tuple[str, ...] = ()
         try:
             self._etc.write()
+            write_supervisor(self._supervisor)
             self._etc.folder.parent.chmod(0o711)  # each agent's uid passes through, to a folder of its own
             self._view(self._etc.folder.parent)  # one alias for all agents
         except OSError as error:
@@ -145,7 +163,8 @@ class SandboxRuntime(SupervisedRuntime):
                 command = self._command(
                     self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp, largest=spec.disk_bytes
                 )
-                return await look_around(command, folder, seccomp, self._data, self._private)
+                found = await look_around(command, folder, seccomp, self._data, self._private)
+                return replace(found, failure=found.failure and self._in_real_names(found.failure))
             except SetupProblem as refusal:
                 return Findings(refused=refusal.message)
             finally:
@@ -246,6 +265,7 @@ class SandboxRuntime(SupervisedRuntime):
             tools,
             folder,
             self._etc,
+            self._supervisor,
             program=program,
             seccomp=seccomp,
             view=self._view,

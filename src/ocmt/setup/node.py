@@ -70,7 +70,7 @@ def npm_script(program: Path) -> Path | None:
 
 
 def placement(program: Path, data: Path) -> str | None:
-    """What to tell about a Node that was installed to a folder which also contains private files, if it was."""
+    """What to tell about a Node in a folder that contains private files as well; None for any other."""
     prefix = Path(os.path.realpath(program.parent.parent))
     for private, what in ((data, "OCMT's data folder"), (home(), "your home folder")):
         if Path(os.path.realpath(private)).is_relative_to(prefix):

@@ -76,18 +76,22 @@ def set_up(project: Path, *, groups: frozenset[str] = frozenset(), quiet: bool =
         if not quiet:
             print("Everything is set up.")
         return
-    make_cache(cache)
-    missing = _LIBRARIES_SPACE + (0 if openclaw.folder_for(project, cache).exists() else openclaw.SPACE)
-    require_space(cache, missing, "Set-up")
     # Agents run under other user ids where the platform is root: they must be able to read all this.
     umask = os.umask(0o022)
     try:
-        with only_one(cache, lambda: print("Waiting for another set-up of this user …", flush=True)) as lock:
-            known = read_json(stamp)  # another set-up of this clone may just have been here
-            if not _nothing_changed(project, cache, known, groups):
-                _run_steps(_place(project, cache, lock), groups | frozenset(known.get("groups", [])), stamp)
+        _set_up(project, cache, stamp, groups)
     finally:
         os.umask(umask)
+
+
+def _set_up(project: Path, cache: Path, stamp: Path, groups: frozenset[str]) -> None:
+    make_cache(cache)
+    missing = _LIBRARIES_SPACE + (0 if openclaw.folder_for(project, cache).exists() else openclaw.SPACE)
+    require_space(cache, missing, "Set-up")
+    with only_one(cache, lambda: print("Waiting for another set-up of this user …", flush=True)) as lock:
+        known = read_json(stamp)  # another set-up of this clone may just have been here
+        if not _nothing_changed(project, cache, known, groups):
+            _run_steps(_place(project, cache, lock), groups | frozenset(known.get("groups", [])), stamp)
 
 
 def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
