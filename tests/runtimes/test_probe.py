@@ -85,7 +85,7 @@ class TestARealOne:
 
 
 class TestAClosedFolder:
-    """It is named as it is called outside of the platform's mount namespace, with its mode and the command."""
+    """It is named as it is called outside, with its mode and the command that mends it."""
 
     def test_the_folder_that_is_in_the_way(self, folder: Path) -> None:
         folder.chmod(0o755)

@@ -246,6 +246,11 @@ class DockerRuntime(SupervisedRuntime):
             ) from error
         self._bodies.pop(agent.user_id, None)
 
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """See SupervisedRuntime. Not visible where the platform runs in a container itself."""
+        body = self._bodies.get(agent.user_id)
+        return body.pid or None if body else None
+
     async def _shut(self) -> None:
         """See SupervisedRuntime."""
         for user_id, body in list(self._bodies.items()):

@@ -42,7 +42,14 @@ from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.guard import Guard
 from ocmt.runtimes.interpreter import programs
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
-from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
+from ocmt.runtimes.processes import (
+    Launched,
+    children,
+    continue_tree,
+    descendants,
+    oldest_child,
+    stop_tree,
+)
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.spares import Spare, Spares, expect_listening, uids, warmed
@@ -419,6 +426,11 @@ class SandboxRuntime(SupervisedRuntime):
             self._log.warning("agent_not_paged_out", user_id=str(user_id), error=str(error))
             return False
         return agent.paused
+
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """See SupervisedRuntime. bubblewrap's process 1 has it as its first child."""
+        inner = children(agent.process)
+        return oldest_child(inner.pop()) if len(inner) == 1 else None
 
     def _memory_of(self, agent: Supervised) -> int | None:
         """See SupervisedRuntime."""

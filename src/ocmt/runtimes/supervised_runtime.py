@@ -26,12 +26,13 @@ from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.guard import private_folders
 from ocmt.runtimes.output import log_files
+from ocmt.runtimes.processes import detached_programs
 from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.supervised import Door, Order, Supervised
 
 
 class SupervisedRuntime(ABC):
-    """AgentRuntime, EndsWithLease, CanPause and KeepsFiles, but for what the methods without a body do."""
+    """AgentRuntime, EndsWithLease, CanPause, KnowsJobs and KeepsFiles, but for the methods without a body."""
 
     name: str
     close_grace: float
@@ -108,6 +109,10 @@ class SupervisedRuntime(ABC):
 
     def _processes_of(self, spec: AgentSpec) -> int | None:
         """The most that its supervisor lets it have; None where something else sees to that."""
+        return None
+
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """The process id of its supervisor on this machine; None where it cannot be seen. Blocks."""
         return None
 
     def _memory_of(self, agent: Supervised) -> int | None:
@@ -270,6 +275,19 @@ class SupervisedRuntime(ABC):
                 agent.tell_lease()
             await self._let_run(agent)
             agent.paused = False
+
+    # KnowsJobs
+
+    async def jobs(self, user_id: UUID) -> list[str]:
+        """See KnowsJobs."""
+        agent = self._agents.get(user_id)
+        if agent is None or agent.phase == "exited":
+            return []
+        return await asyncio.to_thread(self._jobs_of, agent)
+
+    def _jobs_of(self, agent: Supervised) -> list[str]:
+        supervisor = self._supervisor_of(agent)
+        return detached_programs(supervisor) if supervisor else []
 
     # KeepsFiles
 
