@@ -193,6 +193,8 @@ class Settings(BaseSettings):
     agent_stop_after: Duration = timedelta(hours=4)
     agent_max_awake: Duration = timedelta(hours=24)
     """Awake for so long without a pause an agent is stopped between two turns, whatever else holds it."""
+    agent_job_awake: Duration = timedelta(hours=4)
+    """For so long after its last use a program that an agent has left running keeps it awake."""
     agent_page_out_after: Duration = timedelta(seconds=60)
     """Paused for so long an agent's memory goes to swap, where this machine has some and we are root."""
     agent_wake_ahead: Duration = timedelta(seconds=20)

@@ -9,9 +9,19 @@ from uuid import UUID
 
 import pytest
 
+from ocmt.errors import SetupProblem
 from ocmt.runtimes.base import AgentSpec
 from ocmt.runtimes.bubblewrap import gateway_command
-from ocmt.runtimes.docker_container import SUPERVISOR, Daemon, OwnFiles, describe, judge, read_about
+from ocmt.runtimes.docker_container import (
+    SUPERVISOR,
+    Daemon,
+    OwnFiles,
+    bound_paths,
+    describe,
+    judge,
+    read_about,
+)
+from ocmt.runtimes.guard import Guard, private_folders
 from ocmt.runtimes.probe import NO_QUOTA
 
 SPEC = AgentSpec(UUID(int=5), 1, "{}", {"ANTHROPIC_API_KEY": "a-very-secret-token"}, pids=77, cpus=1.5)
@@ -96,3 +106,43 @@ def test_the_compose_file_names_settings_that_there_are() -> None:
     names = set(re.findall(r"^ +OCMT_(\w+):", compose, re.MULTILINE))
     assert {"RUNTIME", "DATA_DIR"} <= names
     assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+class TestWhatIsBound:
+    """The same guard as for sandboxes, over the list that Docker is given."""
+
+    @staticmethod
+    def files(data: Path) -> OwnFiles:
+        files = OwnFiles(data / "agents" / "5", uid=None, inside=1000)
+        (data / "agents").mkdir(parents=True)
+        files.prepare("{}")
+        (data / "secrets").mkdir()
+        return files
+
+    def test_the_agents_own_folders_and_nothing_else(self, tmp_path: Path) -> None:
+        files = self.files(tmp_path.resolve() / "data")
+        description = describe(SPEC, files, image="i", label="l", daemon=Daemon())
+        bound = bound_paths(description)
+        assert set(bound) == set(files.bound)
+        Guard(private_folders(tmp_path / "data"), files.bound).check(bound)
+
+    @pytest.mark.parametrize("how", ["Mounts", "Binds"])
+    @pytest.mark.parametrize("what", [".", "..", "secrets", "agents", "agents/5", "agents/5/logs", "link"])
+    def test_anything_more_is_refused(self, what: str, how: str, tmp_path: Path) -> None:
+        data = tmp_path.resolve() / "data"
+        files = self.files(data)
+        (data / "link").symlink_to(data / "secrets")
+        description = describe(SPEC, files, image="i", label="l", daemon=Daemon())
+        more = {"Type": "bind", "Source": str(data / what), "Target": "/more", "ReadOnly": True}
+        added = more if how == "Mounts" else f"{data / what}:/more:ro"
+        description["HostConfig"].setdefault(how, []).append(added)
+        with pytest.raises(SetupProblem, match="No agent is started"):
+            Guard(private_folders(data), files.bound).check(bound_paths(description))
+
+    def test_an_own_folder_that_is_a_link_is_refused(self, tmp_path: Path) -> None:
+        data = tmp_path.resolve() / "data"
+        files = self.files(data)
+        (files.root / "workspace").rmdir()
+        (files.root / "workspace").symlink_to(data / "secrets")
+        with pytest.raises(SetupProblem, match="No agent is started"):
+            Guard(private_folders(data), files.bound).check(files.bound)

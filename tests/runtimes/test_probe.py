@@ -82,3 +82,27 @@ class TestARealOne:
         with pytest.raises(SetupProblem, match="namespaces is not permitted"):
             await runtime.start(a_spec(), {})
         await runtime.close()
+
+
+class TestAClosedFolder:
+    """It is named as it is called outside, with its mode and the command that mends it."""
+
+    def test_the_folder_that_is_in_the_way(self, folder: Path) -> None:
+        folder.chmod(0o755)
+        place = folder / "agents" / ".etc" / "passwd"
+        place.parent.mkdir(parents=True)
+        place.touch(mode=0o644)
+        place.parent.chmod(0o700)
+        said = advise(f"bwrap: Can't find source path {place}: Permission denied", root=True)
+        assert f"{place.parent} has the mode 0700" in said
+        assert f"chmod o+rx {place.parent}" in said
+
+    def test_by_its_own_name(self, folder: Path, tools: Tools, broker: Counter) -> None:
+        def elsewhere(path: Path) -> Path:
+            return Path("/run/ocmt-view/2") / path.relative_to(folder)
+
+        runtime = make_runtime(folder, tools, broker, elsewhere)
+        seen = runtime._view(folder / "data" / "agents" / ".etc")
+        failure = f"bwrap: Can't find source path {seen}/passwd: Permission denied"
+        said = runtime._in_real_names(failure)
+        assert said == f"bwrap: Can't find source path {folder}/data/agents/.etc/passwd: Permission denied"

@@ -407,3 +407,60 @@ class TestLimits:
                 await asyncio.sleep(0.05)
         assert sum(file.stat().st_size for file in logs.iterdir()) < 9 * 1024**2
         assert (await runtime.logs(spec.user_id, {}, lines=1)).startswith("xxx")
+
+
+class TestWhatItLeavesRunning:
+    """Programs outside of the gateway's own tree, however they got there."""
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            "setsid nohup sleep 600 >/dev/null 2>&1 &",
+            "nohup sleep 600 >/dev/null 2>&1 &",
+            "setsid -f sleep 600",
+            "(sleep 600 &)",
+            "sh -c 'setsid sh -c \"sleep 600; true\" &'",
+        ],
+    )
+    async def test_a_detached_program_is_seen_until_it_ends(
+        self, command: str, runtime: SandboxRuntime
+    ) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        assert await runtime.jobs(spec.user_id) == []
+        code = f"import subprocess; subprocess.run({command!r}, shell=True); answer = 1"
+        await inside(runtime, spec.user_id, code)
+        names = await runtime.jobs(spec.user_id)
+        assert len(names) == 1
+        assert names[0] in ("sleep", "sh", "setsid", "nohup")
+        await runtime.pause(spec.user_id, {})
+        assert len(await runtime.jobs(spec.user_id)) == 1
+        await runtime.resume(spec.user_id, {})
+        await inside(
+            runtime, spec.user_id, "import subprocess; answer = subprocess.call(['pkill', '-f', 'sleep 600'])"
+        )
+        async with asyncio.timeout(5):
+            while await runtime.jobs(spec.user_id):
+                await asyncio.sleep(0.01)
+
+    async def test_what_the_gateway_itself_runs_is_none_of_them(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); answer = 1"
+        await inside(runtime, spec.user_id, code)
+        assert await runtime.jobs(spec.user_id) == []
+
+    async def test_a_name_is_made_harmless(self, runtime: SandboxRuntime) -> None:
+        spec = a_spec()
+        await runtime.start(spec, {})
+        code = r"""
+            import os, shutil, subprocess
+            program = "/home/agent/<b>\n\x1b[2J"
+            shutil.copy("/usr/bin/sleep", program)
+            subprocess.run(["sh", "-c", '"$0" 600 &', program]); answer = 1
+        """
+        await inside(runtime, spec.user_id, code)
+        assert await runtime.jobs(spec.user_id) == ["b2J"]
+
+    async def test_nobody_who_does_not_run_has_any(self, runtime: SandboxRuntime) -> None:
+        assert await runtime.jobs(a_spec().user_id) == []

@@ -17,7 +17,8 @@ from ocmt.errors import SetupProblem
 from ocmt.setup import uv
 from ocmt.setup.bubblewrap import new_enough, version_of
 from ocmt.setup.commands import Commands, tool_environment
-from ocmt.setup.node import accepted, get_node
+from ocmt.setup.folders import data_folder
+from ocmt.setup.node import accepted, get_node, placement
 from ocmt.setup.place import Place
 from ocmt.setup.uv import get_uv, locked
 
@@ -205,3 +206,24 @@ def test_peoples_mirrors_and_certificates_reach_the_tools() -> None:
     assert environment["NODE_EXTRA_CA_CERTS"] == "/ca.pem"
     assert environment["UV_PYTHON_DOWNLOADS"] == "never"
     assert "VIRTUAL_ENV" not in environment
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("home/.local/bin/node", "data folder"),
+        ("home/bin/node", "data folder"),
+        ("link/bin/node", "data folder"),
+        ("home/.nvm/versions/node/v24/bin/node", None),
+        ("usr/bin/node", None),
+    ],
+)
+def test_a_node_beside_private_files_is_said(
+    program: str, words: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / ".local").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "home" / ".local")
+    said = placement(tmp_path / program, data_folder())
+    assert (said is None) == (words is None)
+    assert words is None or words in str(said)

@@ -7,7 +7,8 @@ when all agree is anything held still or ended; where one does not, the gateway 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from functools import partial
 
 import structlog
 
+from ocmt.agents import jobs
 from ocmt.agents.admission import Admission
 from ocmt.agents.cron import CronWatch
 from ocmt.agents.ending import Ending, awake_for_too_long
@@ -24,7 +26,7 @@ from ocmt.agents.saving import Saving
 from ocmt.agents.schedule import Projection, short_rest
 from ocmt.agents.service import Agents, Change
 from ocmt.agents.suspension import may_be_frozen, take_work_or_close
-from ocmt.errors import OcmtError
+from ocmt.errors import LimitReached, OcmtError
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
@@ -35,7 +37,8 @@ log = structlog.get_logger(__name__)
 def told_to_stop(agent: Agent) -> bool:
     """Whether somebody asked for its sleep; what holds it comes first, and what it planned when it failed."""
     settled = agent.state in SETTLED and not (agent.state is State.FAILED and agent.wanted)
-    return agent.desired is State.STOPPED and settled and not agent.holds
+    held = any(hold.reason != jobs.REASON for hold in agent.holds)  # who asks has a program ended, too
+    return agent.desired is State.STOPPED and settled and not held
 
 
 class FallingAsleep:
@@ -98,6 +101,8 @@ class FallingAsleep:
             gateway = self._running.gateway
             if agent.state is not State.AWAKE or gateway is None:
                 return
+            if await self._is_left_to_work(agent, await self._running.jobs()):
+                return
 
             async def commit(plan: Projection | None) -> bool:
                 return await self._agents.apply_pause(agent, self._lease, plan, idle_for=idle_for)
@@ -124,6 +129,11 @@ class FallingAsleep:
             if agent.state not in SETTLED:
                 return
             gateway = self._running.gateway if agent.state is State.AWAKE else None
+            left_running = await self._running.jobs()
+            if idle_for is not None and await self._is_left_to_work(agent, left_running):
+                return
+            if idle_for is None:
+                await self._agents.release(self._user_id, jobs.REASON, jobs.REFERENCE)
 
             async def commit(plan: Projection | None) -> bool:
                 stop = partial(
@@ -145,8 +155,21 @@ class FallingAsleep:
                 return
             await self._ending.end(agent.runtime_state, grace=10)
             stopping = replace(agent, state=State.STOPPING)
-            gone = Change(Event.GONE, error=notice, failures=0, runtime_state={})
+            told = jobs.ended(left_running, notice)
+            gone = Change(Event.GONE, error=told, failures=0, runtime_state={})
             await self._agents.apply(stopping, self._lease, gone)
+
+    async def _is_left_to_work(self, agent: Agent, names: Sequence[str]) -> bool:
+        """Whether it stays awake for programs that its gateway does not know of; then its row says so."""
+        now = self._clock.now()
+        if not names or not jobs.keeps_awake(agent, now, self._policy.of(agent.plan)):
+            return False
+        self._leave_until = now + self._policy.busy_retry
+        with contextlib.suppress(LimitReached):  # then so much else keeps it awake
+            await self._agents.hold(
+                self._user_id, jobs.REASON, jobs.REFERENCE, ttl=jobs.LOOK_AGAIN, note=jobs.named(names)
+            )
+        return True
 
     async def _may_sleep(
         self,

@@ -29,6 +29,7 @@ WORDS: Mapping[str, str] = {
     "cron": "A scheduled task is due or running",
     "transfer": "Files are being copied",
     "operator": "An operator keeps it awake",
+    "job": "A program runs in the background",
     "approval": "It waits for your approval",
 }
 """Every reason, as its user reads it."""

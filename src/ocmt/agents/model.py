@@ -178,6 +178,8 @@ class Policy:
     stop_after: timedelta = timedelta(hours=4)
     max_awake: timedelta = timedelta(hours=24)
     """Awake for so long without a pause it is stopped, whatever else keeps it awake; a turn ends first."""
+    job_awake: timedelta = timedelta(hours=4)
+    """Idle for so long it may sleep although a program runs that its gateway does not know of."""
     memory_bytes: int = 2 * 1024**3
     """What an agent may use whose plan does not say."""
     wake_timeout: timedelta = timedelta(seconds=120)

@@ -16,7 +16,7 @@ from ocmt.agents.suspension import take_work_or_close
 from ocmt.errors import OcmtError, Unavailable
 from ocmt.openclaw.client import GatewayClient
 from ocmt.platform.clock import Clock
-from ocmt.runtimes.base import AgentRuntime, CanPageOut, CanPause, EndsWithLease, RuntimeState
+from ocmt.runtimes.base import AgentRuntime, CanPageOut, CanPause, EndsWithLease, KnowsJobs, RuntimeState
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,7 @@ class Running:
         # Asked once: isinstance with a protocol is slow, and these are wanted at every look at every agent.
         self.can_pause = isinstance(runtime, CanPause)
         """Whether the runtime can hold it still."""
+        self._knows_jobs = runtime if isinstance(runtime, KnowsJobs) else None
         self._leased = runtime if isinstance(runtime, EndsWithLease) else None
 
     @property
@@ -80,6 +81,10 @@ class Running:
         if await self.runtime.page_out(self.user_id, frozen) and self.frozen is frozen:
             self.paged_out = True
         return self.paged_out
+
+    async def jobs(self) -> list[str]:
+        """The programs that it has left running, of which its gateway does not know."""
+        return await self._knows_jobs.jobs(self.user_id) if self._knows_jobs is not None else []
 
     async def renew(self, until: float) -> None:
         """It may run until then (monotonic seconds), where the runtime ends it with its lease."""

@@ -62,6 +62,7 @@ def compose_orchestrator(
         pause_after=settings.agent_pause_after,
         stop_after=settings.agent_stop_after,
         max_awake=settings.agent_max_awake,
+        job_awake=settings.agent_job_awake,
         page_out_after=settings.agent_page_out_after,
         memory_bytes=settings.agent_memory,
         wake_timeout=settings.wake_timeout,

@@ -50,6 +50,9 @@ app.command("ocmt.cli.setup:setup", name="setup", help="Fetch what the agents ne
 
 def run(arguments: Sequence[str]) -> int:
     """Carry out a command; returns its exit code. Only a bug of ours leaves as an exception."""
+    # Whatever the shell or the service manager has set: agents' user ids must reach what is made for them.
+    # What is secret is made with a mode of its own, everywhere.
+    os.umask(0o022)
     try:
         code = app(list(arguments))
         sys.stdout.flush()

@@ -185,6 +185,7 @@ def _sandbox(settings: Settings) -> Check:
             clock=SystemClock(),
             log=structlog.get_logger("doctor"),
             view=paths.view,
+            private=[settings.data_dir],
         )
         isolation = asyncio.run(runtime.probe())
     return _isolation("sandbox", isolation)
@@ -204,6 +205,7 @@ def _docker(settings: Settings) -> Check:
             log=structlog.get_logger("doctor"),
             url=settings.docker_url,
             image=settings.agent_image,
+            private=[settings.data_dir],
         )
         try:
             return await runtime.probe()

@@ -32,6 +32,7 @@ def prime(target: Path) -> int:
             gateway_token=secrets.token_urlsafe(), broker_token=secrets.token_urlsafe()
         ),
         view=paths.view,
+        private=[settings.data_dir],
     )
     try:
         asyncio.run(filling)

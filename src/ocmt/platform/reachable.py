@@ -44,6 +44,8 @@ class ReachablePaths:
             # Nothing that we mount may show outside, even where / is shared as systemd has it.
             _mount(None, Path("/"), None, _MS_REC | _MS_PRIVATE)
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+            if not self._folder.parent.stat().st_mode & stat.S_IXOTH:
+                self._folder.parent.chmod(0o755)  # made just now, under a strict umask
             _mount("tmpfs", self._folder, "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=0755,size=64k")
         except OSError as error:
             self._obstacle = f"{error.strerror} (CAP_SYS_ADMIN)"
@@ -78,7 +80,7 @@ class ReachablePaths:
         if path.is_dir():
             alias.mkdir(mode=0o755)
         else:
-            alias.touch(mode=0o644)
+            alias.touch(mode=0o644)  # what is mounted there has modes of its own
         try:
             _mount(str(path), alias, None, _MS_BIND | _MS_REC)
         except OSError as error:

@@ -190,6 +190,17 @@ class CanPause(Protocol):
         """Let them go on. Resuming a running agent succeeds."""
 
 
+@runtime_checkable
+class KnowsJobs(Protocol):
+    """Runtimes that can tell which programs an agent has left running outside of its gateway's own tree."""
+
+    async def jobs(self, user_id: UUID) -> list[str]:
+        """The names of those programs; none where the agent does not run here, or where it cannot be told.
+
+        A name is the agent's own word: it has been reduced to harmless characters.
+        """
+
+
 FILE_TREES = ("config", "home", "state", "workspace")
 """What an agent's files are: `config/openclaw.json`, which the platform writes at every start, and the
 folders that the agent itself writes."""

@@ -1,18 +1,22 @@
 """The command line of a sandbox: what an agent sees of this machine. No secret may appear in it.
 
 Written for bubblewrap 0.8 (Debian 12) and newer. The root file system is an empty one, read-only in the end;
-whatever the agent sees is named here.
+whatever the agent sees is named here. Of the machine's own folders it sees /usr and the like; of everything
+that was installed elsewhere it sees single files and folders, each bound by its own name.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ocmt import supervisor
 from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
+from ocmt.runtimes.guard import Guard, Private
+from ocmt.runtimes.interpreter import NODE_FOLDER, NPM, Given, Programs, is_system, programs
 from ocmt.runtimes.tools import Tools
 
 GATEWAY_PORT = 18801
@@ -109,50 +113,113 @@ class EtcFolder:
         """The files in it."""
         return tuple(_ETC)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files in it, as paths."""
+        return tuple(self.folder / name for name in _ETC)
+
     def write(self) -> None:
         """Blocks, briefly. Raises OSError."""
-        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        for name, text in _ETC.items():
-            unfinished = self.folder / f".{name}.{os.getpid()}"
-            unfinished.write_text(text.format(id=self.inside))
-            unfinished.chmod(0o644)
-            unfinished.replace(self.folder / name)
+        texts = {name: text.format(id=self.inside).encode() for name, text in _ETC.items()}
+        write_for_agents(self.folder, texts)
+
+
+def supervisor_files(folder: Path) -> tuple[Path, ...]:
+    """The files that `write_supervisor` makes there."""
+    return tuple(folder / name for name in (SUPERVISOR.name, *BESIDE_SUPERVISOR))
+
+
+def write_supervisor(folder: Path) -> None:
+    """Copy what runs inside to a folder where agents' user ids can read it, whatever its own modes are.
+
+    Blocks, briefly. Raises OSError.
+    """
+    names = (SUPERVISOR.name, *BESIDE_SUPERVISOR)
+    write_for_agents(folder, {name: SUPERVISOR.with_name(name).read_bytes() for name in names})
+
+
+def write_for_agents(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that agents can read, each complete or not at all. Their modes are set explicitly.
+
+    So neither the umask matters, nor what an earlier start has left. Blocks, briefly. Raises OSError.
+    """
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    for name, content in files.items():
+        unfinished = folder / f".{name}.{os.getpid()}"
+        unfinished.write_bytes(content)
+        unfinished.chmod(0o644)
+        unfinished.replace(folder / name)
 
 
 def sandbox_command(
     tools: Tools,
     agent: AgentFolder,
     etc: EtcFolder,
+    supervisor: Path,
     *,
     program: Sequence[str],
     seccomp: int | None,
     view: View,
+    private: Sequence[Private],
     plan: Path | None = None,
 ) -> list[str]:
     """bwrap's argument list that runs Python with the arguments `program` inside one agent's sandbox.
 
-    `seccomp` is a file descriptor to read the system call filter from, `plan` what a warm spare loads.
+    `supervisor` is the folder that `write_supervisor` has made, `seccomp` a file descriptor to read the
+    system call filter from, `plan` what a warm spare loads.
+    Raises: SetupProblem where the sandbox would show one of the `private` folders.
     """
+    needed = programs(tools.node, tools.python)
+    guard = Guard(private, _permitted(tools, needed, agent, etc, supervisor, plan))
     arguments = [
         *_namespaces(),
-        *_system(view),
+        *_system(view, guard),
         *_etc(etc, view),
-        *_programs(tools, view),
+        *_programs(tools, needed, view, guard),
+        *_supervisor(view(supervisor)),
         *(("--ro-bind", str(view(plan)), "/supervisor/plan.json") if plan else ()),
         *_own_files(view(agent.root)),
         *("--remount-ro", "/dev", "--remount-ro", "/"),
     ]
+    guard.check(bound_paths(arguments))
     if seccomp is not None:
         arguments += ["--seccomp", str(seccomp)]
     return [
         str(_reachable_program(tools.bwrap, view)),
         *arguments,
         "--",
-        str(tools.python),
+        str(needed.python),
         "-I",
         "-S",
         *program,
     ]
+
+
+def _permitted(
+    tools: Tools, needed: Programs, agent: AgentFolder, etc: EtcFolder, supervisor: Path, plan: Path | None
+) -> Iterator[Path]:
+    """The exact paths that a sandbox may have although they lie in the data folder or in a home folder."""
+    yield from (Path(os.path.realpath(given.source)) for given in needed.files)
+    yield Path(os.path.realpath(tools.openclaw))
+    yield from supervisor_files(supervisor)
+    yield from etc.files
+    yield from own_folders(agent.root)
+    if plan is not None:
+        yield plan
+
+
+def own_folders(root: Path) -> tuple[Path, ...]:
+    """The folders of an agent that are bound into its sandbox."""
+    return tuple(root / name for name in ("tmp", "home", "workspace", "state", "config"))
+
+
+_BINDS = frozenset(f"--{kind}{end}" for kind in ("bind", "ro-bind", "dev-bind") for end in ("", "-try"))
+
+
+def bound_paths(arguments: Sequence[str]) -> list[Path]:
+    """Every host path that bwrap is told to bind, in a finished list of arguments."""
+    return [Path(after) for word, after in itertools.pairwise(arguments) if word in _BINDS]
 
 
 def _reachable_program(program: Path, view: View) -> Path:
@@ -174,19 +241,28 @@ def _namespaces() -> Iterator[str]:
     yield from ("--uid", str(INSIDE_ID), "--gid", str(INSIDE_ID))
 
 
-def _system(view: View) -> Iterator[str]:
+def _system(view: View, guard: Guard) -> Iterator[str]:
     """Programs and libraries of the host, its devices reduced to the harmless ones, an own process table."""
-    yield from ("--ro-bind", str(view(Path("/usr"))), "/usr")
+    yield from _without_private(Path("/usr"), view, guard)
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
         host = Path("/") / name
         if host.is_symlink():
             yield from ("--symlink", str(host.readlink()), str(host))
         elif host.is_dir():
-            yield from ("--ro-bind", str(view(host)), str(host))
+            yield from _without_private(host, view, guard)
     yield from ("--proc", "/proc", "--dev", "/dev")
     yield from ("--perms", "1777", "--size", str(256 * 1024 * 1024), "--tmpfs", "/dev/shm")  # noqa: S108
     yield from ("--dir", "/run", "--dir", "/var", "--symlink", "/run", "/var/run")
     yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
+
+
+def _without_private(folder: Path, view: View, guard: Guard) -> Iterator[str]:
+    """A folder of the system's, piece by piece where a data folder or a home folder lies in it."""
+    for part in guard.parts(folder):
+        if part.is_symlink():
+            yield from ("--symlink", str(part.readlink()), str(part))
+        else:
+            yield from ("--ro-bind", str(view(part)), str(part))
 
 
 def _etc(etc: EtcFolder, view: View) -> Iterator[str]:
@@ -200,16 +276,33 @@ def _etc(etc: EtcFolder, view: View) -> Iterator[str]:
     yield from ("--symlink", "../usr/lib/os-release", "/etc/os-release")
 
 
-def _programs(tools: Tools, view: View) -> Iterator[str]:
-    """Node, OpenClaw, the supervisor and its Python (at its own path: it may not be relocatable)."""
-    yield from ("--ro-bind", str(view(tools.node.parent.parent)), "/opt/node")
+def _programs(tools: Tools, needed: Programs, view: View, guard: Guard) -> Iterator[str]:
+    """Node, OpenClaw, and the supervisor's Python (at its own path: it may not be relocatable)."""
+    for given in needed.files:
+        yield from _given(given, view, guard)
+    for folder in needed.hidden:
+        if not is_system(folder) or guard.hides(folder):
+            yield from ("--tmpfs", str(folder), "--remount-ro", str(folder))
+    if needed.node_has_npm:
+        for name in ("npm", "npx"):
+            script = Path("..", NPM, "bin", f"{name}-cli.js")
+            yield from ("--symlink", str(script), str(NODE_FOLDER / "bin" / name))
     yield from ("--ro-bind", str(view(tools.openclaw)), "/opt/openclaw")
-    prefix = tools.python.parent.parent
-    if not prefix.is_relative_to("/usr"):
-        yield from ("--ro-bind", str(view(prefix)), str(prefix))
-    yield from ("--ro-bind", str(view(SUPERVISOR)), "/supervisor/main.py")
-    for name in BESIDE_SUPERVISOR:
-        yield from ("--ro-bind", str(view(SUPERVISOR.with_name(name))), f"/supervisor/{name}")
+
+
+def _supervisor(folder: Path) -> Iterator[str]:
+    for path in supervisor_files(folder):
+        yield from ("--ro-bind", str(path), f"/supervisor/{path.name}")
+
+
+def _given(given: Given, view: View, guard: Guard) -> Iterator[str]:
+    if is_system(given.target) and not guard.hides(given.target):
+        return  # it is there already
+    if is_system(given.source) and not guard.hides(given.source):
+        # There, too, and it finds what lies beside it only from there.
+        yield from ("--symlink", str(given.source), str(given.target))
+    else:
+        yield from ("--ro-bind", str(view(given.source)), str(given.target))
 
 
 def _own_files(root: Path) -> Iterator[str]:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -24,10 +24,20 @@ from ocmt.errors import Conflict, NotFound, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
 from ocmt.runtimes.bubblewrap import GATEWAY_PORT, HOME
-from ocmt.runtimes.docker_container import LABEL, PYTHON, Daemon, OwnFiles, describe, judge, read_about
+from ocmt.runtimes.docker_container import (
+    LABEL,
+    PYTHON,
+    Daemon,
+    OwnFiles,
+    bound_paths,
+    describe,
+    judge,
+    read_about,
+)
 from ocmt.runtimes.docker_engine import CALL_TIMEOUT, Container, Engine
 from ocmt.runtimes.folders import AgentFolder
-from ocmt.runtimes.probe import PROBE_SCRIPT, find_holes
+from ocmt.runtimes.guard import Guard
+from ocmt.runtimes.probe import PROBE_SCRIPT, find_holes, questions
 from ocmt.runtimes.rendezvous import Rendezvous
 from ocmt.runtimes.seccomp import compiled_filter
 from ocmt.runtimes.supervised import Door, Order, Spawned, Supervised
@@ -59,9 +69,10 @@ class DockerRuntime(SupervisedRuntime):
         log: structlog.stdlib.BoundLogger,
         url: str = DEFAULT_URL,
         image: str = DEFAULT_IMAGE,
+        private: Sequence[Path] = (),
     ) -> None:
         """See SupervisedRuntime. `data_dir` must have the same path for Docker as for this process."""
-        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
+        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log, private=private)
         self._image = image
         self._engine = Engine(url)
         self._label = hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
@@ -103,12 +114,8 @@ class DockerRuntime(SupervisedRuntime):
         """Run a real container, of the kind that agents get, that reports what it can see."""
         spec = AgentSpec(UUID(int=0), slot=0, config="{}")
         files = self._files(spec.user_id, spec.slot)
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            asked = {
-                "port": listener.getsockname()[1],
-                "pid_namespace": os.readlink("/proc/self/ns/pid"),  # noqa: PTH115 - not a file's path
-                "file": str(files.root / "config"),
-            }
+        self._data.mkdir(parents=True, exist_ok=True)
+        with questions(files.folder, self._data, self._private) as asked:
             order = Order(
                 command=[PYTHON, "-I", "-S", "-c", PROBE_SCRIPT],
                 environment={"ASKED": json.dumps(asked)},
@@ -190,6 +197,7 @@ class DockerRuntime(SupervisedRuntime):
     async def _create(self, name: str, spec: AgentSpec, files: OwnFiles) -> str:
         image = spec.image or self._image
         description = describe(spec, files, image=image, label=self._label, daemon=self._daemon)
+        await asyncio.to_thread(Guard(self._private, files.bound).check, bound_paths(description))
         try:
             return await self._engine.create(name, description)
         except Conflict:  # of an agent whose end Docker did not confirm in time
@@ -237,6 +245,11 @@ class DockerRuntime(SupervisedRuntime):
                 "Docker does not say whether the agent has ended.", retry_after=CALL_TIMEOUT
             ) from error
         self._bodies.pop(agent.user_id, None)
+
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """See SupervisedRuntime. Not visible where the platform runs in a container itself."""
+        body = self._bodies.get(agent.user_id)
+        return body.pid or None if body else None
 
     async def _shut(self) -> None:
         """See SupervisedRuntime."""

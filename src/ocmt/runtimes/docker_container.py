@@ -54,6 +54,12 @@ class OwnFiles:
         """Its own /etc/passwd and the like: nobody in the image has its uid."""
         return EtcFolder(self.root / "etc", self.inside)
 
+    @property
+    def bound(self) -> tuple[Path, ...]:
+        """The exact paths that its container may have of the data folder."""
+        names = ("home", "workspace", "state", "config", CACHE)
+        return (*(self.root / name for name in names), self.control, *self.etc.files)
+
     def prepare(self, config: str) -> None:
         """Make what is missing. Blocks. Raises: SetupProblem where the folder cannot be written."""
         self.folder.prepare(config, compile_cache=None)
@@ -157,6 +163,14 @@ def _mounts(files: OwnFiles) -> list[tuple[Path, str, bool]]:
         (files.control, CONTROL, True),
         *etc,
     ]
+
+
+def bound_paths(description: dict[str, Any]) -> list[Path]:
+    """Every host path that a finished description has Docker bind, however it is written."""
+    host = description["HostConfig"]
+    sources = [one["Source"] for one in host.get("Mounts") or () if one["Type"] == "bind"]
+    sources += [words.partition(":")[0] for words in host.get("Binds") or ()]
+    return [Path(source) for source in sources if source.startswith("/")]
 
 
 def _mount(source: Path, target: str, read_only: bool) -> dict[str, Any]:

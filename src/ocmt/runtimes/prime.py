@@ -10,7 +10,7 @@ import asyncio
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -52,11 +52,13 @@ async def prime_compile_cache(
     config: str,
     environment: Mapping[str, str],
     view: View,
+    private: Sequence[Path] = (),
     settle: float = SETTLE,
 ) -> None:
     """Run the gateway with that configuration until it listens, and keep what Node has compiled in `target`.
 
-    `target` must not exist; it is complete or absent. Takes as long as a cold start, some 15 s.
+    `target` must not exist; it is complete or absent. `private`: what the gateway must not see, such as the
+    platform's data folder. Takes as long as a cold start, some 15 s.
     Raises: SetupProblem where no sandbox can be made, Unavailable where the gateway does not start.
     """
     folder = Path(tempfile.mkdtemp(prefix=".priming-", dir=target.parent))
@@ -67,6 +69,7 @@ async def prime_compile_cache(
         clock=SystemClock(),
         log=structlog.get_logger(__name__),
         view=view,
+        private=private,
     )
     spec = AgentSpec(UUID(int=1), slot=0, config=config, environment=environment)
     try:

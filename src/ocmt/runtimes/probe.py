@@ -9,21 +9,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
+import stat
 import subprocess
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ocmt.runtimes.base import Isolation
 from ocmt.runtimes.bubblewrap import LAUNCH_ENVIRONMENT
 from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
+from ocmt.runtimes.guard import DATA, Private, home_folders, place_inside
 
 TIMEOUT = 20.0
 TRACE = "probe"
 
 PROBE_SCRIPT = """
-import errno, json, os, socket, sys
+import collections, errno, json, os, re, socket, sys, time
+
+MOST_NAMES, MOST_SECONDS = 30000, 1.5  # of the search for private folders
 
 def attempt(call, *arguments):
     try:
@@ -31,6 +39,59 @@ def attempt(call, *arguments):
     except OSError as error:
         return errno.errorcode.get(error.errno, str(error.errno))
     return "done"
+
+def plain(text):
+    octal = lambda found: bytes([int(found[1], 8)])
+    return os.fsdecode(re.sub(rb"\\\\([0-7]{3})", octal, os.fsencode(text)))
+
+def is_that(path, one):
+    # A name that may not be looked at is there all the same.
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        return error.errno not in (errno.ENOENT, errno.ENOTDIR)
+    return [found.st_dev, found.st_ino] == one["inode"]
+
+def mounts():
+    with open("/proc/self/mountinfo", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split(" ")
+            yield words[2], plain(words[3]).rstrip("/"), plain(words[4])
+
+def by_place(sought):
+    for device, root, point in mounts():
+        for one in sought:
+            if one["device"] == device and (one["within"] + "/").startswith(root + "/"):
+                path = point.rstrip("/") + one["within"][len(root):]
+                if is_that(path, one):
+                    yield one["what"] + " at " + path
+
+def by_inode(sought):
+    wanted = {tuple(one["inode"]): one["what"] for one in sought}
+    devices, numbers = {device for device, _ in wanted}, {number for _, number in wanted}
+    folders, names, end = collections.deque(), 0, time.monotonic() + MOST_SECONDS
+    for _, _, point in mounts():
+        try:
+            found = os.lstat(point)
+        except OSError:
+            continue
+        if (found.st_dev, found.st_ino) in wanted:
+            yield wanted[found.st_dev, found.st_ino] + " at " + point
+        elif found.st_dev in devices:
+            folders.append(point)
+    while folders and names < MOST_NAMES and time.monotonic() < end:
+        try:
+            entries = list(os.scandir(folders.popleft()))
+        except OSError:
+            continue
+        names += len(entries)
+        for entry in entries:
+            if entry.inode() in numbers:
+                found = entry.stat(follow_symlinks=False)
+                if (found.st_dev, found.st_ino) in wanted:
+                    yield wanted[found.st_dev, found.st_ino] + " at " + entry.path
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
 
 asked = json.loads(os.environ.pop("ASKED", None) or sys.stdin.read())
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -51,6 +112,7 @@ print(json.dumps({
     "vsock": attempt(socket.socket, 40, socket.SOCK_STREAM),
     "hostname": os.uname().nodename,
     "environment": sorted(os.environ),
+    "sees": sorted({*by_place(asked["private"]), *by_inode(asked["private"])})[:10],
     "namespaces": int(open("/proc/sys/user/max_user_namespaces").read()),
 }))
 """
@@ -63,6 +125,8 @@ class Findings:
     """What the probing sandbox saw, or why there was none."""
 
     failure: str | None = None
+    refused: str | None = None
+    """Why the platform would not start one, in words for the operator."""
     holes: tuple[str, ...] = ()
     """What it could do and must not."""
     own_uid: bool = False
@@ -71,18 +135,41 @@ class Findings:
     """Whether Python can keep the supervisor out of the agent's reach."""
 
 
-async def look_around(command: Sequence[str], agent: AgentFolder, seccomp: int | None) -> Findings:
-    """Run the probing program by that command line, in that agent's folder.
+@contextmanager
+def questions(agent: AgentFolder, data: Path, private: Sequence[Private]) -> Iterator[dict[str, Any]]:
+    """What the probing program is asked (JSON), with everything in place that it must not find.
 
-    `seccomp` is the file descriptor named in the command. Takes about 0.1 s.
+    A canary lies in the data folder meanwhile: a file that did not exist when the sandbox was described.
+    Blocks, briefly. Raises: OSError where the data folder cannot be written.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        asked = {
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        tempfile.NamedTemporaryFile(prefix=".canary-", dir=data) as canary,
+    ):
+        os.fchmod(canary.fileno(), 0o644)
+        hidden = [Private(Path(canary.name), DATA), *private]
+        yield {
             "port": listener.getsockname()[1],
             # Not our process id: in a container it is small, and somebody inside may have the same one.
             "pid_namespace": os.readlink("/proc/self/ns/pid"),  # noqa: PTH115
             "file": str(agent.root / "config"),
+            "private": [_sought(one) for one in hidden if one.path.exists()],
         }
+
+
+def _sought(one: Private) -> dict[str, Any]:
+    device, within, inode = place_inside(one.path)
+    return {"what": one.what, "device": device, "within": within, "inode": inode}
+
+
+async def look_around(
+    command: Sequence[str], agent: AgentFolder, seccomp: int | None, data: Path, private: Sequence[Private]
+) -> Findings:
+    """Run the probing program by that command line, in that agent's folder.
+
+    `seccomp` is the file descriptor named in the command. Takes about 0.2 s.
+    """
+    with questions(agent, data, private) as asked:
         try:
             popen = _spawn(command, seccomp)
         except OSError as error:
@@ -131,6 +218,7 @@ def find_holes(seen: dict[str, object], *, filtered: bool, uid: int = INSIDE_ID)
         "no_new_privileges": (1,),
         "filter": (2 if filtered else 0,),
         "hostname": ("agent",),
+        "sees": ([],),
     }
     if filtered:
         expected["vsock"] = ("EAFNOSUPPORT",)
@@ -151,6 +239,8 @@ def _has_ctypes() -> bool:
 
 def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation:
     """The findings in words, and the level that they amount to."""
+    if found.refused is not None:
+        return Isolation("none", found.refused, missing=(found.refused,))
     if found.failure is not None:
         advice = advise(found.failure, root=root)
         return Isolation(
@@ -218,8 +308,36 @@ def advise(failure: str, *, root: bool) -> str:
             "machine itself."
         )
     if root and "Permission denied" in failure:
-        return "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents."
+        return closed_folder(failure) or (
+            "A program or folder of OCMT cannot be reached by the agents' user ids: look at its parents."
+        )
     return "bubblewrap says what is wrong: " + failure.splitlines()[-1]
+
+
+def closed_folder(failure: str) -> str | None:
+    """Which folder or file keeps agents' user ids out, from the path that the failure names."""
+    found = re.search(r"(/[^:]+): Permission denied", failure)
+    if found is None:
+        return None
+    path = Path(found[1])
+    for place in (*reversed(path.parents), path):
+        try:
+            mode = place.stat().st_mode
+        except OSError:
+            return None
+        needed = stat.S_IXOTH | (stat.S_IROTH if place == path else 0) if stat.S_ISDIR(mode) else stat.S_IROTH
+        if mode & needed != needed and not _is_private_home(place):
+            right = "rx" if stat.S_ISDIR(mode) else "r"
+            return (
+                f"{place} has the mode {stat.S_IMODE(mode):04o}, so agents' user ids cannot reach {path}: "
+                f"run `chmod o+{right} {place}`."
+            )
+    return None
+
+
+def _is_private_home(place: Path) -> bool:
+    """Whether the folder is closed for good reason: the platform itself makes a way around it."""
+    return place in home_folders()
 
 
 def _setting(name: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -101,6 +102,50 @@ def descendants(pid: int) -> set[int]:
         edge = {child for parent in edge for child in children(parent)} - found
         found |= edge
     return found
+
+
+def detached_programs(supervisor: int) -> list[str]:
+    """The names of programs that have left the tree of the supervisor, beside it in its process namespace.
+
+    A process whose parent ends goes to the namespace's process 1, which is the supervisor's parent. Blocks.
+    """
+    init = _parent(supervisor)
+    if init is None:
+        return []
+    found = [_name(pid) for pid in sorted(children(init) - {supervisor})]
+    return [name for name in found if name is not None]
+
+
+def oldest_child(init: int) -> int | None:
+    """The child of a namespace's process 1 that was there first, by its number in there. Blocks."""
+    numbers = {pid: _number_inside(pid) for pid in children(init)}
+    known = [(number, pid) for pid, number in numbers.items() if number is not None]
+    return min(known)[1] if known else None
+
+
+def _number_inside(pid: int) -> int | None:
+    found = re.search(rb"^NSpid:.*?(\d+)$", _read(pid, "status"), re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def _parent(pid: int) -> int | None:
+    found = re.search(rb"^PPid:\s*(\d+)$", _read(pid, "status"), re.MULTILINE)
+    return int(found[1]) if found and found[1] != b"0" else None
+
+
+def _name(pid: int) -> str | None:
+    """What the kernel calls a program; None for one that has ended."""
+    name, status = _read(pid, "comm"), _read(pid, "status")
+    if not name or not status or re.search(rb"^State:\s*[ZX]", status, re.MULTILINE):
+        return None
+    return re.sub(r"[^A-Za-z0-9._+-]", "", name.decode("ascii", "ignore"))[:15] or "unnamed"
+
+
+def _read(pid: int, what: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""
 
 
 async def stop_tree(pid: int, clock: Clock) -> None:

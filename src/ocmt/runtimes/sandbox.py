@@ -15,6 +15,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -30,14 +31,25 @@ from ocmt.runtimes.bubblewrap import (
     View,
     gateway_surroundings,
     launch_command,
+    own_folders,
     sandbox_command,
     spare_command,
     supervisor_program,
+    write_supervisor,
 )
 from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftover, find_hierarchy
 from ocmt.runtimes.folders import AgentFolder
+from ocmt.runtimes.guard import Guard
+from ocmt.runtimes.interpreter import programs
 from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
-from ocmt.runtimes.processes import Launched, continue_tree, descendants, stop_tree
+from ocmt.runtimes.processes import (
+    Launched,
+    children,
+    continue_tree,
+    descendants,
+    oldest_child,
+    stop_tree,
+)
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.spares import Spare, Spares, expect_listening, uids, warmed
@@ -71,15 +83,19 @@ class SandboxRuntime(SupervisedRuntime):
         log: structlog.stdlib.BoundLogger,
         view: View = _as_it_is,
         recipe: Recipe | None = None,
+        private: Sequence[Path] = (),
     ) -> None:
         """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it.
 
         `recipe`: of warm spares, which are made as root only; None: there are none.
         """
-        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log)
+        super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log, private=private)
         self._tools = tools
-        self._view = view
+        self._outside_view = view
+        self._named: dict[str, Path] = {}
+        """The paths that were handed out under another name, for what is said to people."""
         self._etc = EtcFolder(self._data / "agents" / ".etc")
+        self._supervisor = self._data / "agents" / ".supervisor"
         self._hierarchy: Hierarchy | None = None
         self._filtered = False
         self._recipe = recipe
@@ -89,6 +105,18 @@ class SandboxRuntime(SupervisedRuntime):
         """By user: the spare that their agent runs in."""
         self._disappointed: set[UUID] = set()
         """Those whose spare was of no use: the next start is a plain one."""
+
+    def _view(self, path: Path) -> Path:
+        seen = self._outside_view(path)
+        if seen != path:
+            self._named[str(seen)] = path
+        return seen
+
+    def _in_real_names(self, text: str) -> str:
+        """What bubblewrap says, by the names that exist outside of this process, too."""
+        for seen in sorted(self._named, key=len, reverse=True):
+            text = text.replace(seen, str(self._named[seen]))
+        return text
 
     # What it is worth
 
@@ -106,6 +134,7 @@ class SandboxRuntime(SupervisedRuntime):
         missing: tuple[str, ...] = ()
         try:
             self._etc.write()
+            write_supervisor(self._supervisor)
             self._etc.folder.parent.chmod(0o711)  # each agent's uid passes through, to a folder of its own
             self._view(self._etc.folder.parent)  # one alias for all agents
         except OSError as error:
@@ -134,13 +163,17 @@ class SandboxRuntime(SupervisedRuntime):
         spec = AgentSpec(UUID(int=0), slot=0, config="{}")
         folder = self._folder(spec.user_id, spec.slot)
         await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
+        await asyncio.to_thread(programs, self._tools.node, self._tools.python)
         try:
             seccomp = filter_descriptor() if self._filtered else None
             try:
                 command = self._command(
                     self._tools, folder, PROBE_PROGRAM, self._join(spec), seccomp, largest=spec.disk_bytes
                 )
-                return await look_around(command, folder, seccomp)
+                found = await look_around(command, folder, seccomp, self._data, self._private)
+                return replace(found, failure=found.failure and self._in_real_names(found.failure))
+            except SetupProblem as refusal:
+                return Findings(refused=refusal.message)
             finally:
                 if seccomp is not None:
                     os.close(seccomp)
@@ -236,7 +269,15 @@ class SandboxRuntime(SupervisedRuntime):
         plan: Path | None = None,
     ) -> list[str]:
         command = sandbox_command(
-            tools, folder, self._etc, program=program, seccomp=seccomp, view=self._view, plan=plan
+            tools,
+            folder,
+            self._etc,
+            self._supervisor,
+            program=program,
+            seccomp=seccomp,
+            view=self._view,
+            private=self._private,
+            plan=plan,
         )
         return launch_command(command, uid=folder.uid, join=join, largest=largest)
 
@@ -314,6 +355,7 @@ class SandboxRuntime(SupervisedRuntime):
                     clock=self._clock,
                     log=self._log,
                     view=self._view,
+                    private=[self._data],
                 )
                 plan = await spare_plan.record(runtime, folder, recipe, openclaw, self._clock)
             await asyncio.to_thread(spare_plan.write_plan, path, plan)
@@ -331,6 +373,8 @@ class SandboxRuntime(SupervisedRuntime):
         self._served[spec.user_id] = spare
         try:
             self._join(spec)
+            own = own_folders(folder.root)
+            Guard(self._private, own).check(own)
             await spare.furnish(folder)
         except BaseException:
             await spare.kill()
@@ -382,6 +426,11 @@ class SandboxRuntime(SupervisedRuntime):
             self._log.warning("agent_not_paged_out", user_id=str(user_id), error=str(error))
             return False
         return agent.paused
+
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """See SupervisedRuntime. bubblewrap's process 1 has it as its first child."""
+        inner = children(agent.process)
+        return oldest_child(inner.pop()) if len(inner) == 1 else None
 
     def _memory_of(self, agent: Supervised) -> int | None:
         """See SupervisedRuntime."""

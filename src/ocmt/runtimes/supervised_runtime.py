@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -24,13 +24,15 @@ from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
 from ocmt.runtimes.disk_watch import watch
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
+from ocmt.runtimes.guard import private_folders
 from ocmt.runtimes.output import log_files
+from ocmt.runtimes.processes import detached_programs
 from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.supervised import Door, Order, Supervised
 
 
 class SupervisedRuntime(ABC):
-    """AgentRuntime, EndsWithLease, CanPause and KeepsFiles, but for what the methods without a body do."""
+    """AgentRuntime, EndsWithLease, CanPause, KnowsJobs and KeepsFiles, but for the methods without a body."""
 
     name: str
     close_grace: float
@@ -43,9 +45,15 @@ class SupervisedRuntime(ABC):
         doors: Mapping[str, Door],
         clock: Clock,
         log: structlog.stdlib.BoundLogger,
+        private: Sequence[Path] = (),
     ) -> None:
-        """`doors` serve by name what an agent finds at 127.0.0.1: `broker` always, `egress` where it may."""
+        """`doors` serve by name what an agent finds at 127.0.0.1: `broker` always, `egress` where it may.
+
+        `private`: folders besides `data_dir` and the home folder that no agent may see, such as the
+        platform's data folder where `data_dir` is a temporary one.
+        """
         self._data = data_dir.resolve()
+        self._private = private_folders(self._data, *private)
         self._doors = doors
         self._clock = clock
         self._log = log
@@ -101,6 +109,10 @@ class SupervisedRuntime(ABC):
 
     def _processes_of(self, spec: AgentSpec) -> int | None:
         """The most that its supervisor lets it have; None where something else sees to that."""
+        return None
+
+    def _supervisor_of(self, agent: Supervised) -> int | None:
+        """The process id of its supervisor on this machine; None where it cannot be seen. Blocks."""
         return None
 
     def _memory_of(self, agent: Supervised) -> int | None:
@@ -263,6 +275,19 @@ class SupervisedRuntime(ABC):
                 agent.tell_lease()
             await self._let_run(agent)
             agent.paused = False
+
+    # KnowsJobs
+
+    async def jobs(self, user_id: UUID) -> list[str]:
+        """See KnowsJobs."""
+        agent = self._agents.get(user_id)
+        if agent is None or agent.phase == "exited":
+            return []
+        return await asyncio.to_thread(self._jobs_of, agent)
+
+    def _jobs_of(self, agent: Supervised) -> list[str]:
+        supervisor = self._supervisor_of(agent)
+        return detached_programs(supervisor) if supervisor else []
 
     # KeepsFiles
 

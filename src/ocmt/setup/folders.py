@@ -33,6 +33,14 @@ def cache_folder() -> Path:
     return (Path(base) if base.startswith("/") else home() / ".cache") / "ocmt"
 
 
+def data_folder() -> Path:
+    """Where the platform will keep its data unless its own settings say otherwise."""
+    if given := os.environ.get("OCMT_DATA_DIR"):
+        return Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if base.startswith("/") else home() / ".local" / "share") / "ocmt"
+
+
 @contextmanager
 def new_folder(final: Path) -> Iterator[Path]:
     """A temporary folder beside `final` that becomes `final` when the block ends well, and else vanishes."""

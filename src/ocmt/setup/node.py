@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocmt.setup.folders import discard, new_folder
+from ocmt.setup.folders import discard, home, new_folder
 from ocmt.setup.place import Place
 from ocmt.setup.uv import install_wheel, locked
 
@@ -67,6 +67,18 @@ def npm_script(program: Path) -> Path | None:
         Path("/usr/share/nodejs/npm/bin/npm-cli.js"),
     ]
     return next((place for place in places if place.exists()), None)
+
+
+def placement(program: Path, data: Path) -> str | None:
+    """What to tell about a Node in a folder that contains private files as well; None for any other."""
+    prefix = Path(os.path.realpath(program.parent.parent))
+    for private, what in ((data, "OCMT's data folder"), (home(), "your home folder")):
+        if Path(os.path.realpath(private)).is_relative_to(prefix):
+            return (
+                f"Node.js is installed in {prefix}, which contains {what} as well. "
+                "Agents see only Node.js itself and npm, and nothing else in that folder."
+            )
+    return None
 
 
 def _on_path(path: str) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from ocmt.setup.console import Console
 from ocmt.setup.faults import advice_for
 from ocmt.setup.folders import (
     cache_folder,
+    data_folder,
     digest,
     discard,
     discard_leftovers,
@@ -75,18 +76,22 @@ def set_up(project: Path, *, groups: frozenset[str] = frozenset(), quiet: bool =
         if not quiet:
             print("Everything is set up.")
         return
-    make_cache(cache)
-    missing = _LIBRARIES_SPACE + (0 if openclaw.folder_for(project, cache).exists() else openclaw.SPACE)
-    require_space(cache, missing, "Set-up")
     # Agents run under other user ids where the platform is root: they must be able to read all this.
     umask = os.umask(0o022)
     try:
-        with only_one(cache, lambda: print("Waiting for another set-up of this user …", flush=True)) as lock:
-            known = read_json(stamp)  # another set-up of this clone may just have been here
-            if not _nothing_changed(project, cache, known, groups):
-                _run_steps(_place(project, cache, lock), groups | frozenset(known.get("groups", [])), stamp)
+        _set_up(project, cache, stamp, groups)
     finally:
         os.umask(umask)
+
+
+def _set_up(project: Path, cache: Path, stamp: Path, groups: frozenset[str]) -> None:
+    make_cache(cache)
+    missing = _LIBRARIES_SPACE + (0 if openclaw.folder_for(project, cache).exists() else openclaw.SPACE)
+    require_space(cache, missing, "Set-up")
+    with only_one(cache, lambda: print("Waiting for another set-up of this user …", flush=True)) as lock:
+        known = read_json(stamp)  # another set-up of this clone may just have been here
+        if not _nothing_changed(project, cache, known, groups):
+            _run_steps(_place(project, cache, lock), groups | frozenset(known.get("groups", [])), stamp)
 
 
 def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
@@ -103,6 +108,8 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
     with console.step("Node.js") as step:
         found_node, source = node.get_node(place, uv_program)
         step.result = f"{found_node.version} {source}"
+    if said := node.placement(found_node.program, data_folder()):
+        console.say(said)
     with console.step(f"OpenClaw {openclaw.version(place.project)}") as step:
         agent, step.result = openclaw.get_openclaw(place, found_node)
     with console.step("User interface") as step:

@@ -109,6 +109,8 @@ class FakeRuntime:
         self._boot_seconds = boot_seconds
         self._agents: dict[UUID, _Agent] = {}
         self._gateways: dict[UUID, GatewayDouble] = {}
+        self.detached: dict[UUID, list[str]] = {}
+        """For tests to set: what an agent has left running outside of its gateway's tree."""
         self.calls: list[tuple[Literal["start", "stop", "pause", "resume", "page_out"], UUID]] = []
 
     async def crash(self, user_id: UUID, exit_code: int, log: str = "fake gateway: crashed\n") -> None:
@@ -164,6 +166,7 @@ class FakeRuntime:
         """See AgentRuntime."""
         self.calls.append(("stop", user_id))
         agent = self._agents.pop(user_id, None)
+        self.detached.pop(user_id, None)
         if agent is not None and agent.exit_code is None:
             await self._gateways[user_id].kill()
         return {}
@@ -194,6 +197,10 @@ class FakeRuntime:
         """See CanPageOut."""
         self.calls.append(("page_out", user_id))
         return self._running(user_id).paused
+
+    async def jobs(self, user_id: UUID) -> list[str]:
+        """See KnowsJobs."""
+        return self.detached.get(user_id, []) if user_id in self._agents else []
 
     async def renew(self, user_id: UUID, *, until: float) -> None:
         """See EndsWithLease. Nobody watches here: `lapse` is for tests to call."""
