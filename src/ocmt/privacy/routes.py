@@ -16,6 +16,7 @@ from ocmt.identity.browsers import clear
 from ocmt.identity.guards import Me, actor_of, administrator, auditor, require_recent
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
+from ocmt.platform.http.headers import fields
 from ocmt.privacy.service import Privacy
 
 _PIECE = 256 * 1024
@@ -70,7 +71,7 @@ def routes(privacy: Privacy, identity: Identity, clock: Clock) -> APIRouter:
             "content-disposition": 'attachment; filename="ocmt-export.zip"',
             "cache-control": "no-store",
         }
-        return StreamingResponse(pieces(), media_type="application/zip", headers=headers)
+        return StreamingResponse(pieces(), media_type="application/zip", headers=fields(headers))
 
     @router.delete("/me", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
     async def delete_me(body: Confirmation, me: Me, request: Request) -> Response:

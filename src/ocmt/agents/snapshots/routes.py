@@ -17,6 +17,7 @@ from ocmt.agents.snapshots.service import Snapshots
 from ocmt.agents.snapshots.transfers import PIECE, PIECE_SECONDS, Transfers
 from ocmt.errors import InvalidInput, NotFound
 from ocmt.platform.http import principal
+from ocmt.platform.http.headers import raw_fields
 
 PAGE = 50
 LARGEST = 2**63 - 1
@@ -38,8 +39,7 @@ class _Download(Response):
                 "content-length": str(size),
                 "content-disposition": f'attachment; filename="{name}"',
             }
-            raw = [(key.encode(), value.encode()) for key, value in headers.items()]
-            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            await send({"type": "http.response.start", "status": 200, "headers": raw_fields(headers)})
             while True:
                 piece = await asyncio.to_thread(file.read, PIECE)
                 message = {"type": "http.response.body", "body": piece, "more_body": bool(piece)}
