@@ -68,7 +68,7 @@ class Orchestrator:
             model = await self.broker.model_for(user_id)
             return {"kind": model.kind, "label": model.label}
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 *agent_routes(self.agents, self.runtime, model_of, self.policy),
                 *snapshot_routes(self.snapshots, self.transfers),
@@ -79,6 +79,9 @@ class Orchestrator:
             ],
             exception_handlers=exception_handlers(),
         )
+        # Its redirects are made of what the request says about scheme and host.
+        app.router.redirect_slashes = False
+        return app
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Future[None]]:
