@@ -214,7 +214,7 @@ WRITES_HEADS = {
 }
 """The last one answers agents, in words of its own, on their own listener: no browser reads it."""
 REDIRECTS = {"platform/http/redirects.py"}
-COOKIES = {"identity/browsers.py"}
+COOKIES = {"identity/browsers.py", "identity/visits/routes.py"}
 """Values of our own making only; see `test_cookies_are_tokens_of_ours`."""
 
 

@@ -31,8 +31,12 @@ _LASTING = ("assets/", "fonts/")
 class ControlUi:
     """ASGI, for what `/agent/gateway/…` is asked that is no address of the gateway's own."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """`folder`: `dist/control-ui` of OpenClaw's package; None where there is none."""
+    def __init__(self, folder: Path | None, *, strangers_to: str = "/") -> None:
+        """`folder`: `dist/control-ui` of OpenClaw's package; None where there is none.
+
+        `strangers_to`: the path at which whoever is not signed in begins to do so.
+        """
+        self._strangers_to = strangers_to
         self._files = StaticFiles(directory=folder) if folder is not None else None
         self._page = (folder / "index.html").read_bytes() if folder is not None else b""
         self._scripts = [_hash_of(text) for text in _INLINE.findall(self._page.decode())]
@@ -51,7 +55,7 @@ class ControlUi:
         try:
             principal(request)
         except Unauthenticated as error:
-            return redirect("/") if path == "." else problem(error)
+            return redirect(self._strangers_to) if path == "." else problem(error)
         fence = {"content-security-policy": self.fence(request.headers.get("host", ""))}
         if path == ".":
             page = {"content-type": "text/html; charset=utf-8", "cache-control": "no-cache"}

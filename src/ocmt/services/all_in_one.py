@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ocmt.platform.database import Database
 from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.addresses import Network
+from ocmt.services.agent_host import AgentHost, is_gateway
 from ocmt.services.management import MAX_API_BODY, PATHS, Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.services.probes import Probes
@@ -29,10 +30,15 @@ def all_in_one_app(
     database: Database,
     *,
     url: str,
+    agent_url: str | None = None,
     ui_dir: Path | None,
     proxies: Sequence[Network] = (),
 ) -> ASGIApp:
-    """The whole application behind one port; `url` is its public address."""
+    """The whole application behind one port.
+
+    `url` is its public address, `agent_url` that of the agents' own host name, where there is one. Raises:
+    SetupProblem.
+    """
     agents = orchestrator.app()
     ui = StaticUi(find_ui(ui_dir))
     accounts = management.accounts
@@ -45,6 +51,10 @@ def all_in_one_app(
     files = RequestLimits(authenticated(agents), max_body=MAX_FILE)
     archives = RequestLimits(authenticated(agents), max_body=MAX_ARCHIVE)
     api = RequestLimits(authenticated(management.app()), max_body=MAX_API_BODY)
+    host = None
+    if agent_url is not None:
+        host = AgentHost(agents, accounts, database, url=agent_url, proxies=proxies, max_body=MAX_BODY)
+    departure = None if host is None else authenticated(host.departure)
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -56,6 +66,8 @@ def all_in_one_app(
             await archives(scope, receive, send)
         elif path == "/agent/attachments":
             await files(scope, receive, send)
+        elif departure is not None and is_gateway(path):
+            await departure(scope, receive, send)
         elif path == "/agent" or path.startswith("/agent/"):
             await signed_in(scope, receive, send)
         else:
@@ -68,7 +80,9 @@ def all_in_one_app(
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         # Agents and other services have neither cookies nor pages, and agents longer requests than browsers.
         path = scope["path"]
-        if scope["type"] == "websocket" and path != "/agent/gateway":
+        if host is not None and host.owns(scope):
+            await host(scope, receive, send)
+        elif scope["type"] == "websocket" and path != "/agent/gateway":
             await send({"type": "websocket.close", "code": 1008})
         elif path.startswith("/webhooks/"):
             await orchestrator.channels.intake(scope, receive, send)
