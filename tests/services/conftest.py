@@ -82,6 +82,12 @@ class House:
 
 
 @pytest.fixture
+def public_url() -> str:
+    """The public address; a file may have its own."""
+    return URL
+
+
+@pytest.fixture
 def pages(tmp_path: Path) -> Path:
     """What Vite would have built."""
     (tmp_path / "assets").mkdir()
@@ -98,11 +104,12 @@ async def house(
     runtime: FakeRuntime,
     gateways: Gateways,
     pages: Path,
+    public_url: str,
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
     settings = load_settings(
         data_dir=pages / "data",
-        public_url=URL,
+        public_url=public_url,
         anthropic_url=NOBODY,
         openai_url=NOBODY,
         turn_call_limit=50,
@@ -195,9 +202,9 @@ async def house(
             chat,
             kinds={"signed": Signed(http.session, clock.now, local=True)},
             seal=ChannelSeal(platform.secrets),
-            url=URL,
+            url=public_url,
         ),
     )
-    app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
+    app = all_in_one_app(management, orchestrator, database, url=public_url, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)
     await http.__aexit__()
