@@ -37,7 +37,7 @@ def find(program: str) -> str | None:
 
 def block(containing: str) -> str:
     """Return the page's first fenced block with these words in it."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    blocks: list[str] = re.findall(r"^```\w*\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     return next(text for text in blocks if containing in text)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from http.cookies import SimpleCookie
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.types import ASGIApp
@@ -133,7 +134,7 @@ async def test_the_sessions_end_ends_it(anna: Person, house: House) -> None:
 
 
 @pytest.mark.parametrize("status", ["suspended", "deleting"])
-async def test_the_end_of_the_account_ends_it(anna: Person, house: House, status: str) -> None:
+async def test_the_end_of_the_account_ends_it(anna: Person, house: House, status: Any) -> None:
     identity = house.management.accounts.identity
     ben = Person(Browser(anna.public.app), Browser(anna.agents.app, origin=AGENTS))
     ben.public.cookies = (await house.sign_in("ben@example.org")).cookies
