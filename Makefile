@@ -36,6 +36,7 @@ check:
 
 test: check
 	@$(BIN)/python scripts/browser.py
+	@$(BIN)/python scripts/proxies.py
 	$(BIN)/python scripts/npm.py --prefix ui test
 	@marks=$$($(BIN)/python scripts/journeys.py $(if $(FRESH),--fresh)) && set -x && \
 	  $(BIN)/pytest -m "$$marks" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -175,6 +175,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     public_url: str | None = None
     """What users type; default `http://localhost:PORT`."""
+    agent_url: str | None = None
+    """A host name of its own for what agents show: OpenClaw's pages and `/agent/gateway`."""
     ui_dir: Path | None = None
     database_url: SecretStr | None = Field(
         default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url")

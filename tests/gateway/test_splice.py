@@ -201,7 +201,7 @@ async def test_a_client_that_does_not_read_stops_the_agent_and_bounds_memory() -
 async def test_a_client_that_half_closes_still_hears_the_rest() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: x\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
         assert await reader.read() == b""  # the half-close got here
         writer.write(b"\x81\x04late")
         await writer.drain()
@@ -223,7 +223,7 @@ async def test_what_comes_before_our_answer_is_not_passed_on() -> None:
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.extend(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: x\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 X\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
         heard.extend(await reader.read())
         writer.close()
 

@@ -84,6 +84,12 @@ class House:
 
 
 @pytest.fixture
+def public_url() -> str:
+    """The public address; a file may have its own."""
+    return URL
+
+
+@pytest.fixture
 def pages(tmp_path: Path) -> Path:
     """What Vite would have built."""
     (tmp_path / "assets").mkdir()
@@ -107,12 +113,13 @@ async def house(
     gateways: Gateways,
     pages: Path,
     egress_policy: EgressPolicy,
+    public_url: str,
 ) -> AsyncIterator[House]:
     replica = Replica.build(clock=clock, database=database, hints=hints, runtime=runtime, gateways=gateways)
     policy = replace(replica.policy, egress=egress_policy)
     settings = load_settings(
         data_dir=pages / "data",
-        public_url=URL,
+        public_url=public_url,
         anthropic_url=NOBODY,
         openai_url=NOBODY,
         turn_call_limit=50,
@@ -211,9 +218,9 @@ async def house(
             chat,
             kinds={"signed": Signed(http.session, clock.now, local=True)},
             seal=ChannelSeal(platform.secrets),
-            url=URL,
+            url=public_url,
         ),
     )
-    app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
+    app = all_in_one_app(management, orchestrator, database, url=public_url, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)
     await http.__aexit__()

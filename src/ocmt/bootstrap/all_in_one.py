@@ -49,6 +49,7 @@ async def run_all_in_one(
             orchestrator,
             platform.database,
             url=settings.url,
+            agent_url=settings.agent_url,
             ui_dir=settings.ui_dir,
             proxies=parse_networks(settings.trusted_proxies),
         )

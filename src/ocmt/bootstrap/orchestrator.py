@@ -37,6 +37,7 @@ from ocmt.errors import OcmtError
 from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
+from ocmt.identity.visits.model import BEGIN
 from ocmt.openclaw.config import gateway_environment, render_config
 from ocmt.platform.leases import Lease, Leases
 from ocmt.privacy.eraser import Eraser
@@ -224,7 +225,9 @@ def compose_orchestrator(
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
         channels=channels,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
-        pages=ControlUi(control_ui(settings.cache_dir)),
+        pages=ControlUi(
+            control_ui(settings.cache_dir), strangers_to=BEGIN if settings.agent_url is not None else "/"
+        ),
     )
 
 

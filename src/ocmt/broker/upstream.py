@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import aiohttp
 from starlette.types import Scope
@@ -14,6 +14,7 @@ from yarl import URL
 
 from ocmt.broker.events import printable
 from ocmt.broker.model import Timeouts
+from ocmt.platform.http.headers import UnsafeHeader, fields, raw_fields
 
 _PASSED_ON = frozenset({"anthropic-version", "accept", "user-agent"})
 _BETAS = "anthropic-beta"
@@ -122,11 +123,12 @@ def passed_on(scope: Scope, betas: Betas) -> dict[str, str]:
 
 def passed_back(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     """The provider's headers that the agent gets."""
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.items()
-        if name.lower() in _PASSED_BACK or name.lower().startswith("anthropic-ratelimit-")
-    ]
+    back: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.lower() in _PASSED_BACK or name.lower().startswith("anthropic-ratelimit-"):
+            with suppress(UnsafeHeader):  # the answer is worth more than a header that nobody may have
+                back |= fields({name.lower(): value})
+    return raw_fields(back)
 
 
 def error_in(body: bytes) -> tuple[str, str]:

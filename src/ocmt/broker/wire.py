@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ocmt.broker.events import error_event
 from ocmt.platform.http import disconnected
+from ocmt.platform.http.headers import checked
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +61,7 @@ class Reply:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head."""
         self.started = True
-        await self._send({"type": "http.response.start", "status": status, "headers": list(headers)})
+        await self._send({"type": "http.response.start", "status": status, "headers": checked(headers)})
 
     async def piece(self, data: bytes) -> None:
         """Send a piece of the body."""

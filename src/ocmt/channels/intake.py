@@ -26,6 +26,7 @@ from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, SetupPr
 from ocmt.platform.bucket import Bucket
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import problem
+from ocmt.platform.http.headers import fields, media_type
 from ocmt.platform.telemetry import REGISTRY
 
 BURST = 2_000
@@ -138,7 +139,8 @@ class Intake:
                 "X-Content-Type-Options": "nosniff",
                 "Content-Security-Policy": "default-src 'none'; sandbox",
             }
-            return Response(received.body, headers={"Content-Type": received.content_type, **safe})
+            kind = media_type(received.content_type)
+            return Response(received.body, headers=fields({"Content-Type": kind, **safe}))
         if isinstance(received, Accepted):
             # Behind the signature: strangers cannot use up what the sender may send.
             self._buckets.take(endpoint.id)

@@ -7,7 +7,6 @@ import binascii
 import json
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +20,7 @@ from ocmt.chat.service import UNKNOWN, Chat
 from ocmt.chat.stream import EventStream
 from ocmt.errors import InvalidInput
 from ocmt.platform.http import as_id, json_body, path_id, principal
+from ocmt.platform.http.headers import disposition, fields, media_type
 
 PAGE = 50
 SHOWN_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
@@ -124,9 +124,8 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
         found = await chat.attachments.find(user_id, attachment_id)
         # Whatever it says it is: nothing of it may run under our address.
         shown = found.media_type in SHOWN_IMAGES
-        name = quote(found.name, safe="")
         headers = {
-            "content-disposition": f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{name}",
+            "content-disposition": disposition(found.name, inline=shown),
             "content-security-policy": "default-src 'none'; sandbox",
             "x-content-type-options": "nosniff",
             # Asked again each time: whoever signs in next in that browser must not see it.
@@ -134,11 +133,11 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
             "etag": f'"{found.id}"',
         }
         if request.headers.get("if-none-match") == headers["etag"]:
-            return Response(status_code=304, headers=headers)
+            return Response(status_code=304, headers=fields(headers))
         pieces = await chat.attachments.pieces(user_id, attachment_id)
         headers["content-length"] = str(found.size)
-        kind = found.media_type if shown else "application/octet-stream"
-        return StreamingResponse(pieces, media_type=kind, headers=headers)
+        headers["content-type"] = media_type(found.media_type, among=SHOWN_IMAGES)
+        return StreamingResponse(pieces, headers=fields(headers))
 
     async def drop(request: Request) -> Response:
         attachment_id = path_id(request, "attachment_id", GONE)

@@ -19,8 +19,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.errors import LimitReached, OcmtError, TooLarge, Unavailable
-from ocmt.gateway.model import may_ask, sent_back, sent_on
+from ocmt.gateway.model import may_ask, sent_back, sent_on, status_back
 from ocmt.platform.http import disconnected, principal, problem
+from ocmt.platform.http.headers import checked
 
 MAX_REQUESTS = 8
 """Of one user at a time."""
@@ -103,11 +104,14 @@ class _Exchange:
             response = await self._next()
         if not isinstance(response, h11.Response):
             raise _unavailable("an answer that does not begin")
+        status = status_back(response.status_code)
+        if status is None:
+            raise _unavailable(f"an answer with the status {response.status_code}")
         await send(
             {
                 "type": "http.response.start",
-                "status": response.status_code,
-                "headers": sent_back(response.headers),
+                "status": status,
+                "headers": checked(sent_back(response.headers)),
             }
         )
         leaving = asyncio.ensure_future(disconnected(request.receive))

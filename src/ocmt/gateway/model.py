@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ocmt.errors import InvalidInput
 from ocmt.openclaw.config import GATEWAY_PORT, OWNER, OWNER_HEADER, OWNER_ORIGIN, PROXY_HEADER
+from ocmt.platform.http.headers import is_token, media_type, raw_fields, retry_after
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -20,6 +21,7 @@ SOMEWHERE = "203.0.113.1"
 """What the gateway hears of the user's address, which is nobody's business in there; it wants one that is not
 its own machine's. Source: RFC 5737, TEST-NET-3."""
 MAX_PATH = 1_000
+MAX_SUBPROTOCOLS = 10
 
 _ROUTES: Mapping[str, str] = {
     "/healthz": "GET",
@@ -36,7 +38,13 @@ _SENT_ON = (
     b"x-openclaw-agent-id",
     b"x-openclaw-model",
 )
-_SENT_BACK = frozenset({b"content-type", b"retry-after"})
+_SHOWN = frozenset({"application/json", "text/event-stream", "text/plain"})
+"""Media types that an answer may have at our address. Everything else is data that no browser shows."""
+_STATUSES = frozenset(
+    {200, 201, 202, 204, 400, 403, 404, 405, 408, 409, 413, 415, 422, 429, 500, 501, 502, 503, 504}
+)
+"""Statuses that are passed on. None of them makes a browser or a program go elsewhere, ask for a password, or
+change how it talks to our address."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ class Limits:
 def handshake(headers: Headers) -> bytes:
     """The request to the gateway that begins a WebSocket. Raises: InvalidInput.
 
-    Without extensions: what is compressed could not be bounded by anybody on the way.
+    Without extensions: what is compressed could not be bounded by anybody on the way. The subprotocols that
+    the client offers are named again; the answer may choose one of them (`platform.http.handshake`).
     """
     found: dict[bytes, bytes] = {}
     for name, value in headers:
@@ -71,9 +80,19 @@ def handshake(headers: Headers) -> bytes:
         b"Upgrade: websocket",
         b"Sec-WebSocket-Version: 13",
         b"Sec-WebSocket-Key: " + key,
+        *_subprotocols(found.get(b"sec-websocket-protocol", b"")),
         *(b"%s: %s" % pair for pair in identity_headers(from_page=b"origin" in found)),
     ]
     return b"\r\n".join([*lines, b"", b""])
+
+
+def _subprotocols(offered: bytes) -> list[bytes]:
+    if not offered:
+        return []
+    names = [name.strip(b" \t") for name in offered.split(b",")]
+    if len(names) > MAX_SUBPROTOCOLS or not all(map(is_token, names)):
+        raise InvalidInput("This is no WebSocket handshake: its subprotocols are no list of names.")
+    return [b"Sec-WebSocket-Protocol: " + b", ".join(names)]
 
 
 def identity_headers(*, from_page: bool = False) -> list[tuple[bytes, bytes]]:
@@ -98,19 +117,34 @@ def sent_on(headers: Headers) -> list[tuple[bytes, bytes]]:
     return [*identity_headers(), *((name, value) for name, value in headers if name in _SENT_ON)]
 
 
-def sent_back(headers: Headers) -> list[tuple[bytes, bytes]]:
-    """The headers of its answer that the user is to see.
+def status_back(status: int) -> int | None:
+    """Return the status of our answer for that of the agent's; None where it is not the agent's to give."""
+    if status in _STATUSES:
+        return status
+    return {2: 200, 4: 400, 5: 502}.get(status // 100)
 
-    The agent is not trusted: what it says is data on our address, never a page that could act there.
+
+def sent_back(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """The headers of our answer, written anew from what the agent's says.
+
+    The agent is not trusted: what it says is data on our address, never a page that could act there. Of its
+    headers only two are read, and of these only what is well-formed.
     """
-    kept = [(name.lower(), value) for name, value in headers if name.lower() in _SENT_BACK]
-    return [
-        *kept,
-        (b"cache-control", b"no-store"),
-        (b"content-security-policy", b"sandbox; default-src 'none'"),
-        (b"x-content-type-options", b"nosniff"),
-        (b"x-accel-buffering", b"no"),
-    ]
+    named: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        named.setdefault(name.lower(), []).append(value)
+    kinds, pauses = named.get(b"content-type", []), named.get(b"retry-after", [])
+    pause = retry_after(pauses[0]) if len(pauses) == 1 else None
+    return raw_fields(
+        {
+            "content-type": media_type(kinds[0] if len(kinds) == 1 else None, among=_SHOWN),
+            **({"retry-after": pause} if pause is not None else {}),
+            "cache-control": "no-store",
+            "content-security-policy": "sandbox; default-src 'none'",
+            "x-content-type-options": "nosniff",
+            "x-accel-buffering": "no",
+        }
+    )
 
 
 def _is_key(key: bytes) -> bool:

@@ -14,12 +14,13 @@ import stat
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from ocmt.errors import NotFound, Unauthenticated
-from ocmt.platform.http import principal, problem
+from ocmt.platform.http import principal, problem, redirect
+from ocmt.platform.http.headers import fields
 
 BELOW = "/agent/gateway"
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?")
@@ -30,8 +31,12 @@ _LASTING = ("assets/", "fonts/")
 class ControlUi:
     """ASGI, for what `/agent/gateway/…` is asked that is no address of the gateway's own."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """`folder`: `dist/control-ui` of OpenClaw's package; None where there is none."""
+    def __init__(self, folder: Path | None, *, strangers_to: str = "/") -> None:
+        """`folder`: `dist/control-ui` of OpenClaw's package; None where there is none.
+
+        `strangers_to`: the path at which whoever is not signed in begins to do so.
+        """
+        self._strangers_to = strangers_to
         self._files = StaticFiles(directory=folder) if folder is not None else None
         self._page = (folder / "index.html").read_bytes() if folder is not None else b""
         self._scripts = [_hash_of(text) for text in _INLINE.findall(self._page.decode())]
@@ -50,20 +55,20 @@ class ControlUi:
         try:
             principal(request)
         except Unauthenticated as error:
-            return RedirectResponse("/", 303) if path == "." else problem(error)
+            return redirect(self._strangers_to) if path == "." else problem(error)
         fence = {"content-security-policy": self.fence(request.headers.get("host", ""))}
         if path == ".":
             page = {"content-type": "text/html; charset=utf-8", "cache-control": "no-cache"}
-            return Response(self._page, headers={**fence, **page})
+            return Response(self._page, headers=fields({**fence, **page}))
         found = self._files.lookup_path(path)[1]
         if found is None or not stat.S_ISREG(found.st_mode):
             if "." in path.rpartition("/")[2]:
                 return problem(NotFound("There is no such file."))
             # One of its own addresses: its files have addresses that begin at the page's.
-            return RedirectResponse(f"{BELOW}/", 303)
+            return redirect(f"{BELOW}/")
         response = await self._files.get_response(path, request.scope)
         lasting = "public, max-age=31536000, immutable" if path.startswith(_LASTING) else "no-cache"
-        response.headers.update({**fence, "cache-control": lasting})
+        response.headers.update(fields({**fence, "cache-control": lasting}))
         return response
 
     def fence(self, host: str) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Mount, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from ocmt.errors import OcmtError
+from ocmt.errors import NotFound, OcmtError
 from ocmt.gateway.http_proxy import HttpProxy
 from ocmt.gateway.model import handshake
-from ocmt.gateway.pages import ControlUi
+from ocmt.gateway.pages import BELOW, ControlUi
 from ocmt.gateway.service import Sockets
-from ocmt.platform.http import principal, problem
+from ocmt.platform.http import principal, problem, redirect
 
 
 def routes(sockets: Sockets, pages: ControlUi) -> list[BaseRoute]:
     """To be mounted at the root of the orchestrator."""
     return [
-        WebSocketRoute("/agent/gateway", GatewaySocket(sockets)),
-        Mount("/agent/gateway", app=HttpProxy(sockets.dial, pages)),
+        WebSocketRoute(BELOW, GatewaySocket(sockets)),
+        WithoutSlash(),
+        Mount(BELOW, app=HttpProxy(sockets.dial, pages)),
     ]
 
 
@@ -37,3 +38,18 @@ class GatewaySocket:
             await self._sockets.open(who.user_id, still, upgrade, head)
         except OcmtError as error:
             await problem(error)(scope, receive, send)
+
+
+class WithoutSlash(BaseRoute):
+    """`/agent/gateway` in a browser: leads to the pages, by a path and never by a whole address."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See BaseRoute."""
+        return (Match.FULL if scope["type"] == "http" and scope["path"] == BELOW else Match.NONE), {}
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["method"] in ("GET", "HEAD"):
+            await redirect(f"{BELOW}/")(scope, receive, send)
+        else:
+            await problem(NotFound("There is no such address of your agent's gateway."))(scope, receive, send)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import Header, Response
 
 from ocmt.errors import InvalidInput
+from ocmt.platform.http.headers import safe
 
 IfMatch = Annotated[
     str | None,
@@ -37,4 +38,4 @@ def _within(if_match: str | None, tag: str) -> str | None:
 
 def set_etag(response: Response, tag: str) -> None:
     """Say which state this is."""
-    response.headers["etag"] = f'"{tag}"'
+    response.headers["etag"] = safe(f'"{tag}"')

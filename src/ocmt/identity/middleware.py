@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.errors import OcmtError, Refused, Unauthenticated
 from ocmt.identity import access
-from ocmt.identity.entrance.service import Entrance
 from ocmt.identity.origin import PublicAddress
 from ocmt.platform.http import problem
 from ocmt.platform.http.addresses import Network, client_address
@@ -43,13 +42,20 @@ class Bearer(Protocol):
         """Whose it is; None where it is not valid (any more). `address`: where it is used."""
 
 
+class Cookies(Protocol):
+    """Those who know whose a cookie is: the entrance, or the visits at the agents' own host name."""
+
+    async def authenticate(self, token: str, /) -> Principal | None:
+        """Whose it is; None where it is nobody's (any more)."""
+
+
 class Authentication:
     """ASGI middleware; what needs no session still passes through it."""
 
     def __init__(
         self,
         app: ASGIApp,
-        entrance: Entrance,
+        entrance: Cookies,
         address: PublicAddress,
         *,
         bearers: Sequence[Bearer] = (),

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ocmt.platform.database import Database
 from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.addresses import Network
+from ocmt.services.agent_host import AgentHost, is_gateway
 from ocmt.services.management import MAX_API_BODY, PATHS, Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.services.probes import Probes
@@ -30,10 +31,15 @@ def all_in_one_app(
     database: Database,
     *,
     url: str,
+    agent_url: str | None = None,
     ui_dir: Path | None,
     proxies: Sequence[Network] = (),
 ) -> ASGIApp:
-    """The whole application behind one port; `url` is its public address."""
+    """The whole application behind one port.
+
+    `url` is its public address, `agent_url` that of the agents' own host name, where there is one. Raises:
+    SetupProblem.
+    """
     agents = orchestrator.app()
     ui = StaticUi(find_ui(ui_dir))
     accounts = management.accounts
@@ -46,6 +52,10 @@ def all_in_one_app(
     files = RequestLimits(authenticated(agents), max_body=MAX_FILE)
     archives = RequestLimits(authenticated(agents), max_body=MAX_ARCHIVE)
     api = RequestLimits(authenticated(management.app()), max_body=MAX_API_BODY)
+    host = None
+    if agent_url is not None:
+        host = AgentHost(agents, accounts, database, url=agent_url, proxies=proxies, max_body=MAX_BODY)
+    departure = None if host is None else authenticated(host.departure)
 
     async def public(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -57,6 +67,8 @@ def all_in_one_app(
             await archives(scope, receive, send)
         elif path == "/agent/attachments":
             await files(scope, receive, send)
+        elif departure is not None and is_gateway(path):
+            await departure(scope, receive, send)
         elif path == "/agent" or path.startswith("/agent/"):
             await signed_in(scope, receive, send)
         else:
@@ -71,6 +83,8 @@ def all_in_one_app(
         if path == "/broker" or path.startswith("/broker/"):
             # The broker answers each agent at a listener of that agent's own and nowhere else.
             await PlainTextResponse("Not found\n", 404)(scope, receive, send)
+        elif host is not None and host.owns(scope):
+            await host(scope, receive, send)
         elif scope["type"] == "websocket" and path != "/agent/gateway":
             await send({"type": "websocket.close", "code": 1008})
         elif path.startswith("/webhooks/"):  # from other services, which have neither cookies nor pages

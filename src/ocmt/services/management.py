@@ -78,6 +78,8 @@ class Management:
             # Ours is in `platform/telemetry.py`; looking whether there is another takes its time.
             telemetry={"tracing": False, "metrics": False, "logs": False},
             exception_handlers=exception_handlers(),
+            # Its redirects are made of what the request says about scheme and host.
+            redirect_slashes=False,
             responses=PROBLEMS,
         )
         app.include_router(self.accounts.routes(), prefix="/api/v1")

@@ -100,7 +100,7 @@ class Orchestrator:
             letter = notice_letter(me.email, what, self.identity.address.url)
             return BackgroundTask(self.identity.deliver, letter)
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 *agent_routes(self.agents, self.runtime, model_of, self.policy, change_egress),
                 *snapshot_routes(self.snapshots, self.transfers),
@@ -110,6 +110,9 @@ class Orchestrator:
             ],
             exception_handlers=exception_handlers(),
         )
+        # Its redirects are made of what the request says about scheme and host.
+        app.router.redirect_slashes = False
+        return app
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Future[None]]:

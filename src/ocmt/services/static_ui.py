@@ -26,7 +26,7 @@ class StaticUi:
     """ASGI application over the folder that Vite built; without one it says how to build it."""
 
     def __init__(self, folder: Path | None) -> None:
-        self._files = StaticFiles(directory=folder, html=True) if folder else None
+        self._files = StaticFiles(directory=folder) if folder else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -39,6 +39,8 @@ class StaticUi:
 
     async def _respond(self, files: StaticFiles, scope: Scope) -> Response:
         path = files.get_path(scope)
+        if path == ".":
+            path = "index.html"
         try:
             response = await files.get_response(path, scope)
         except HTTPException as error:

@@ -6,7 +6,7 @@ every replica.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -322,6 +322,10 @@ class Entrance:
                     now=now,
                     expires_at=model.session_expiry(found["created_at"], now),
                 )
+        return self.principal_of(found)
+
+    def principal_of(self, found: Mapping[str, Any]) -> Principal:
+        """Return who holds a live session, from its row and its owner's (`find_session`)."""
         impersonator: UUID | None = found["impersonator_id"]
         demanded = self._demands(found["mfa_required"], found["role"])
         return Principal(

@@ -28,6 +28,7 @@ from ocmt.identity.oidc.service import Answer, Linked, Oidc
 from ocmt.identity.routes import let_in
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
+from ocmt.platform.http import redirect, redirect_to
 from ocmt.platform.principal import Principal
 
 _log = structlog.get_logger(__name__)
@@ -97,7 +98,7 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
         if not link and request.url.netloc != own and request.url.netloc in identity.address.hosts:
             # By another name of this machine: the provider sends people back to the public one, and that has
             # to have the cookie.
-            return RedirectResponse(
+            return redirect_to(
                 f"{identity.address.url}/api/v1/auth/oidc/{found.id}/start", status.HTTP_302_FOUND
             )
         asker = asker_of(request, identity.address) or new_token()
@@ -106,7 +107,7 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
             url = await oidc.begin(found, browser_of(request), asker=asker, linker=linker)
         except OcmtError as error:
             return _sent_back(found, error, _SETTINGS if link else _SIGN_IN, status.HTTP_302_FOUND)
-        response = RedirectResponse(url, status.HTTP_302_FOUND)
+        response = redirect_to(url, status.HTTP_302_FOUND)
         set_asker(response, identity.address, asker)
         return response
 
@@ -140,9 +141,9 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
             assert me is not None, "only who is signed in connects a provider"
             tell(told, identity, me, f"{found.label} was connected")
             target = f"{_SETTINGS}#linked={outcome.provider}"
-            return RedirectResponse(target, status.HTTP_303_SEE_OTHER, background=told)
+            return redirect(target, status.HTTP_303_SEE_OTHER, background=told)
         target = "/" if isinstance(outcome, Entered) else f"{_SIGN_IN}#mfa"
-        response = RedirectResponse(target, status.HTTP_303_SEE_OTHER)
+        response = redirect(target, status.HTTP_303_SEE_OTHER)
         await let_in(identity, request, response, outcome)
         return response
 
@@ -188,4 +189,4 @@ def _linker(request: Request, clock: Clock) -> Principal:
 
 def _sent_back(provider: Provider, error: OcmtError, page: str, how: int) -> Response:
     _log.warning("oidc_sign_in_failed", provider=provider.id, code=error.code, reason=error.detail)
-    return RedirectResponse(f"{page}#error={error.code}", how)
+    return redirect(f"{page}#error={error.code}", how)

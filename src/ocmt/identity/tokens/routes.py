@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ocmt.identity.guards import Me
 from ocmt.identity.tokens.model import PUBLISHED, public_part
 from ocmt.identity.tokens.service import Issuer
+from ocmt.platform.http.headers import safe
 
 
 class TokenRequest(BaseModel):
@@ -65,7 +66,7 @@ def well_known(issuer: Issuer) -> APIRouter:
     @router.get("/jwks.json")
     async def key_set(response: Response) -> KeySetView:
         """The public keys of access tokens: the present one, the next, and those before."""
-        response.headers["cache-control"] = f"public, max-age={int(PUBLISHED.total_seconds())}"
+        response.headers["cache-control"] = safe(f"public, max-age={int(PUBLISHED.total_seconds())}")
         return KeySetView(**public_part((await issuer.keys.ring()).published))
 
     return router

@@ -8,6 +8,7 @@ from ocmt.platform.http.listener import Closer, serve_on
 from ocmt.platform.http.middleware import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.problems import exception_handlers, problem
 from ocmt.platform.http.protocol import HttpProtocol
+from ocmt.platform.http.redirects import redirect, redirect_to
 from ocmt.platform.http.requests import as_id, disconnected, json_body, path_id, principal
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "path_id",
     "principal",
     "problem",
+    "redirect",
+    "redirect_to",
     "serve_on",
 ]

@@ -11,6 +11,7 @@ from uuid import UUID
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ocmt.platform.http.headers import raw_fields
 from ocmt.platform.places import Pace
 from ocmt.platform.work import FILES
 
@@ -46,8 +47,7 @@ class Download(Response):
                 "content-disposition": f'attachment; filename="{self._name}"',
                 "cache-control": "no-store",
             }
-            raw = [(key.encode(), value.encode()) for key, value in headers.items()]
-            await send({"type": "http.response.start", "status": 200, "headers": raw})
+            await send({"type": "http.response.start", "status": 200, "headers": raw_fields(headers)})
             ready.pace.begin()
             piece = b" "
             while piece:

@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from ocmt.errors import TooLarge
 from ocmt.platform import telemetry
+from ocmt.platform.http.headers import checked
 from ocmt.platform.http.problems import internal_problem, problem
 
 log = structlog.get_logger(__name__)
@@ -132,9 +133,10 @@ class RequestLog:
         async def noticing_send(message: Message) -> None:
             nonlocal status, complete
             if message["type"] == "http.response.start":
-                status = message["status"]
                 headers = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
-                message = {**message, "headers": headers}
+                # Before the status is noted: an answer that may not go out is answered for below.
+                message = {**message, "headers": checked(headers)}
+                status = message["status"]
                 _observe(scope, status, time.perf_counter() - begun)
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ocmt.errors import OcmtError, SetupProblem
+from ocmt.platform.http.headers import fields
 from ocmt.platform.http.requests import first_fault
 
 MEDIA_TYPE = "application/problem+json"
@@ -47,7 +48,7 @@ def problem(error: OcmtError) -> Response:
         headers["Retry-After"] = str(max(0, math.ceil(error.retry_after)))
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(problem_body(error), error.status, headers, MEDIA_TYPE)
+    return JSONResponse(problem_body(error), error.status, fields(headers), MEDIA_TYPE)
 
 
 def problem_body(error: OcmtError) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def _response(
     request_id: str | None = None,
 ) -> Response:
     body = _body(status, code, detail, request_id=request_id)
-    return JSONResponse(body, status, headers or {"Cache-Control": "no-store"}, MEDIA_TYPE)
+    return JSONResponse(body, status, fields(headers or {"Cache-Control": "no-store"}), MEDIA_TYPE)
 
 
 def _body(

@@ -19,11 +19,12 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.server import ServerState
 
 from ocmt.errors import Unavailable
+from ocmt.platform.http.handshake import ClientHandshake, HandshakeFailed
+from ocmt.platform.http.headers import UnsafeHeader, checked
 from ocmt.platform.http.splice import RESTART, Splice
 
 log = structlog.get_logger(__name__)
 
-MAX_UPSTREAM_HEAD = 16 * 1024
 ANSWER_SECONDS = 15.0
 """For the other side to answer the handshake."""
 
@@ -52,7 +53,7 @@ class Upgrade(asyncio.Protocol):
         self._gone: asyncio.Event | None = asyncio.Event()
         self._answered = False
         self._status = 0
-        self._lines: list[bytes] = []
+        self._headers: list[tuple[bytes, bytes]] = []
         self.splice: Splice | None = None
 
     def begin(self) -> None:
@@ -75,13 +76,14 @@ class Upgrade(asyncio.Protocol):
         gone = self._gone
         assert gone is not None
         loop = asyncio.get_running_loop()
-        other = _Upstream()
+        handshake = ClientHandshake(head)
+        other = _Upstream(handshake)
         try:
             transport, _ = await loop.create_connection(lambda: other, sock=upstream)
         except OSError as error:
             upstream.close()
             raise Unavailable("Your agent does not answer just now.", detail=repr(error)) from error
-        transport.write(head)
+        transport.write(handshake.request)
         try:
             answer, rest = await self._answer_of(other, gone)
         except BaseException:
@@ -181,33 +183,41 @@ class Upgrade(asyncio.Protocol):
             self._refuse(403, [], b"")
         elif kind == "websocket.http.response.start":
             self._status = message["status"]
-            self._lines = [name + b": " + value for name, value in message.get("headers", ())]
+            self._headers = list(message.get("headers", ()))
         elif kind == "websocket.http.response.body":
             # One piece: what refuses is a problem of a few hundred bytes.
-            self._refuse(self._status, self._lines, message.get("body", b""))
+            self._refuse(self._status, self._headers, message.get("body", b""))
         else:
             raise RuntimeError("WebSockets are only passed on here, by the extension ocmt.splice.")
 
-    def _refuse(self, status: int, lines: list[bytes], body: bytes) -> None:
+    def _refuse(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Answer in place of the application, and end the connection: nothing can come behind the answer."""
         self._answered = True
         try:
-            phrase = HTTPStatus(status).phrase
-        except ValueError:
-            phrase = "Unknown"
-        given = {line.partition(b":")[0].lower() for line in lines}
-        if b"content-length" not in given:
-            lines = [*lines, b"content-length: %d" % len(body)]
-        first = b"HTTP/1.1 %d %s" % (status, phrase.encode())
-        self.transport.write(b"\r\n".join([first, *lines, b"connection: close", b"", body]))
+            phrase = HTTPStatus(status).phrase if status >= HTTPStatus.MULTIPLE_CHOICES else ""
+            headers = [pair for pair in checked(headers) if pair[0].lower() != b"content-length"]
+        except (ValueError, UnsafeHeader):
+            log.exception("upgrade_answer_unsafe", status=status)
+            phrase = ""
+        if not phrase:
+            # Only a refusal gets here; anything else is a fault of ours.
+            status, phrase, headers, body = 500, HTTPStatus(500).phrase, [], b""
+        lines = [
+            f"HTTP/1.1 {status} {phrase}".encode(),
+            *(name + b": " + value for name, value in headers),
+            b"content-length: %d" % len(body),
+            b"connection: close",
+        ]
+        self.transport.write(b"\r\n".join([*lines, b"", body]))
         self.transport.close()
 
 
 class _Upstream(asyncio.Protocol):
     """The other side: first its answer to the handshake, then the other half of the splice."""
 
-    def __init__(self) -> None:
+    def __init__(self, handshake: ClientHandshake) -> None:
         self.answer: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        self._head = b""
+        self._handshake: ClientHandshake | None = handshake
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.splice: Splice | None = None
 
@@ -219,36 +229,17 @@ class _Upstream(asyncio.Protocol):
         if self.splice is not None:
             self.splice.to_client(data)
             return
-        if self.answer.done():
+        if self.answer.done() or self._handshake is None:
             return
-        self._head += data
-        head, end, rest = self._head.partition(b"\r\n\r\n")
-        if end:
-            self._head = b""
+        try:
+            answer = self._handshake.feed(data)
+        except HandshakeFailed as error:
+            self._refused(str(error))
+            return
+        if answer is not None:
+            self._handshake = None
             self.transport.pause_reading()
-            self._judge(head, rest)
-        elif len(self._head) > MAX_UPSTREAM_HEAD:
-            self._refused("an endless head")
-
-    def _judge(self, head: bytes, rest: bytes) -> None:
-        first, *lines = head.split(b"\r\n")
-        parts = first.split(b" ", 2)
-        if len(parts) < 2 or parts[1] != b"101":
-            self._refused(f"it answered {first[:100]!r}")
-            return
-        # The agent is not trusted: of its head only what belongs to a handshake gets through.
-        kept = [line for line in lines if line.partition(b":")[0].strip().lower() in _HANDSHAKE]
-        answer = b"\r\n".join(
-            [
-                b"HTTP/1.1 101 Switching Protocols",
-                b"Upgrade: websocket",
-                b"Connection: Upgrade",
-                *kept,
-                b"",
-                b"",
-            ]
-        )
-        self.answer.set_result((answer, rest))
+            self.answer.set_result(answer)
 
     def give_up(self) -> None:
         """Nobody waits for the answer any more."""
@@ -275,9 +266,6 @@ class _Upstream(asyncio.Protocol):
             self.splice.ended()
         elif not self.answer.done():
             self._refused("it hung up")
-
-
-_HANDSHAKE = frozenset({b"sec-websocket-accept", b"sec-websocket-protocol", b"sec-websocket-extensions"})
 
 
 async def _nobody(scope: Any, receive: Any, send: Any) -> None:
