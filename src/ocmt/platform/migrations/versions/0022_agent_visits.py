@@ -3,7 +3,7 @@
 from ocmt.platform.migrations import run_sql
 
 revision = "0022"
-down_revision = "0014"
+down_revision = "0019"
 
 
 def upgrade() -> None:

@@ -2,10 +2,10 @@
 
 from ocmt.platform.migrations import run_sql
 
-revision = "0015"
-down_revision = "0014"
+revision = "0023"
+down_revision = "0022"
 
 
 def upgrade() -> None:
-    """Emit 0015_jobs.sql."""
+    """Emit 0023_jobs.sql."""
     run_sql(__file__)
