@@ -52,7 +52,8 @@ async def test_a_large_frame_that_makes_no_sense_ends_the_connection_and_not_the
 
 
 async def test_a_large_frame_does_not_hold_the_event_loop() -> None:
-    frame = history(20_000, "x" * 400)
+    parts = ",".join(f'{{"k{number % 977}": [{number}, "x"]}}' for number in range(480_000))
+    frame = f'{{"type": "event", "event": "x", "payload": {{"a": [{parts}]}}}}'
     assert 8_000_000 < len(frame) < 16 * 1024 * 1024
     begun = time.perf_counter()
     json.loads(frame)
@@ -68,10 +69,10 @@ async def test_a_large_frame_does_not_hold_the_event_loop() -> None:
             last = time.perf_counter()
 
     looking = asyncio.create_task(look())
-    found = await Incoming().read(frame)
+    with pytest.raises(ProtocolError, match="too many parts"):
+        await Incoming().read(frame)
     looking.cancel()
-    assert isinstance(found, Response)
-    assert longest < in_one_go + 0.05
+    assert longest < in_one_go / 2
 
 
 async def test_frames_have_a_rate_and_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +83,7 @@ async def test_frames_have_a_rate_and_wait_for_it(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(incoming, "BURST_FRAMES", 10)
     monkeypatch.setattr(incoming, "FRAMES_PER_SECOND", 1)
-    monkeypatch.setattr(incoming.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     reading = Incoming()
     frame = '{"type": "event", "event": "tick", "payload": {}}'
     for _ in range(10):
@@ -99,12 +100,11 @@ async def test_bytes_have_a_rate_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(incoming, "BURST_BYTES", 2000)
+    monkeypatch.setattr(incoming, "BURST_BYTES", 2010)
     monkeypatch.setattr(incoming, "BYTES_PER_SECOND", 1000)
-    monkeypatch.setattr(incoming.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     reading = Incoming()
-    frame = json.dumps({"type": "event", "event": "x", "payload": {"a": "x" * 950}})
+    frame = json.dumps({"type": "event", "event": "x", "payload": {"a": "x" * 940}})
     for _ in range(3):
         await reading.read(frame)
-    assert len(slept) == 1
-    assert 0.5 < slept[0] < 2
+    assert [round(seconds) for seconds in slept] == [1]
