@@ -380,13 +380,14 @@ async def _open(dial: Dial) -> ClientConnection:
 
 async def _say_hello(connection: ClientConnection, token: str) -> ClientConnection:
     """From the challenge to the hello; the connection is closed unless it succeeds."""
+    incoming = Incoming()
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            protocol.read_challenge(protocol.read_frame(await connection.recv()))
+            protocol.read_challenge(await incoming.read(await connection.recv()))
             params = protocol.connect_params(token, version=_VERSION)
             await connection.send(protocol.request_frame("connect", "connect", params))
             while True:
-                frame = protocol.read_frame(await connection.recv())
+                frame = await incoming.read(await connection.recv())
                 if isinstance(frame, Response) and frame.id == "connect":
                     break
         _check_hello(frame)
