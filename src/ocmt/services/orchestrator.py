@@ -81,6 +81,7 @@ class Orchestrator:
         async def change_egress(request: Request, wanted: bool) -> BackgroundTask | None:
             """The internet outlives the session that asks for it: that takes a recent sign-in."""
             me = principal(request)
+            await self.egress.check(me.user_id, wanted)
             if wanted:
                 require_recent(me, self.clock)
 
