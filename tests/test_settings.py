@@ -42,6 +42,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "docker_url": ("tcp://127.0.0.1:2375", "tcp://127.0.0.1:2375"),
     "agent_image": ("registry.example.org:5000/ocmt-agent:1", "registry.example.org:5000/ocmt-agent:1"),
     "anthropic_api_key": ("sk-ant-x", "sk-ant-x"),
+    "agent_url": ("https://pages.example.org", "https://pages.example.org"),
     "anthropic_url": ("http://127.0.0.1:9", "http://127.0.0.1:9"),
     "openai_url": ("https://api.example.org/v1/", "https://api.example.org"),
     "model": ("claude-sonnet-4-6", "claude-sonnet-4-6"),
@@ -75,7 +76,6 @@ BAD: dict[str, tuple[str, ...]] = {
         "postgresql://u:p#w@h/d",
         "postgresql://u:p@h:port/d",
         "postgresql://u:p@h/d\nx",
-        '"postgresql://u:p@h/d"',
     ),
     "database_pool": ("many", "1"),
     "runtime": ("podman",),
@@ -93,7 +93,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "warm_spares": ("17", "-1", "x"),
     "wake_timeout": ("0s", "x"),
     "turn_timeout": ("0s", "x"),
-    "anthropic_api_key": ("sk ant", "sk\nant", "sk-änt", "'sk-ant'", '"sk-ant"', "sk\x00"),
+    "anthropic_api_key": ("sk ant", "sk\nant", "sk-änt", "sk\x00"),
     "anthropic_url": ("api.anthropic.com", "https://u:p@h", "https://h?x=1", "http://h h"),
     "openai_url": ("x",),
     "model": ("a b", "", "ü", "a\rb"),
@@ -131,7 +131,7 @@ def test_every_setting_stands_in_the_tables() -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize("around", [("", ""), (" ", " "), ("", "\n"), ("", "\r\n"), ("\ufeff", "\t")])
+@pytest.mark.parametrize("around", [("", ""), (" ", " "), ("", "\n"), ("", "\r\n"), ("\ufeff", "\t"), ('"', '"\n'), ("'", "'")])
 def test_what_stands_around_a_value_does_not_count(
     name: str, around: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +173,7 @@ def test_what_has_not_the_form_is_refused_in_one_line_with_its_name(
 
 @pytest.mark.parametrize("name", ["database_url", "smtp_url", "anthropic_api_key"])
 def test_no_refusal_quotes_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for text in ("hush hush", "'hush'", "mysql://u:hush@h h/d", "smtp://u:hush@h:port\nx", "hush\x1b"):
+    for text in ("hush hush", "mysql://u:hush@h h/d", "smtp://u:hush@h:port\nx", "hush\x1b"):
         monkeypatch.setenv(variable(name), text)
         with pytest.raises(SetupProblem) as refused:
             load_settings()

@@ -71,17 +71,17 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 
 
 def clean(value: object) -> object:
-    """Return a text without the blanks around it; other values as they are.
+    """Return a text without the blanks and the pair of quotation marks around it; other values as they are.
 
-    Raises: ValueError for a text with a line break or another control character in it, or in quotation marks.
+    Raises: ValueError for a text with a line break or another control character in it.
     """
     if not isinstance(value, str):
         return value
     text = value.strip(_BLANKS)
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip(_BLANKS)  # as in the file of a container's environment, which has no quotes
     if any(character < " " or character == "\x7f" for character in text):
         raise ValueError("remove the line break or control character in it")
-    if len(text) >= 2 and text[0] == text[-1] and text[0] in "\"'":
-        raise ValueError("remove the quotation marks around it")
     return text
 
 
@@ -141,7 +141,7 @@ def check_address(url: str, schemes: tuple[str, ...], example: str) -> None:
         fits = parts.scheme in schemes and whole and bool(parts.netloc or parts.path or parts.query)
     except ValueError:
         fits = False
-    if not fits or re.search(r"\s", url):
+    if not fits or not re.fullmatch(r"[\x21-\x7e]+", url):
         raise ValueError(f"write it like {example}, and percent-encode @, / and : in a password")
     if "smtp" in parts.scheme and not parts.hostname:
         raise ValueError(f"write it like {example}")

@@ -88,6 +88,7 @@ class World:
             daily_tokens=settings.pop("daily_token_limit", 5_000_000),
         )
         defaults: dict[str, Any] = {
+            "session": self.http,
             "platform_key": None,
             "models": ("claude-sonnet-4-6",),
             "anthropic_url": self.anthropic.url,
@@ -103,7 +104,6 @@ class World:
             notice=notice,
             reaches_internet=reaches_internet,
             limits=limits,
-            session=self.http,
             **{**defaults, **settings},
         )
 
@@ -159,7 +159,9 @@ async def world(database: Database, clock: VirtualClock) -> AsyncIterator[World]
     async with (
         FakeAnthropic(keys={KEY, PLATFORM_KEY}) as anthropic,
         aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=10)
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=30),
+            connector=aiohttp.TCPConnector(limit=0),
         ) as http,
     ):
         vault = Vault(database, MemorySecrets(), Audit(database, clock), clock)

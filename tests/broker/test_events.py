@@ -89,3 +89,36 @@ def test_a_line_without_end_is_dropped_and_the_next_is_read() -> None:
 def test_counts_that_make_no_sense_are_ignored() -> None:
     odd = event("message_delta", {"usage": {"output_tokens": -5, "input_tokens": "9", "x": 1}})
     assert read(START, odd).tokens == Tokens(9, 1, 5, 0)
+
+
+_COUNTS = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.one_of(st.integers(0, 10**9), st.none(), st.just("9"), st.just(-1), st.just(True))
+        for name in (
+            "input_tokens",
+            "output_tokens",
+            "cache_read_input_tokens",
+            "cache_creation_input_tokens",
+        )
+    },
+)
+
+
+@given(_COUNTS, st.lists(_COUNTS, max_size=5))
+def test_no_later_count_takes_anything_back(first: dict[str, object], later: list[dict[str, object]]) -> None:
+    """Gateways on the way to the provider repeat `input_tokens: 0` in each `message_delta`."""
+    reader = read(event("message_start", {"message": {"usage": first}}))
+    seen = [reader.tokens or Tokens()]
+    for usage in later:
+        reader.feed(event("message_delta", {"delta": {}, "usage": usage}))
+        seen.append(reader.tokens or Tokens())
+    reader.feed(event("message_stop", {}))
+    for before, after in pairwise([*seen, reader.tokens or Tokens()]):
+        assert after.input >= before.input
+        assert after.output >= before.output
+        assert after.cache_read >= before.cache_read
+        assert after.cache_write >= before.cache_write
+    told = [usage["input_tokens"] for usage in (first, *later) if type(usage.get("input_tokens")) is int]
+    most = max((count for count in told if isinstance(count, int) and count >= 0), default=0)
+    assert (reader.tokens or Tokens()).input == most

@@ -19,6 +19,7 @@ from yarl import URL
 from ocmt.broker.admission import Bounds
 from ocmt.broker.model import RunningTurn, Timeouts
 from ocmt.broker.wire import ClientGone, Reply
+from ocmt.platform.http.client import HttpClient
 from ocmt.testing.anthropic import Raw, Seen, Streamed
 from tests.broker.conftest import PLATFORM_KEY, QUICK, Serve, World
 
@@ -226,6 +227,18 @@ async def test_calls_have_a_rate_before_their_bodies_are_looked_at(world: World,
         assert response.status == 200
 
 
+async def test_who_knocks_without_a_token_is_counted_before_anybody_is_asked(
+    world: World, serve: Serve
+) -> None:
+    await serve(bounds=Bounds(calls_per_second=0.001, burst=2))
+    bob_id, _ = await world.add_user()
+    statuses = []
+    for path in ("/v1/messages", "/elsewhere", "/v1/messages"):
+        async with world.http.post(world.urls[bob_id] + path, headers={"x-api-key": "wrong"}) as response:
+            statuses.append(response.status)
+    assert statuses == [401, 404, 429]
+
+
 async def test_the_body_is_not_kept_while_the_answer_streams(world: World, serve: Serve) -> None:
     """A user may hold 64 MiB of requests; three calls of 30 MB stream at once all the same."""
     await serve(timeouts=PATIENT, daily_token_limit=100 * MB)
@@ -241,6 +254,24 @@ async def test_the_body_is_not_kept_while_the_answer_streams(world: World, serve
     rest.set()
     for response in answers:
         assert b"message_stop" in await response.read()
+
+
+async def test_open_calls_of_many_users_leave_a_connection_for_one_more(world: World, serve: Serve) -> None:
+    """Once all users together had two hundred connections to everything outside."""
+    async with HttpClient() as http:
+        await serve(timeouts=PATIENT, session=http.session_for_model_calls())
+        rest, answers = asyncio.Event(), []
+        for _ in range(14):
+            _, token = await world.add_user()
+            for _ in range(16):
+                world.anthropic.script(Streamed("One two", hold=rest))
+                answers.append(asyncio.create_task(world.ask(token).__aenter__()))
+            await asyncio.wait(answers)
+        _, alice = await world.add_user()
+        await calls(world, alice, 1)
+        rest.set()
+        for answer in answers:
+            assert b"message_stop" in await (await answer).read()
 
 
 async def test_answers_that_are_not_streamed_have_a_budget_for_each_user(

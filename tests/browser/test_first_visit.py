@@ -303,7 +303,10 @@ async def test_it_is_usable_on_a_phone(anna: Visitor, browser: Browser) -> None:
         assert sizes[0] <= sizes[1], "nothing is wider than the phone"
         await phone.picture("chat-phone")
         await phone.button("Agent: Awake").tap()
-        await expect(phone.page.get_by_role("dialog", name="Your agent")).to_be_visible()
+        panel = phone.page.get_by_role("dialog", name="Your agent")
+        await expect(panel).to_be_visible()
+        await expect(panel).to_contain_text("Your agent cannot reach the internet. The operator")
+        await expect(panel.get_by_role("switch")).to_have_count(0)
         assert phone.unexpected() == []
         # What is written in one window is seen in the other.
         await expect(anna.own_messages.last).to_have_text("show me code")
@@ -313,6 +316,9 @@ async def test_a_key_is_stored_without_coming_back_and_can_be_removed(anna: Visi
     banner = anna.page.get_by_role("link", name="demo model: add a key to talk to Claude")
     await banner.click()
     await expect(anna.page).to_have_url(f"{anna.base}/settings")
+    usage = anna.page.get_by_role("region", name="Usage")
+    await expect(usage).to_contain_text("The demo model has no limit of tokens.")
+    await expect(usage.get_by_role("progressbar")).to_have_count(0)
     await anna.page.get_by_label("Anthropic API key").fill("sk-ant-not-a-real-key-wxyz")
     await anna.button("Save").click()
     await expect(anna.page.get_by_role("status", name="Key")).to_contain_text("Saved")
@@ -320,6 +326,7 @@ async def test_a_key_is_stored_without_coming_back_and_can_be_removed(anna: Visi
     await expect(anna.page.get_by_label("Anthropic API key")).to_have_value("")
     assert "not-a-real-key" not in await anna.page.content()
     await expect(anna.page.get_by_text("Your agent uses")).not_to_contain_text("demo model")
+    await expect(usage).to_contain_text("0 of 5,000,000 tokens used today")
     await anna.button("Remove").click()
     await anna.page.get_by_role("dialog").get_by_role("button", name="Remove").click()
     await expect(anna.page.get_by_text("Your agent uses")).to_contain_text("demo model")

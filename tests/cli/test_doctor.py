@@ -162,3 +162,73 @@ def test_a_mistyped_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "OCMT_PROT" not in check("settings").found
     monkeypatch.setenv("OCMT_PROT", "8080")
     assert "OCMT_PROT" in check("settings").found
+
+
+@pytest.mark.parametrize(
+    ("key", "fine"),
+    [
+        ("sk-ant-api03-abc", True),
+        ("sk-ant-api03-abc\n", True),
+        ('"sk-ant-api03-abc"\r\n', True),
+        ("sk-ant\nsk-ant", False),
+        ("sk ant", False),
+        ("schlüssel", False),
+    ],
+)
+def test_the_form_of_the_platforms_key_is_tried(
+    monkeypatch: pytest.MonkeyPatch, key: str, fine: bool
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", key)
+    if fine:
+        assert check("model").ok
+        return
+    with pytest.raises(SetupProblem, match="ANTHROPIC_API_KEY") as refused:
+        load_settings()
+    assert key not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ("https://api.anthropic.com", "https://api.anthropic.com"),
+        ("https://api.anthropic.com/v1", "https://api.anthropic.com"),
+        (" https://api.anthropic.com/v1/\n", "https://api.anthropic.com"),
+        ('"http://127.0.0.1:9/proxy/v1"', "http://127.0.0.1:9/proxy"),
+        ("https://gateway.example/v1x", "https://gateway.example/v1x"),
+    ],
+)
+def test_the_version_at_the_end_of_a_providers_address_is_cut(
+    monkeypatch: pytest.MonkeyPatch, given: str, base: str
+) -> None:
+    monkeypatch.setenv("OCMT_ANTHROPIC_URL", given)
+    monkeypatch.setenv("OCMT_OPENAI_URL", given)
+    settings = load_settings()
+    assert (settings.anthropic_url, settings.openai_url) == (base, base)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["api.anthropic.com", "ftp://x", "https://", "https://a b", "https://x?y=1", "https://münchen.de"],
+)
+def test_an_address_that_is_none_is_refused_at_the_start_with_its_name(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("OCMT_ANTHROPIC_URL", given)
+    with pytest.raises(SetupProblem, match="anthropic_url"):
+        load_settings()
+
+
+def test_the_settings_of_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert (settings.egress, settings.egress_ports) == ("off", (80, 443))
+    monkeypatch.setenv("OCMT_EGRESS", "opt-in")
+    monkeypatch.setenv("OCMT_EGRESS_PORTS", "443, 8443")
+    monkeypatch.setenv("OCMT_MODELS", "claude-sonnet-4-6, claude-haiku-4-5")
+    settings = load_settings()
+    assert (settings.egress, settings.egress_ports) == ("opt-in", (443, 8443))
+    assert settings.models == ("claude-sonnet-4-6", "claude-haiku-4-5")
+    for name, wrong in {"EGRESS": "yes", "EGRESS_PORTS": "0", "EGRESS_DAILY_BYTES": "-1"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(f"OCMT_{name}", wrong)
+            with pytest.raises(SetupProblem, match=name.lower()):
+                load_settings()

@@ -171,7 +171,7 @@ async def house(
         anthropic_url=NOBODY,
         limits=features.limits,
         demo_model=False,
-        session=http.session(),
+        session=http.session_for_model_calls(),
     )
     answerer = Answerer(
         database,

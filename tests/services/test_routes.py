@@ -279,6 +279,11 @@ class TestTheInternet:
         assert (shown.status, shown.json()["egress"]) == (200, True)
         actions = [row["action"] for row in (await anna.call("GET", "/api/v1/audit")).json()["items"]]
         assert actions.count("agent.egress") == 1
+        made = {"name": "mine", "scopes": ["agent:read", "agent:write"]}
+        key = (await anna.call("POST", "/api/v1/api-keys", made)).json()["key"]
+        program = {"authorization": f"Bearer {key}"}
+        by_key = await Browser(house.app).call("PATCH", "/agent", {"egress": True}, headers=program)
+        assert (by_key.status, by_key.json()["code"]) == (403, "recent_sign_in_needed")
         await anna.call("PATCH", "/agent", {"egress": True})
         await anna.call("PATCH", "/agent", {"egress": False})
         await clock.advance(3600)

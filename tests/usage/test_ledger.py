@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -115,3 +116,21 @@ async def test_people_see_today_this_month_and_their_limits(
     assert (shown["today"]["calls"], shown["today"]["unfinished"]) == (1, 1)
     assert (shown["month"]["calls"], shown["month"]["tokens"]) == (3, 22)
     assert shown["limits"] == {"turn_calls": 3, "daily_tokens": 1000}
+
+
+async def test_the_demo_models_tokens_are_shown_and_neither_counted_nor_limited(
+    ledger: Ledger, user_id: UUID
+) -> None:
+    """What Settings show, its bar as its words, is what holds."""
+    limits = Limits(turn_calls=100, daily_tokens=1000)
+    demo = replace(call_of(user_id, None), key_source="demo", estimated_tokens=5_000_000)
+    for _ in range(3):
+        call = await ledger.open_call(demo, limits)
+        await ledger.close_call(call, user_id=user_id, status=200, tokens=Tokens(5_000_000, 9), fault=None)
+    used = await ledger.used_today(user_id)
+    assert (used.calls, used.input_tokens, used.tokens) == (3, 15_000_000, 0)
+    assert await ledger.tokens_today(user_id) == 0
+    await ledger.open_call(call_of(user_id, None), limits)
+    few = Limits(turn_calls=4, daily_tokens=0)
+    with pytest.raises(CallRefused):
+        await ledger.open_call(demo, few)

@@ -106,6 +106,7 @@ export interface Agent {
   image: string | null;
   model: { kind: "user" | "platform" | "demo"; label: string };
   egress: boolean;
+  egress_policy: "off" | "opt-in" | "on";
   error: { code: string; message: string } | null;
   retry_at: string | null;
   files: FilesState;

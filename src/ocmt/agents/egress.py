@@ -39,20 +39,24 @@ class Egress:
         """Keep whether its user wants the agent to reach the internet; return whether that is a change.
 
         Switching it on takes effect when the agent next starts, switching it off within seconds.
-        Raises: Refused where the operator's policy leaves no choice.
+        Raises: Refused as `check` does.
         """
-        agent = await self._agents.find(user_id)
-        policy = self._policy.egress_of(agent.plan)
-        if wanted and policy == "off":
-            raise Refused("The operator of this installation does not let your agent reach the internet.")
-        if not wanted and policy == "on":
-            raise Refused("The operator of this installation lets your agent reach the internet.")
+        await self.check(user_id, wanted)
         async with self._database.transaction() as connection:
             changed = await queries.set_egress(connection, user_id=user_id, egress=wanted)
             if changed is None:
                 return False
             await record(connection)
         return True
+
+    async def check(self, user_id: UUID, wanted: bool) -> None:
+        """Raises: Refused where the operator's policy leaves the user no choice."""
+        agent = await self._agents.find(user_id)
+        policy = self._policy.egress_of(agent.plan)
+        if wanted and policy == "off":
+            raise Refused("The operator of this installation does not let your agent reach the internet.")
+        if not wanted and policy == "on":
+            raise Refused("The operator of this installation lets your agent reach the internet.")
 
     async def spend(self, user_id: UUID, size: int) -> bool:
         """Book bytes before they flow. False: the day's (UTC) are used up, and nothing was booked."""

@@ -4,11 +4,11 @@ values (:user_id, :runtime, :broker_token_hash, :now, :now)
 on conflict (user_id) do nothing;
 
 -- name: find_agents
-select user_id, slot, runtime, desired, state, since, progress, runtime_state, a.egress, last_active_at, failures,
+select user_id, slot, runtime, desired, state, since, progress, runtime_state, egress, last_active_at, failures,
        retry_at, error, next_wake_at, restart_asked, image, lease_token, schedule_unread, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
-       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress as plan_egress
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress_policy
 from agents a join plans p on p.name = a.plan where user_id = any(:user_ids::uuid[]);
 
 -- name: list_agents
@@ -169,19 +169,19 @@ update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
 select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress_policy as egress
 from plans order by name;
 
 -- name: put_plan!
 insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress)
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress_policy)
 values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake,
   :snapshot_files, :snapshot_bytes, :snapshot_file_bytes, :egress)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids, disk_bytes = excluded.disk_bytes,
     pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake,
     snapshot_files = excluded.snapshot_files, snapshot_bytes = excluded.snapshot_bytes,
-    snapshot_file_bytes = excluded.snapshot_file_bytes, egress = excluded.egress;
+    snapshot_file_bytes = excluded.snapshot_file_bytes, egress_policy = excluded.egress_policy;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p

@@ -392,7 +392,7 @@ def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
             snapshot_files=row["snapshot_files"],
             snapshot_bytes=row["snapshot_bytes"],
             snapshot_file_bytes=row["snapshot_file_bytes"],
-            egress=row["plan_egress"],
+            egress=row["egress_policy"],
         ),
         saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
         holds=tuple(holds),

@@ -100,7 +100,7 @@ def compose_orchestrator(
         anthropic_url=settings.anthropic_url,
         limits=features.limits,
         demo_model=settings.demo_model,
-        session=platform.http.session(),
+        session=platform.http.session_for_model_calls(),
     )
     if make_runtime is None:
         runtime = runtime_of(settings, clock, platform.paths.view, broker, egress)

@@ -59,7 +59,6 @@ class Admission:
     @contextmanager
     def seat(self, user_id: UUID) -> Iterator[Seat]:
         """A place for one call, with room for its body. Raises: Answer where the user has too many."""
-        self._count(user_id)
         held = self._held.setdefault(user_id, _Held())
         if held.calls >= self._bounds.calls:
             raise Answer(529, "overloaded_error", "Too many calls at once.", retry_after=1)
@@ -73,7 +72,8 @@ class Admission:
             if not held.calls:
                 del self._held[user_id]
 
-    def _count(self, user_id: UUID) -> None:
+    def knock(self, user_id: UUID) -> None:
+        """Count one request at that user's listener. Raises: Answer where there are too many."""
         now = self._clock.monotonic()
         bucket = self._rates.setdefault(user_id, Bucket(self._bounds.calls_per_second, self._bounds.burst))
         if wait := bucket.wait(1, now):

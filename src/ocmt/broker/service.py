@@ -126,6 +126,8 @@ class Broker:
 
     async def _serve(self, scope: Scope, receive: Receive, reply: Reply, *, owner: UUID) -> None:
         try:
+            # First of all: whoever is inside may knock without a token as often as with one.
+            self._admission.knock(owner)
             path = _path(scope)
             user_id = await self._who(scope, owner)
             with self._admission.seat(user_id) as seat:

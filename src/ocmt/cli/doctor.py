@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ocmt.broker.policy import clean_key, is_key
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
 from ocmt.platform.mail import SmtpMail
@@ -386,5 +387,12 @@ def _model(settings: Settings) -> Check:
     if settings.demo_model or settings.anthropic_api_key is None:
         return Check(
             "model", True, "the demo model", "For Claude set ANTHROPIC_API_KEY, or add a key in the chat."
+        )
+    if not is_key(clean_key(settings.anthropic_api_key.get_secret_value())):
+        return Check(
+            "model",
+            False,
+            "ANTHROPIC_API_KEY contains a character that no key has",
+            "Copy the key anew: one line of letters, digits, and hyphens.",
         )
     return Check("model", True, f"{settings.model} at {settings.anthropic_url}, with the platform's key")

@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from ocmt.errors import NotYet, Unavailable
 from ocmt.openclaw import protocol
 from ocmt.openclaw.history import HistoryMessage, RunOutcome, read_history, settle
+from ocmt.openclaw.incoming import Incoming
 from ocmt.openclaw.protocol import (
     Aborted,
     Delta,
@@ -63,6 +64,8 @@ Dial = Callable[[], Awaitable[socket.socket]]
 
 LOST = "The connection to OpenClaw is lost."
 MAX_MESSAGE = 16 * 1024 * 1024
+MAX_QUEUE = 4
+"""Messages that wait to be read: each may have that size."""
 MAX_PENDING = 256
 HANDSHAKE_TIMEOUT = 10.0
 RETRY_DELAY = 0.25
@@ -334,12 +337,13 @@ class GatewayClient:
         await asyncio.wait([self._reader])
 
     async def _read(self) -> None:
+        incoming = Incoming()
         try:
             async for data in self._connection:
-                self._take(protocol.read_frame(data))
+                self._take(await incoming.read(data))
         except ConnectionClosed as error:
             log.debug("gateway connection lost", reason=str(error))
-        except ProtocolError as error:
+        except (ProtocolError, Unavailable) as error:
             self._lost_by = "OpenClaw answered with something that makes no sense."
             log.warning("gateway talks nonsense", reason=str(error))
             self._connection.transport.abort()
@@ -375,6 +379,7 @@ async def _open(dial: Dial) -> ClientConnection:
             compression=None,
             ping_interval=None,
             max_size=MAX_MESSAGE,
+            max_queue=MAX_QUEUE,
             open_timeout=HANDSHAKE_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
         )
@@ -385,13 +390,14 @@ async def _open(dial: Dial) -> ClientConnection:
 
 async def _say_hello(connection: ClientConnection, token: str) -> ClientConnection:
     """From the challenge to the hello; the connection is closed unless it succeeds."""
+    incoming = Incoming()
     try:
         async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            protocol.read_challenge(protocol.read_frame(await connection.recv()))
+            protocol.read_challenge(await incoming.read(await connection.recv()))
             params = protocol.connect_params(token, version=_VERSION)
             await connection.send(protocol.request_frame("connect", "connect", params))
             while True:
-                frame = protocol.read_frame(await connection.recv())
+                frame = await incoming.read(await connection.recv())
                 if isinstance(frame, Response) and frame.id == "connect":
                     break
         _check_hello(frame)

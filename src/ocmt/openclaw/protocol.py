@@ -154,6 +154,11 @@ def read_frame(data: str | bytes) -> Response | Event | None:
         frame = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ProtocolError("not JSON") from error
+    return frame_of(frame)
+
+
+def frame_of(frame: Any) -> Response | Event | None:
+    """Return the frame that a JSON value is, as `read_frame` does. Raises: ProtocolError."""
     if not isinstance(frame, dict):
         raise ProtocolError("not an object")
     match frame.get("type"):

@@ -34,7 +34,7 @@ from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes as gateway_routes
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
-from ocmt.identity.guards import actor_of, require_recent_of_people
+from ocmt.identity.guards import actor_of, require_recent
 from ocmt.identity.model import notice_letter
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
@@ -81,8 +81,9 @@ class Orchestrator:
         async def change_egress(request: Request, wanted: bool) -> BackgroundTask | None:
             """The internet outlives the session that asks for it: that takes a recent sign-in."""
             me = principal(request)
+            await self.egress.check(me.user_id, wanted)
             if wanted:
-                require_recent_of_people(me, self.clock)
+                require_recent(me, self.clock)
 
             async def record(connection: Connection) -> None:
                 await self.identity.audit.record(

@@ -76,19 +76,30 @@ export function AgentPanel() {
       </Section>
 
       <Section title="Internet">
-        <label class="switch">
-          <input
-            type="checkbox"
-            role="switch"
-            aria-checked={known.egress}
-            checked={known.egress}
-            onChange={(event) => void setEgress(event.currentTarget.checked)}
-          />
-          <span>Let the agent reach the internet</span>
-        </label>
-        <p class="muted">
-          Through the platform's proxy, never your local network. Applies when the agent next starts.
-        </p>
+        {known.egress_policy === "opt-in" ? (
+          <>
+            <label class="switch">
+              <input
+                type="checkbox"
+                role="switch"
+                aria-checked={known.egress}
+                checked={known.egress}
+                onChange={(event) => void setEgress(event.currentTarget.checked)}
+              />
+              <span>Let the agent reach the internet</span>
+            </label>
+            <p class="muted">
+              Through the platform's proxy, never your local network. Switching it on applies when the agent
+              next starts, switching it off at once.
+            </p>
+          </>
+        ) : (
+          <p>
+            {known.egress_policy === "on"
+              ? "Your agent can reach the internet. The operator of this installation decides that."
+              : "Your agent cannot reach the internet. The operator of this installation decides that."}
+          </p>
+        )}
       </Section>
 
       {known.isolation && <Isolation isolation={known.isolation} />}

@@ -122,16 +122,20 @@ function UsageCard() {
               </tbody>
             </table>
           </div>
-          <label class="meter">
-            <span>
-              {report.today.tokens.toLocaleString()} of {report.limits.daily_tokens.toLocaleString()} tokens
-              used today
-            </span>
-            <progress value={report.today.tokens} max={Math.max(1, report.limits.daily_tokens)} />
-          </label>
+          {agent.value?.model.kind === "demo" ? (
+            <p>The demo model has no limit of tokens.</p>
+          ) : (
+            <label class="meter">
+              <span>
+                {report.today.tokens.toLocaleString()} of {report.limits.daily_tokens.toLocaleString()} tokens
+                used today
+              </span>
+              <progress value={report.today.tokens} max={Math.max(1, report.limits.daily_tokens)} />
+            </label>
+          )}
           <p class="muted">
-            Days begin at 00:00 UTC. One message may cause at most {report.limits.turn_calls} model calls.
-            {agent.value?.model.kind === "demo" && " The demo model's tokens do not count."}
+            Days begin at 00:00 UTC. One message may cause at most {report.limits.turn_calls} model calls. The
+            demo model's tokens do not count.
           </p>
         </>
       )}

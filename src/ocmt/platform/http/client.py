@@ -13,13 +13,14 @@ TOTAL_SECONDS = 900.0
 
 
 class HttpClient:
-    """The session of one process, opened for its first question.
+    """The sessions of one process, each opened for its first question.
 
     Late, for aiohttp takes a tenth of a second to import, which a service that scales to zero does without.
     """
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._for_calls: aiohttp.ClientSession | None = None
 
     def session(self) -> aiohttp.ClientSession:
         """Without cookies; closed when the block ends."""
@@ -27,14 +28,25 @@ class HttpClient:
             self._session = client_session()
         return self._session
 
+    def session_for_model_calls(self) -> aiohttp.ClientSession:
+        """A session with connections of its own, as many as there are calls.
+
+        The broker bounds the calls of each user. A bound of all connections together would be one that some
+        users can use up.
+        """
+        if self._for_calls is None:
+            self._for_calls = client_session(connections=0)
+        return self._for_calls
+
     async def __aenter__(self) -> Self:
         """Until the block ends."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close what was opened."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._for_calls):
+            if session is not None:
+                await session.close()
 
 
 def client_session(

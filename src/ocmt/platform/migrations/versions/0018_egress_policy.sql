@@ -2,7 +2,8 @@
 alter table agents add column broker_token_lease bigint;
 
 -- Who decides whether agents of this plan reach the internet; null: as the installation's setting says.
-alter table plans add column egress text check (egress in ('off', 'opt-in', 'on'));
+-- Not called "egress": programs from before join plans with agents, which have a column of that name.
+alter table plans add column egress_policy text check (egress_policy in ('off', 'opt-in', 'on'));
 
 -- Bytes that an agent has exchanged with the internet, for each day (UTC).
 create table egress_days (
