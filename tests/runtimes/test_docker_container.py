@@ -95,7 +95,7 @@ def test_the_image_has_a_node_that_openclaw_accepts() -> None:
     from ocmt.setup.node import accepted
 
     for name in ("agent/Dockerfile", "deploy/Dockerfile"):
-        (version,) = re.findall(r"^FROM node:([\d.]+)-", (PROJECT / name).read_text(), re.MULTILINE)
+        (version,) = re.findall(r"^ARG NODE_IMAGE=node:([\d.]+)-", (PROJECT / name).read_text(), re.MULTILINE)
         assert accepted(version)
 
 
@@ -106,6 +106,41 @@ def test_the_compose_file_names_settings_that_there_are() -> None:
     names = set(re.findall(r"^ +OCMT_(\w+):", compose, re.MULTILINE))
     assert {"RUNTIME", "DATA_DIR"} <= names
     assert {name.lower() for name in names} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("name", ["agent/Dockerfile", "deploy/Dockerfile"])
+class TestSupply:
+    """What the images are built from, and what may run while they are."""
+
+    def test_no_install_script_runs(self, name: str) -> None:
+        installs = re.findall(r"npm (?:ci|install).*", (PROJECT / name).read_text())
+        assert installs
+        assert all("--ignore-scripts" in line for line in installs)
+
+    def test_base_images_can_be_others(self, name: str) -> None:
+        """Pinned by a digest, or from a mirror."""
+        text = (PROJECT / name).read_text()
+        named = set(re.findall(r"^ARG (\w+_IMAGE)=\S+$", text, re.MULTILINE))
+        used = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
+        assert used
+        assert all(image.strip("${}") in named and image.startswith("${") for image in used)
+
+    def test_certificates_and_mirrors_reach_every_download(self, name: str) -> None:
+        for stage in re.split(r"^FROM ", (PROJECT / name).read_text(), flags=re.MULTILINE)[1:]:
+            if "npm ci" in stage or "pip install" in stage:
+                assert "COPY deploy/certificates " in stage
+            for tool, argument in (("npm ci", "NPM_CONFIG_REGISTRY"), ("apt-get", "DEBIAN_MIRROR")):
+                assert tool not in stage or f"ARG {argument}" in stage
+        ignored = (PROJECT / ".dockerignore").read_text()
+        assert "!deploy/certificates\n" in ignored
+
+
+def test_docker_compose_of_debian_12_can_read_the_file() -> None:
+    """Its version 1.29.2 knows no other keys at the top; `name` belongs to version 2."""
+    compose = (PROJECT / "deploy" / "compose.yaml").read_text()
+    keys = set(re.findall(r"^(\w+):", compose, re.MULTILINE))
+    assert keys == {"services", "networks", "volumes"}
+    assert "name: ocmt_database" in compose  # as it was called when the file named the project
 
 
 class TestWhatIsBound:

@@ -65,7 +65,9 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     monkeypatch.setattr(uv, "get_uv", lambda place: (made["uv"], "there"))
     monkeypatch.setattr(uv, "sync", sync)
     monkeypatch.setattr(node, "get_node", lambda place, uv: (found, "there"))
-    monkeypatch.setattr(openclaw, "get_openclaw", lambda place, node: (clone.tools / "openclaw", "there"))
+    monkeypatch.setattr(
+        openclaw, "get_openclaw", lambda place, node, bwrap: (clone.tools / "openclaw", "there")
+    )
     monkeypatch.setattr(openclaw, "SPACE", 0)
     monkeypatch.setattr(interface, "build_interface", build)
     monkeypatch.setattr(bubblewrap, "get_bubblewrap", lambda place, uv: (made["bwrap"], "there"))

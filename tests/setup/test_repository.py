@@ -43,9 +43,8 @@ def test_the_set_up_needs_the_standard_library_only() -> None:
         text=True,
         timeout=30,
     )
-    assert answer.stdout.strip() == "['ocmt.errors', 'ocmt.platform', 'ocmt.platform.postgres_binaries']", (
-        answer.stderr
-    )
+    ours = ["ocmt.errors", "ocmt.platform", "ocmt.platform.linked", "ocmt.platform.postgres_binaries"]
+    assert answer.stdout.strip() == str(ours), answer.stderr
 
 
 def test_locks_name_the_public_registries_only() -> None:
@@ -81,3 +80,15 @@ def test_every_command_is_in_the_reference() -> None:
 def test_every_make_command_is_there_and_in_the_reference(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert f"`make {target}`" in (ROOT / "docs/reference/commands.md").read_text()
+
+
+def test_actions_of_others_are_pinned_by_commit() -> None:
+    """A tag can be moved by whoever owns the action."""
+    used = [
+        line.partition("uses:")[2].split()[0]
+        for file in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in file.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert used
+    assert all(re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", action) for action in used)

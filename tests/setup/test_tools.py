@@ -5,6 +5,7 @@ import http.server
 import io
 import json
 import platform
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from ocmt.setup.bubblewrap import new_enough, version_of
 from ocmt.setup.commands import Commands, tool_environment
 from ocmt.setup.folders import data_folder
 from ocmt.setup.node import accepted, get_node, placement
+from ocmt.setup.openclaw import sandboxed
 from ocmt.setup.place import Place
 from ocmt.setup.uv import get_uv, locked
+from ocmt.testing.installed import installed_tools
 
 ROOT = Path(__file__).parents[2]
 
@@ -227,3 +230,34 @@ def test_a_node_beside_private_files_is_said(
     said = placement(tmp_path / program, data_folder())
     assert (said is None) == (words is None)
     assert words is None or words in str(said)
+
+
+@pytest.mark.sandbox
+def test_openclaw_is_started_first_in_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What npm has fetched sees no file of the person who installs, no network and no environment."""
+    tools = installed_tools()
+    package = tmp_path / "openclaw" / "node_modules" / "openclaw"
+    package.mkdir(parents=True)
+    (tmp_path / "secret").write_text("of the person who installs")
+    monkeypatch.setenv("SECRET", "token")
+    (package / "openclaw.mjs").write_text(f"""
+        import fs from "node:fs"; import os from "node:os";
+        const seen = (path) => fs.existsSync(path);
+        fs.writeFileSync("/opt/openclaw/finished", "");
+        console.log(JSON.stringify({{
+            secret: seen({str(tmp_path / "secret")!r}), home: seen({str(Path.home())!r}),
+            environment: Object.keys(process.env).sort(), networks: Object.keys(os.networkInterfaces()),
+            argv: process.argv.slice(2),
+        }}));
+    """)
+    argv = sandboxed(tools.bwrap, tools.node, tmp_path / "openclaw")
+    answer = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    said = json.loads(answer.stdout)
+    assert said == {
+        "secret": False,
+        "home": False,
+        "environment": ["HOME", "PATH", "PWD"],
+        "networks": ["lo"],
+        "argv": ["--version"],
+    }
+    assert (tmp_path / "openclaw" / "finished").exists()

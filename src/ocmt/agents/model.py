@@ -87,7 +87,7 @@ class Hold:
     """A named reason why an agent must stay awake."""
 
     reason: str
-    """turn, socket, delivery, cron, transfer, operator, approval"""
+    """turn, socket, delivery, cron, transfer, operator, approval, job"""
     reference: str
     until: datetime | None
     """None: for as long as the thing itself lasts (a turn)."""

@@ -7,7 +7,6 @@ and its modules, each by itself. Python is asked what it uses; for Node, the dyn
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ocmt.errors import SetupProblem
+from ocmt.platform.linked import libraries, names_beside
 
 ASK_TIMEOUT = 30.0
 NODE_FOLDER = Path("/opt/node")
@@ -91,8 +91,8 @@ def _node_files(node: Path) -> Iterator[Given]:
     yield Given(_real(node), NODE_FOLDER / "bin" / "node")
     if (prefix / NPM / "bin" / "npm-cli.js").is_file():
         yield Given(_real(prefix / NPM), NODE_FOLDER / NPM)
-    for library in _libraries(node):
-        for name in _names(library):
+    for library in libraries(node):
+        for name in names_beside(library):
             yield Given(_real(name), name)  # for a search path that is absolute
             if name.is_relative_to(prefix) and not is_system(prefix):
                 yield Given(_real(name), NODE_FOLDER / name.relative_to(prefix))  # for a relative one
@@ -110,7 +110,7 @@ def _python_files(python: Path) -> tuple[list[Given], list[Path]]:
     for library in map(Path, said["mapped"]):
         if library in (python, _real(python)) or not _is_library(library):
             continue
-        for name in _names(library):
+        for name in names_beside(library):
             if not any(name.is_relative_to(folder) for folder in bound):
                 found.append(Given(_real(name), name))
     packages = [Path(name) for name in dict.fromkeys(said["packages"]) if name]
@@ -140,35 +140,6 @@ def _asked(python: Path) -> dict[str, list[str]]:
             detail=faults.decode(errors="replace")[-500:] or repr(error),
         ) from error
     return said
-
-
-def _libraries(program: Path) -> list[Path]:
-    """The shared libraries that the dynamic linker finds for a program."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # There is no ldd, or it is a script.
-        answer = subprocess.run(  # noqa: S603
-            ["ldd", program],  # noqa: S607 - from the system's folders, see _ENVIRONMENT
-            capture_output=True,
-            timeout=ASK_TIMEOUT,
-            check=True,
-            env=_ENVIRONMENT,
-            cwd="/",
-            text=True,
-            errors="surrogateescape",
-        )
-        found = [
-            line.rpartition(" => ")[2].rpartition(" (")[0].strip() for line in answer.stdout.splitlines()
-        ]
-        return [Path(name) for name in found if name.startswith("/")]
-    return []
-
-
-def _names(library: Path) -> list[Path]:
-    """The library and the symbolic links beside it that lead to it: the linker asks for one of those."""
-    real = _real(library)
-    names = [library]
-    with contextlib.suppress(OSError):
-        names += [entry for entry in library.parent.iterdir() if entry.is_symlink() and _real(entry) == real]
-    return list(dict.fromkeys(names))
 
 
 def _is_library(path: Path) -> bool:

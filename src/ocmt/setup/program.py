@@ -110,12 +110,13 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
         step.result = f"{found_node.version} {source}"
     if said := node.placement(found_node.program, data_folder()):
         console.say(said)
-    with console.step(f"OpenClaw {openclaw.version(place.project)}") as step:
-        agent, step.result = openclaw.get_openclaw(place, found_node)
-    with console.step("User interface") as step:
-        step.result = interface.build_interface(place, found_node)
     with console.step("bubblewrap") as step:
         bwrap, step.result = bubblewrap.get_bubblewrap(place, uv_program)
+    allowed = bubblewrap.sandbox_works(bwrap)
+    with console.step(f"OpenClaw {openclaw.version(place.project)}") as step:
+        agent, step.result = openclaw.get_openclaw(place, found_node, bwrap if allowed else None)
+    with console.step("User interface") as step:
+        step.result = interface.build_interface(place, found_node)
     with console.step("PostgreSQL") as step:
         database, step.result = postgres.get_postgres(place, uv_program)
 
@@ -129,7 +130,7 @@ def _run_steps(place: Place, groups: frozenset[str], stamp: Path) -> None:
     }
     _note(place, tools)
     with console.step("First start of OpenClaw, in a sandbox") as step:
-        if bubblewrap.sandbox_works(bwrap):
+        if allowed:
             primed, step.result = first_start.first_start(place, found_node, agent)
             _note(place, {**tools, "compile_cache": str(primed) if primed else None})
         else:
@@ -160,6 +161,7 @@ def _nothing_changed(project: Path, cache: Path, known: dict[str, object], group
         and isinstance(tools, dict)
         and set(written) == set(tools)
         and all(fingerprint(Path(path)) == found is not None for path, found in tools.items())
+        and openclaw.is_finished(Path(str(read_json(cache / "tools.json").get("openclaw"))))
         and (project / "ui" / "dist" / "index.html").exists()
         and (project / ".venv" / "bin" / "python").exists()
         and known.get("libraries") == _libraries(project)
