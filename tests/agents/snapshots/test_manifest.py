@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -297,3 +298,24 @@ def test_a_mark_from_before_its_row_counts_only_if_that_row_came_to_be(
 )  # fmt: skip
 def test_a_mark_that_cannot_be_read_says_nothing(data: bytes | None) -> None:
     assert parse_mark(data) == Mark()
+
+
+@pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 8000])
+def test_many_entries_are_read_and_hashed_as_few_are(count: int) -> None:
+    files = (Entry(f"workspace/{number:05}", "file", 0o600, 1, 1, HASHES[1]) for number in range(count))
+    entries = (Entry("workspace", "folder", 0o700), *files)
+    manifest = Manifest(1, NOW, None, entries, (LeftOut("workspace/s", "a socket"),))
+    data = manifest.render()
+    assert (len(data) > 1024 * 1024) is (count == 8000), "so that both ways are tried"
+    assert parse(data) == manifest
+    plain = json.dumps([entries, manifest.left_out], separators=(",", ":")).encode()
+    assert manifest.content() == hashlib.sha256(plain).hexdigest(), "as it stands in rows of older programs"
+
+
+def test_a_long_manifest_with_lines_of_its_own_is_read_as_json_is() -> None:
+    files = (Entry(f"workspace/{number:05}", "file", 0o600, 1, 1, HASHES[1]) for number in range(8000))
+    data = Manifest(1, NOW, None, (Entry("workspace", "folder", 0o700), *files)).render()
+    two_in_a_line = data.replace(b"},\n", b"},", 4000)
+    assert parse(two_in_a_line) == parse(data)
+    with pytest.raises(InvalidInput):
+        parse(data.replace(b"},\n", b"}},\n", 1))

@@ -32,7 +32,7 @@ RACY_NS = 100_000_000
 telling: the kernel's clock for them ticks up to 10 ms apart."""
 
 _ENTRIES, _END = b'"entries":[\n', b"\n]}\n"
-_LONG = 256 * 1024
+_LONG = 1024 * 1024
 _AT_A_TIME = 256
 _HASH = re.compile(r"[0-9a-f]{64}")
 _SINCE = {"sha256", "since"}
