@@ -82,6 +82,12 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
+def public_url() -> str:
+    """The public address of the doubles' installations; a file may have its own."""
+    return "http://localhost:8080"
+
+
+@pytest.fixture
 def clock() -> VirtualClock:
     return VirtualClock()
 

@@ -31,6 +31,27 @@ class Spliced:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+async def joined(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    *,
+    port: int,
+    on_end: Callable[[Splice], None] = lambda _: None,
+) -> Splice | None:
+    """Join a client's WebSocket to that port, as the gateway's room does; None where it was refused."""
+    try:
+        upgrade = scope["extensions"]["ocmt.splice"]
+        head = handshake(scope["headers"])
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.setblocking(False)
+        splice: Splice = await upgrade.join(connection, head, most=MOST, on_end=on_end)
+    except OcmtError as error:
+        await problem(error)(scope, receive, send)
+        return None
+    return splice
+
+
 @asynccontextmanager
 async def splicing(upstream_port: int) -> AsyncIterator[Spliced]:
     """Every WebSocket that comes is joined to that port on this machine."""
@@ -41,15 +62,9 @@ async def splicing(upstream_port: int) -> AsyncIterator[Spliced]:
         if scope["type"] != "websocket":
             await problem(OcmtError("Nothing here."))(scope, receive, send)
             return
-        try:
-            upgrade = scope["extensions"]["ocmt.splice"]
-            head = handshake(scope["headers"])
-            connection = socket.create_connection(("127.0.0.1", upstream_port))
-            connection.setblocking(False)
-            splice = await upgrade.join(connection, head, most=MOST, on_end=spliced.ended.append)
+        splice = await joined(scope, receive, send, port=upstream_port, on_end=spliced.ended.append)
+        if splice is not None:
             spliced.splices.append(splice)
-        except OcmtError as error:
-            await problem(error)(scope, receive, send)
 
     answers = asyncio.Event()
 

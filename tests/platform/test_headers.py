@@ -115,31 +115,39 @@ def test_what_is_well_formed_comes_through() -> None:
 
 
 @asynccontextmanager
-async def on_the_wire(app: ASGIApp) -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
-    """A server with this application; gives a function: all that it sends when it is sent these bytes."""
+async def served(app: ASGIApp) -> AsyncIterator[tuple[str, int]]:
+    """A server with this application; its address."""
     listener = socket.create_server(("127.0.0.1", 0))
+    address = listener.getsockname()
     answers, stop = asyncio.Event(), asyncio.Event()
 
     async def ready() -> None:
         answers.set()
 
     serving = asyncio.create_task(serve(app, listener, stop=stop, ready=ready))
-
-    async def ask(request: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(*listener.getsockname())
-        writer.write(request)
-        async with asyncio.timeout(10):
-            sent = await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        return sent
-
     try:
         await answers.wait()
-        yield ask
+        yield address
     finally:
         stop.set()
         await serving
+
+
+@asynccontextmanager
+async def on_the_wire(app: ASGIApp) -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
+    """A server with this application; gives a function: all that it sends when it is sent these bytes."""
+    async with served(app) as address:
+
+        async def ask(request: bytes) -> bytes:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(request)
+            async with asyncio.timeout(10):
+                sent = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return sent
+
+        yield ask
 
 
 @pytest.mark.anyio

@@ -84,12 +84,6 @@ class House:
 
 
 @pytest.fixture
-def public_url() -> str:
-    """The public address; a file may have its own."""
-    return URL
-
-
-@pytest.fixture
 def pages(tmp_path: Path) -> Path:
     """What Vite would have built."""
     (tmp_path / "assets").mkdir()

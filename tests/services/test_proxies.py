@@ -141,9 +141,9 @@ class Walk:
 
 
 @asynccontextmanager
-async def open_house(house: House, app: Any) -> AsyncIterator[int]:
+async def open_house(house: House, app: ASGIApp, *, port: int = 0) -> AsyncIterator[int]:
     """The house at work behind a port of loopback."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.create_server(("127.0.0.1", port))
     answers, stop = asyncio.Event(), asyncio.Event()
 
     async def ready() -> None:
@@ -158,7 +158,7 @@ async def open_house(house: House, app: Any) -> AsyncIterator[int]:
     ]
     try:
         await answers.wait()
-        yield listener.getsockname()[1]
+        yield int(listener.getsockname()[1])
     finally:
         stop.set()
         await tasks[0]
