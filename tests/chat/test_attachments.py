@@ -283,9 +283,27 @@ def test_whatever_a_file_is_called_its_name_is_plain(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("said", "called"),
-    [("C:\\Users\\ada\\cat.png", "cat.png"), ("../../etc/passwd", "passwd"), ("", "file"), ("..", "file")],
+    [
+        ("C:\\Users\\ada\\cat.png", "cat.png"),
+        ("../../etc/passwd", "passwd"),
+        ("", "file"),
+        ("..", "file"),
+        (".", "file"),
+        ("...", "file"),
+        (" . ", "file"),
+        (".env", ".env"),
+        ("a/.env.local", ".env.local"),
+        (".gitignore", ".gitignore"),
+        (" .env. ", ".env"),
+        ("..env", "..env"),
+        (".git", "git"),
+        (".OpenClaw", "OpenClaw"),
+        ("x/.ssh", "ssh"),
+        (".ocmt", "ocmt"),
+        ("./.git/config", "config"),
+    ],
 )
-def test_a_path_is_no_name(said: str, called: str) -> None:
+def test_a_path_is_no_name_and_a_dot_in_front_stays(said: str, called: str) -> None:
     assert file_name(said) == called
 
 
