@@ -19,10 +19,13 @@ import structlog
 
 from ocmt.errors import SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.work import FILES
+from ocmt.runtimes.agent_disks import AgentDisks, image_of, images_in
 from ocmt.runtimes.agent_files import FilesOnDisk
-from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.attached_files import AttachedFiles
+from ocmt.runtimes.base import AgentFiles, AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
-from ocmt.runtimes.disk_watch import watch
+from ocmt.runtimes.disk_watch import check_before_start, watch, watch_own_disk
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.runtimes.removal import remove_tree
@@ -57,6 +60,8 @@ class SupervisedRuntime(ABC):
         self._ready = asyncio.Lock()
         self._isolation: Isolation | None = None
         self._closed = False
+        self._disks: AgentDisks | None = None
+        """The agents' own disks, where the kernel is to enforce how much an agent may write."""
 
     # What a runtime does in its own way
 
@@ -123,8 +128,7 @@ class SupervisedRuntime(ABC):
             agent = self._new(spec)
             try:
                 agent = await self._launch(agent, spec)
-                written = self._folder(spec.user_id, spec.slot).written
-                agent.accompany(watch(agent, written, spec.disk_bytes, self._clock, self._log))
+                agent.accompany(self._watch(agent, spec))
             except BaseException:
                 del self._agents[spec.user_id]
                 await self._forget(spec.user_id)
@@ -150,6 +154,43 @@ class SupervisedRuntime(ABC):
             filter=self._filter,
             lease_until=spec.lease_until,
         )
+
+    def _furnish(self, spec: AgentSpec) -> None:
+        """Have the agent's files in its folder, within its bound. Blocks; the agent does not run.
+
+        Raises: SetupProblem, Unavailable; LimitReached where it may not start as it is.
+        """
+        name = str(spec.user_id)
+        if self._disks is not None and self._disks.attach(name, allowed=spec.disk_bytes):
+            try:
+                self._disks.limit(name, spec.disk_bytes)
+            except OSError as error:
+                raise Unavailable(
+                    "Your agent's disk cannot be given its size. An administrator finds the reason in "
+                    "the log.",
+                    detail=repr(error),
+                ) from error
+            return
+        self._need_no_disk(name)
+        check_before_start(self._folder(spec.user_id, spec.slot), spec.disk_bytes)
+
+    def _need_no_disk(self, name: str) -> None:
+        """Raises: SetupProblem where the agent's files are in an image that is not mounted."""
+        image = image_of(self._data / "agents", name)
+        if (self._disks is None or not self._disks.on_own_disk(name)) and image.exists():
+            raise SetupProblem(
+                f"The files of this agent are in the disk image {image}, which only the runtime `sandbox` "
+                "can mount, as root. Run OCMT that way, or move the image away: the agent then starts from "
+                "its last snapshot."
+            )
+
+    async def _watch(self, agent: Supervised, spec: AgentSpec) -> None:
+        """See to it that the agent keeps within its bound on the disk, until cancelled."""
+        name, folder = str(spec.user_id), self._folder(spec.user_id, spec.slot)
+        if self._disks is not None and self._disks.on_own_disk(name):
+            await watch_own_disk(agent, folder.root, self._clock, self._log)
+        else:
+            await watch(agent, folder, spec.disk_bytes, self._clock, self._log)
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
@@ -195,7 +236,7 @@ class SupervisedRuntime(ABC):
 
     async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
         """See AgentRuntime."""
-        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id, 0).logs), lines)
+        return await FILES.run(last_lines, log_files(self._folder(user_id, 0).logs), lines, of=user_id)
 
     async def close(self) -> None:
         """See AgentRuntime."""
@@ -226,12 +267,20 @@ class SupervisedRuntime(ABC):
             if agent is not None:
                 await self._end(agent, 0)
                 self._agents.pop(user_id, None)
-            await asyncio.to_thread(remove_tree, self._place(user_id))
+            await FILES.run(self._remove, user_id, of=user_id)
         self._locks.pop(user_id, None)
+
+    def _remove(self, user_id: UUID) -> None:
+        """Remove all files of an agent. Blocks."""
+        if self._disks is not None:
+            self._disks.forget(str(user_id))
+        image_of(self._data / "agents", str(user_id)).unlink(missing_ok=True)
+        remove_tree(self._place(user_id))
+        remove_tree(self._folder(user_id, 0).logs)
 
     async def remembered(self) -> list[UUID]:
         """See ForgetsFiles."""
-        return await asyncio.to_thread(_users_in, self._data / "agents")
+        return await FILES.run(_users_in, self._data / "agents")
 
     # CanPause
 
@@ -266,14 +315,26 @@ class SupervisedRuntime(ABC):
 
     # KeepsFiles
 
-    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+    def files(self, user_id: UUID, slot: int) -> AgentFiles:
         """See KeepsFiles."""
-        return FilesOnDisk(self._folder(user_id, slot))
+        disks, name = self._disks, str(user_id)
+
+        def attach(make: bool) -> None:
+            if disks is not None:
+                disks.attach(name, make=make)
+            self._need_no_disk(name)
+
+        def make_room() -> None:
+            if disks is not None and disks.on_own_disk(name):
+                disks.make_room(name)
+
+        return AttachedFiles(FilesOnDisk(self._folder(user_id, slot)), attach, make_room)
 
 
 def _users_in(folder: Path) -> list[UUID]:
-    users = []
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    users = set()
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    for name in (*names, *images_in(folder)):
         with contextlib.suppress(ValueError):  # not an agent's
-            users.append(UUID(entry.name))
-    return users
+            users.add(UUID(name))
+    return sorted(users)
