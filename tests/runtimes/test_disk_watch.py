@@ -240,6 +240,7 @@ class TestWatching:
             return 0
 
         monkeypatch.setattr(disk_watch, "measure", look)
+        monkeypatch.setattr(disk_watch, "_free", lambda _: disk_watch._Free(0, 0))
         run = Watching(folder, clock)
         await run.passed(2)
         slow = False

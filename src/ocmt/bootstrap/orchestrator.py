@@ -215,6 +215,7 @@ def compose_orchestrator(
         channels=channels,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
         pages=ControlUi(control_ui(settings.cache_dir)),
+        space=platform.space,
     )
 
 

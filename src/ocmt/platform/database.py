@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -18,7 +19,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import InvalidInput, Unavailable
+from ocmt.errors import DiskFull, InvalidInput, Unavailable
 from ocmt.platform.clock import Clock, happens
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -29,6 +30,7 @@ _CONNECT_SECONDS = 10.0
 _LISTEN_CHECK_SECONDS = 30.0
 _LISTEN_RETRY_SECONDS = (0.2, 1.0, 5.0)
 _MOST_NAMED = 1_000
+DISK_IS_FULL = "There is no room left on the database's disk. Try again once an administrator has made some."
 
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -189,6 +191,8 @@ def _is_lost(connection: Connection) -> bool:
 
 
 def _unavailable(error: BaseException) -> Unavailable:
+    if isinstance(error, asyncpg.DiskFullError) or getattr(error, "errno", None) == errno.ENOSPC:
+        return DiskFull(DISK_IS_FULL, detail=f"{type(error).__name__}: {error}", retry_after=30)
     return Unavailable(
         "The database does not answer just now. Try again in a moment.",
         detail=f"{type(error).__name__}: {error}",

@@ -17,8 +17,9 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.errors import SetupProblem, Unavailable
+from ocmt.errors import DiskFull, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.free_space import WORDS
 from ocmt.platform.work import FILES
 from ocmt.runtimes.agent_disks import AgentDisks, image_of, images_in
 from ocmt.runtimes.agent_files import FilesOnDisk
@@ -60,6 +61,7 @@ class SupervisedRuntime(ABC):
         self._ready = asyncio.Lock()
         self._isolation: Isolation | None = None
         self._closed = False
+        self._disk_full = False
         self._disks: AgentDisks | None = None
         """The agents' own disks, where the kernel is to enforce how much an agent may write."""
 
@@ -125,6 +127,8 @@ class SupervisedRuntime(ABC):
             running = self._agents.get(spec.user_id)
             if running is not None and running.phase != "exited":
                 return self._state(running)
+            if self._disk_full:
+                raise DiskFull(WORDS, retry_after=30)
             agent = self._new(spec)
             try:
                 agent = await self._launch(agent, spec)
@@ -305,13 +309,38 @@ class SupervisedRuntime(ABC):
             raise Unavailable("The agent is not running.")
         return agent
 
-    async def _go_on(self, agent: Supervised) -> None:
-        """Whether it was held still or not."""
-        if agent.paused:
+    async def _go_on(self, agent: Supervised, *, paused: bool = False) -> None:
+        """Whether it was held still or not. `paused`: whether it is to stay so."""
+        if paused:
+            return
+        if agent.paused or agent.held:
             with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
                 agent.tell_lease()
             await self._let_run(agent)
-            agent.paused = False
+            agent.paused = agent.held = False
+
+    # HoldsAll
+
+    async def hold_all(self) -> None:
+        """See HoldsAll. Who was paused, or has gone on meanwhile, is held at the next call."""
+        self._disk_full = True
+        for user_id, agent in list(self._agents.items()):
+            async with self._lock(user_id):
+                if agent.phase == "exited" or agent.paused or agent.held:
+                    continue
+                agent.held = True
+                try:
+                    await self._hold_still(agent)
+                except Unavailable:
+                    agent.held = False
+                    agent.condemn(WORDS)
+
+    async def let_all_go_on(self) -> None:
+        """See HoldsAll."""
+        self._disk_full = False
+        for user_id, agent in list(self._agents.items()):
+            async with self._lock(user_id):
+                await self._go_on(agent, paused=agent.paused)
 
     # KeepsFiles
 

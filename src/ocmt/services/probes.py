@@ -8,9 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from ocmt.errors import NotFound, OcmtError
+from ocmt.errors import DiskFull, NotFound, OcmtError
 from ocmt.platform import telemetry
 from ocmt.platform.database import Database
+from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import problem
 
 DATABASE_PATIENCE = 5.0
@@ -22,8 +23,9 @@ class Probes:
 
     paths = frozenset({"/healthz", "/readyz", "/metrics"})
 
-    def __init__(self, database: Database, *, hosts: frozenset[str]) -> None:
-        """`hosts`: the names of our own, as the Host header has them."""
+    def __init__(self, database: Database, *, hosts: frozenset[str], space: FreeSpace | None = None) -> None:
+        """`hosts`: the names of our own, as the Host header has them. `space`: of the disk that it needs."""
+        self._space = space
         self._database = database
         self._hosts = hosts
 
@@ -42,8 +44,12 @@ class Probes:
         try:
             async with asyncio.timeout(DATABASE_PATIENCE), self._database.connection() as connection:
                 await connection.fetchval("select 1")
+        except DiskFull:
+            return JSONResponse({"status": "the database's disk is full"}, 503)
         except (OcmtError, OSError, TimeoutError):
             return JSONResponse({"status": "the database does not answer"}, 503)
+        if self._space is not None and self._space.low:
+            return JSONResponse({"status": "the disk is almost full"}, 503)
         return JSONResponse({"status": "ready"})
 
     def _metrics(self, request: Request) -> Response:
