@@ -99,6 +99,27 @@ class TestTheWatch:
         watching.cancel()
         await asyncio.wait([watching])
 
+    async def test_goes_on_after_a_fault(self, clock: VirtualClock) -> None:
+        disk = Disk(50, floor=100)
+        done: list[str] = []
+
+        async def hold() -> None:
+            done.append("hold")
+            raise OSError("no descriptors")
+
+        async def go_on() -> None:
+            done.append("go on")
+
+        watching = asyncio.create_task(disk.space.keep_watch(hold, go_on, clock))
+        for _ in range(2):
+            await clock.advance(1)
+        disk.free = 1000
+        await clock.advance(1)
+        assert done[0] == "hold"
+        assert done[-1] == "go on"
+        watching.cancel()
+        await asyncio.wait([watching])
+
 
 @pytest.mark.anyio
 class TestObjects:

@@ -112,12 +112,16 @@ class FreeSpace:
         """Await `hold` at each look while the disk is almost full, then `go_on` once. Until cancelled."""
         held = False
         while True:
-            if self.low:
-                held = True
-                await hold()
-            elif held:
-                await go_on()
-                held = False
+            try:
+                if self.low:
+                    held = True
+                    await hold()
+                elif held:
+                    await go_on()
+                    held = False
+            except Exception:
+                # The watch must not end: one agent's trouble would leave all others held, or the disk full.
+                log.exception("agents could not be held, or could not go on")
             await clock.sleep(WATCH)
 
 

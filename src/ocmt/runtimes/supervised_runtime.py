@@ -309,10 +309,8 @@ class SupervisedRuntime(ABC):
             raise Unavailable("The agent is not running.")
         return agent
 
-    async def _go_on(self, agent: Supervised, *, paused: bool = False) -> None:
-        """Whether it was held still or not. `paused`: whether it is to stay so."""
-        if paused:
-            return
+    async def _go_on(self, agent: Supervised) -> None:
+        """Whether it was held still or not."""
         if agent.paused or agent.held:
             with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
                 agent.tell_lease()
@@ -324,23 +322,27 @@ class SupervisedRuntime(ABC):
     async def hold_all(self) -> None:
         """See HoldsAll. Who was paused, or has gone on meanwhile, is held at the next call."""
         self._disk_full = True
-        for user_id, agent in list(self._agents.items()):
-            async with self._lock(user_id):
-                if agent.phase == "exited" or agent.paused or agent.held:
-                    continue
-                agent.held = True
-                try:
-                    await self._hold_still(agent)
-                except Unavailable:
-                    agent.held = False
-                    agent.condemn(WORDS)
+        await asyncio.gather(*(self._hold(agent) for agent in list(self._agents.values())))
+
+    async def _hold(self, agent: Supervised) -> None:
+        """One that does not hold still is ended: it would go on to fill the disk."""
+        async with self._lock(agent.user_id):
+            if agent.phase == "exited" or agent.paused or agent.held:
+                return
+            agent.held = True
+            try:
+                await self._hold_still(agent)
+            except Unavailable:
+                agent.held = False
+                agent.condemn(WORDS)
 
     async def let_all_go_on(self) -> None:
         """See HoldsAll."""
         self._disk_full = False
         for user_id, agent in list(self._agents.items()):
             async with self._lock(user_id):
-                await self._go_on(agent, paused=agent.paused)
+                if agent.held and not agent.paused:
+                    await self._go_on(agent)
 
     # KeepsFiles
 
