@@ -141,3 +141,10 @@ def test_settings_are_shown_with_their_source_and_secrets_masked(
     assert rows["agent_pause_after"]["source"] == "ocmt.toml"
     assert rows["port"]["source"] == "environment OCMT_PORT"
     assert rows["model"]["source"] == "default"
+
+
+def test_below_the_floor_of_free_space_it_says_what_happens(tmp_path: Path) -> None:
+    found = check("data folder", data_dir=tmp_path, disk_floor=2**60)
+    assert not found.ok
+    assert found.advice is not None
+    assert "OCMT_DISK_FLOOR" in found.advice

@@ -44,6 +44,11 @@ def fill(path: Path) -> int:
     return path.stat().st_size
 
 
+def loop_device_of(place: Path) -> str:
+    device = place.stat().st_dev
+    return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve().name
+
+
 @pytest.fixture
 def agents(folder: Path) -> Path:
     folder.chmod(0o711)
@@ -203,9 +208,7 @@ class TestMovingIn:
         self.check(root)
         assert not list((agents / ".disks").glob("*.old"))
 
-    @pytest.mark.parametrize(
-        "step", ["_make_image", "_move_in", "sync_one", "rename", "mount", "old renamed"]
-    )
+    @pytest.mark.parametrize("step", ["make_image", "_move_in", "sync_one", "rename", "mount", "old renamed"])
     def test_a_crash_at_any_step_leaves_the_files_complete_in_one_place(
         self, disks: AgentDisks, agents: Path, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
@@ -217,7 +220,7 @@ class TestMovingIn:
 
         root = self.plain(agents)
         with monkeypatch.context() as patched:
-            if step in ("_make_image", "sync_one"):
+            if step in ("make_image", "sync_one"):
                 patched.setattr(agent_disks, step, crash)
             elif step == "_move_in":
                 patched.setattr(agent_disks, "sync_file_system", crash)
@@ -249,12 +252,26 @@ class TestMovingIn:
         def fail(*_: object, **__: object) -> None:
             raise OSError(errno.EIO, "cp: what")
 
-        monkeypatch.setattr(agent_disks, "_run", fail)
-        monkeypatch.setattr(agent_disks, "_make_image", lambda path, *_, **__: path.touch())
+        monkeypatch.setattr(agent_disks, "run", fail)
+        monkeypatch.setattr(agent_disks, "make_image", lambda path, *_, **__: path.touch())
         monkeypatch.setattr(AgentDisks, "_move_in", fail)
         assert not disks.attach("one", allowed=ALLOWED)
         self.check(root)
         assert not image_of(agents, "one").exists()
+
+    def test_one_that_went_read_only_is_checked_and_mounted_anew(
+        self, disks: AgentDisks, agents: Path
+    ) -> None:
+        agent = prepared(disks, agents)
+        (agent.root / "workspace" / "diary").write_text("mine")
+        os.sync()
+        device = loop_device_of(agent.root)
+        Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("as a full disk below does")
+        with pytest.raises(OSError, match="Read-only"):
+            (agent.root / "workspace" / "more").touch()
+        disks.limit("one", ALLOWED)
+        assert (agent.root / "workspace" / "diary").read_text() == "mine"
+        (agent.root / "workspace" / "more").touch()
 
     def test_an_image_that_cannot_be_mended_is_said_to_be(self, disks: AgentDisks, agents: Path) -> None:
         prepared(disks, agents)

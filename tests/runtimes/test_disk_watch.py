@@ -267,6 +267,22 @@ class TestWatching:
             (folder.root / "workspace" / str(number)).unlink()
         check_before_start(folder, MEGABYTE)
 
+    async def test_one_whose_excess_cannot_be_noted_is_ended_all_the_same(
+        self, folder: AgentFolder, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        found = 0
+        monkeypatch.setattr(disk_watch, "measure", lambda *_: found)
+        monkeypatch.setattr(disk_watch, "write_excess", full)
+        run = Watching(folder, clock)
+        await run.passed(2)
+        found = 2 * MEGABYTE
+        await run.passed(20)
+        assert len(run.agent.words) == 1
+        await run.end()
+
     async def test_a_paused_one_is_left_alone(
         self, folder: AgentFolder, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:

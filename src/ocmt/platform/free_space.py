@@ -92,9 +92,8 @@ class FreeSpace:
             raise DiskFull(WORDS, retry_after=30)
 
     def _look(self) -> None:
-        factor = UP_AGAIN if self._low else 1.0
         disks = self._read()
-        low = any(disk.free < factor * self._floor_of(disk) for disk in disks)
+        low = self.below(disks)
         if low != self._low:
             self._low = low
             free = min((disk.free for disk in disks), default=0)
@@ -102,6 +101,11 @@ class FreeSpace:
                 log.error("the disk is almost full: nothing new is taken, agents are held", free_bytes=free)
             else:
                 log.warning("the disk has room again: everything goes on", free_bytes=free)
+
+    def below(self, disks: Sequence[Space]) -> bool:
+        """Whether one of these disks has too little left, seen from how it was at the last look."""
+        factor = UP_AGAIN if self._low else 1.0
+        return any(disk.free < factor * self._floor_of(disk) for disk in disks)
 
     def _floor_of(self, disk: Space) -> int:
         return int(min(MOST_FLOOR, PART * disk.size)) if self._floor is None else self._floor

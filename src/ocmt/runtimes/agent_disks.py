@@ -27,11 +27,19 @@ import structlog
 from ocmt.errors import Unavailable
 from ocmt.platform.disk import sync_file_system, sync_one
 from ocmt.runtimes import loop_mounts
+from ocmt.runtimes.disk_images import (
+    CHECK_SECONDS,
+    MEBIBYTE,
+    check_image,
+    filled,
+    had_errors,
+    make_image,
+    run,
+)
 from ocmt.runtimes.excess import TO_TIDY_UP
 from ocmt.runtimes.folders import OF_THE_AGENT
 from ocmt.runtimes.removal import remove_tree
 
-MEBIBYTE = 1024**2
 ALMOST = 4 * MEBIBYTE
 """A disk with less left than this counts as full: programs fail before the last byte is used."""
 _USUAL = 8 * 1024**3
@@ -39,14 +47,10 @@ _EXTRA = 256 * MEBIBYTE
 """For the file system's own tables."""
 _BALLAST = ".ballast"
 _IMAGES = ".disks"
-_MAKE = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=16", "-E")
-_LAZY = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
 _FOR_ROOT = 32 * MEBIBYTE
 """Of each image, for the platform's own files in it: an agent cannot keep its configuration from being
 written."""
-_CHECK_SECONDS = 120
 _MOVE_SECONDS = 300
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,12 @@ class AgentDisks:
             self._discard_probe(folder)
             folder.mkdir(mode=0o700)
             image = folder / "probe.img"
-            _make_image(image, 8 * MEBIBYTE, reserved=0, journal=False)
+            make_image(image, 8 * MEBIBYTE, reserved=0, journal=False)
             place = folder / "place"
             place.mkdir()
             loop_mounts.mount_image(image, place)
             try:
-                self.obstacle = _filled(place / "filling", 16 * MEBIBYTE)
+                self.obstacle = filled(place / "filling", 16 * MEBIBYTE)
             finally:
                 loop_mounts.unmount(place)
         except OSError as error:
@@ -138,6 +142,10 @@ class AgentDisks:
         """
         root, image = self._agents / name, self._image(name)
         with self._lock(name):
+            if had_errors(root):
+                self._unmount(name, at_once=True)
+                self._mount(name, root, image)
+                self._mounted.add(name)
             if _size_for(allowed) > image.stat().st_size:
                 self._grow(name, root, image, _size_for(allowed))
             used = use_of(root).used
@@ -185,7 +193,7 @@ class AgentDisks:
         unfinished = self._unfinished(name)
         unfinished.unlink(missing_ok=True)
         self._prepare()
-        _make_image(unfinished, _size_for(allowed), reserved=_FOR_ROOT, journal=True)
+        make_image(unfinished, _size_for(allowed), reserved=_FOR_ROOT, journal=True)
         if any((root / tree).exists() for tree in OF_THE_AGENT) or (root / "config").exists():
             try:
                 self._move_in(name, root, unfinished)
@@ -209,7 +217,7 @@ class AgentDisks:
         loop_mounts.mount_image(image, place)
         try:
             command = ["cp", "--archive", "--one-file-system", "--sparse=auto", f"{root}/.", str(place)]
-            _run(command, seconds=_MOVE_SECONDS)
+            run(command, seconds=_MOVE_SECONDS)
             sync_file_system(place)
         finally:
             loop_mounts.unmount(place)
@@ -218,10 +226,9 @@ class AgentDisks:
 
     def _mount(self, name: str, root: Path, image: Path) -> None:
         found = loop_mounts.mounted_image(root)
-        if found is not None and os.statvfs(root).f_flag & os.ST_RDONLY:
-            self._unmount(name, at_once=True)  # the kernel met an error: the check below mends it
+        if found is not None and had_errors(root):
+            self._unmount(name, at_once=True)
             found = None
-            _check_image(image)
         if found is None:
             if root.is_dir() and any(root.iterdir()):
                 # What was copied into the image, or what a platform without images has left.
@@ -231,8 +238,13 @@ class AgentDisks:
             try:
                 loop_mounts.mount_image(image, root)
             except OSError:
-                _check_image(image)
+                check_image(image)
                 loop_mounts.mount_image(image, root)
+            else:
+                if had_errors(root):
+                    loop_mounts.unmount(root)
+                    check_image(image)
+                    loop_mounts.mount_image(image, root)
         elif not found.exists() or not found.samefile(image):
             raise OSError(errno.EBUSY, f"{found} is mounted there", str(root))
         seen = self._seen(name)
@@ -252,8 +264,8 @@ class AgentDisks:
         """While it is not mounted: to grow a mounted one takes a capability that containers do not have."""
         self._unmount(name, at_once=False)
         os.truncate(image, size)
-        _check_image(image)
-        _run(["resize2fs", str(image)], seconds=_CHECK_SECONDS)
+        check_image(image)
+        run(["resize2fs", str(image)], seconds=CHECK_SECONDS)
         self._mount(name, root, image)
         self._mounted.add(name)
 
@@ -341,59 +353,6 @@ def _set_left(root: Path, left: int) -> None:
 
 def _size_for(allowed: int) -> int:
     return (2 * max(allowed, _USUAL) + _EXTRA) // 4096 * 4096
-
-
-def _make_image(image: Path, size: int, *, reserved: int, journal: bool) -> None:
-    """A sparse file with an empty file system. Raises: OSError."""
-    image.touch(mode=0o600, exist_ok=False)
-    os.truncate(image, size)
-    percent = f"{100 * reserved / size:.4f}"
-    if journal:
-        _run([*_MAKE, _LAZY, "-m", percent, str(image)], seconds=_CHECK_SECONDS)
-    else:
-        _run(
-            ["mkfs.ext4", "-q", "-F", "-b", "4096", "-O", "^has_journal", "-m", percent, str(image)],
-            seconds=20,
-        )
-
-
-def _check_image(image: Path) -> None:
-    """Have e2fsck mend what it can without asking. Raises: OSError."""
-    _run(["e2fsck", "-f", "-p", str(image)], seconds=_CHECK_SECONDS, good=(0, 1, 2))
-
-
-def _run(command: list[str], *, seconds: float, good: tuple[int, ...] = (0,)) -> None:
-    """Raises: OSError with the program's last words."""
-    program = shutil.which(command[0], path=_PATH)
-    if program is None:
-        raise OSError(errno.ENOENT, f"the program {command[0]} is missing: install e2fsprogs")
-    try:
-        done = subprocess.run(  # noqa: S603 - our own command line
-            [program, *command[1:]],
-            env={"PATH": _PATH, "LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise OSError(errno.ETIMEDOUT, f"{command[0]} took longer than {seconds:.0f} s") from error
-    if done.returncode not in good:
-        words = (done.stderr or done.stdout).decode("utf-8", "replace").strip()[-300:]
-        raise OSError(errno.EIO, f"{command[0]}: {words or f'exit code {done.returncode}'}")
-
-
-def _filled(file: Path, most: int) -> str | None:
-    """Write until the disk is full; returns what is wrong where it does not become full."""
-    with file.open("wb", buffering=0) as writing:
-        try:
-            for _ in range(most // MEBIBYTE):
-                writing.write(bytes(MEBIBYTE))
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                return None
-            raise
-    return "an image of 8 MiB took 16 MiB"
 
 
 def _in_words(error: OSError) -> str:

@@ -102,7 +102,7 @@ async def watch(
                 slow = False
                 before, excess = excess, after_look(excess, used, allowed, first=first)
                 if before != excess:
-                    await DISK.run(write_excess, folder.root, excess, of=folder.root)
+                    await _note(folder.root, excess, log)
                 if used > (allowed if before is None and not first else excess.bytes if excess else allowed):
                     words = _words(allowed)
             except TooMuchToWatch as error:
@@ -111,7 +111,7 @@ async def watch(
                 slow = True
                 if words is not None:
                     excess = Excess(unwatched=True) if excess is None else replace(excess, unwatched=True)
-                    await DISK.run(write_excess, folder.root, excess, of=folder.root)
+                    await _note(folder.root, excess, log)
             except OSError as error:  # nothing that an agent does; ourselves without descriptors, for one
                 log.warning("agent_files_not_measured", error=repr(error))
             except Unavailable:
@@ -122,6 +122,14 @@ async def watch(
                 return
             gone, looked, due = _Free(0, 0), now, now + REST * (clock.monotonic() - now)
         await clock.sleep(PAUSED_GLANCE if agent.paused else GLANCE)
+
+
+async def _note(root: Path, excess: Excess | None, log: structlog.stdlib.BoundLogger) -> None:
+    """The agent is ended also where a full disk does not take the note."""
+    try:
+        await DISK.run(write_excess, root, excess, of=root)
+    except OSError as error:
+        log.warning("agent_excess_not_noted", error=repr(error))
 
 
 def after_look(excess: Excess | None, used: int, allowed: int, *, first: bool) -> Excess | None:

@@ -193,8 +193,12 @@ class SupervisedRuntime(ABC):
         name, folder = str(spec.user_id), self._folder(spec.user_id, spec.slot)
         if self._disks is not None and self._disks.on_own_disk(name):
             await watch_own_disk(agent, folder.root, self._clock, self._log)
-        else:
+            return
+        try:
             await watch(agent, folder, spec.disk_bytes, self._clock, self._log)
+        except Exception:
+            self._log.exception("agent_not_watched", user_id=name)
+            agent.condemn("Your agent was stopped: how much of the disk it takes cannot be watched just now.")
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
