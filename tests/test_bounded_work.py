@@ -13,9 +13,6 @@ MAY_USE_THREADS_OF_THEIR_OWN = {
     "platform/disk.py",  # syncs up to 32 files at once, and ends its threads with the call
     "setup/",  # a process of its own, for the one person who installs
     "testing/",  # doubles for tests
-    # Until they use the pools, too:
-    "runtimes/",
-    "broker/",
 }
 """Everything else runs what blocks in a pool of `platform.work`: bounded, fair, and with an owner."""
 

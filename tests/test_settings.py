@@ -131,7 +131,9 @@ def test_every_setting_stands_in_the_tables() -> None:
 
 
 @pytest.mark.parametrize("name", GOOD)
-@pytest.mark.parametrize("around", [("", ""), (" ", " "), ("", "\n"), ("", "\r\n"), ("\ufeff", "\t"), ('"', '"\n'), ("'", "'")])
+@pytest.mark.parametrize(
+    "around", [("", ""), (" ", " "), ("", "\n"), ("", "\r\n"), ("\ufeff", "\t"), ('"', '"\n'), ("'", "'")]
+)
 def test_what_stands_around_a_value_does_not_count(
     name: str, around: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

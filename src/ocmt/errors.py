@@ -99,6 +99,12 @@ class Unavailable(OcmtError):
     kind: ClassVar[Kind] = "temporary"
 
 
+class DiskFull(Unavailable):
+    """There is no room on the server's disk. Once somebody has made some, the same request succeeds."""
+
+    code = "disk_full"
+
+
 class NotYet(Unavailable):
     """Not an error but an answer: ask again after `retry_after` seconds."""
 

@@ -207,6 +207,9 @@ class Settings(BaseSettings):
     """Bytes of memory that one agent may use, where its plan does not say and the runtime can limit it."""
     agent_disk: int = Field(default=8 * 1024**3, gt=0)
     """Bytes that one agent's files may take on the disk; beyond that it is stopped."""
+    disk_floor: int | None = Field(default=None, ge=0)
+    """Free bytes of the data folder's disk below which nothing new is taken and agents are held; 0: no floor.
+    Default: 5 % of the disk, at most 2 GiB."""
     agents_memory: int | None = Field(default=None, gt=0)
     """Bytes for all awake agents of this machine together; default three quarters of its memory."""
     warm_spares: int = Field(default=0, ge=0, le=16)

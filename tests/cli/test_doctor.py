@@ -232,3 +232,10 @@ def test_the_settings_of_the_internet(monkeypatch: pytest.MonkeyPatch) -> None:
             patch.setenv(f"OCMT_{name}", wrong)
             with pytest.raises(SetupProblem, match=name.lower()):
                 load_settings()
+
+
+def test_below_the_floor_of_free_space_it_says_what_happens(tmp_path: Path) -> None:
+    found = check("data folder", data_dir=tmp_path, disk_floor=2**60)
+    assert not found.ok
+    assert found.advice is not None
+    assert "OCMT_DISK_FLOOR" in found.advice

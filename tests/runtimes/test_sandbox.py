@@ -401,7 +401,7 @@ class TestLimits:
     async def test_output_is_bounded_and_its_end_kept(self, runtime: SandboxRuntime) -> None:
         spec = a_spec("chatty")
         await runtime.start(spec, {})
-        logs = folder_of(runtime, spec.user_id) / "logs"
+        logs = runtime._folder(spec.user_id, spec.slot).logs
         async with asyncio.timeout(20):
             while not (logs / "gateway.log.1").exists():
                 await asyncio.sleep(0.05)

@@ -34,6 +34,7 @@ from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
 from ocmt.identity.limits import KNOCKS_FROM
 from ocmt.platform.database import Database, Hints
+from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import HttpClient
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.privacy.eraser import Eraser
@@ -68,6 +69,13 @@ class House:
     management: Management
     orchestrator: Orchestrator
     database: Database
+    pages: Path
+
+    def with_space(self, space: FreeSpace) -> House:
+        """The same with another reading of the disk below it."""
+        orchestrator = replace(self.orchestrator, space=space)
+        app = all_in_one_app(self.management, orchestrator, self.database, url=URL, ui_dir=self.pages)
+        return replace(self, app=app, agents=orchestrator.app(), orchestrator=orchestrator)
 
     async def sign_in(self, email: str) -> Browser:
         """A browser of a new user; the first one is the administrator."""
@@ -216,5 +224,5 @@ async def house(
         ),
     )
     app = all_in_one_app(management, orchestrator, database, url=public_url, ui_dir=pages)
-    yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)
+    yield House(app, management.app(), orchestrator.app(), management, orchestrator, database, pages)
     await http.__aexit__()

@@ -19,6 +19,8 @@ from ocmt.agents import schedule
 from ocmt.agents.holds import words
 from ocmt.agents.model import Agent, Policy
 from ocmt.agents.service import Agents
+from ocmt.errors import DiskFull
+from ocmt.platform.free_space import WORDS, FreeSpace
 from ocmt.platform.http import json_body, principal
 from ocmt.runtimes.base import START_STEPS, AgentRuntime, Isolation
 
@@ -40,7 +42,12 @@ class AgentPatch(BaseModel):
 
 
 def routes(
-    agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy, change_egress: ChangeEgress
+    agents: Agents,
+    runtime: AgentRuntime,
+    model_of: ModelOf,
+    policy: Policy,
+    change_egress: ChangeEgress,
+    space: FreeSpace | None = None,
 ) -> list[Route]:
     """The routes, to be mounted at the root of the orchestrator."""
 
@@ -48,7 +55,10 @@ def routes(
         user_id = principal(request).user_id
         agent = await agents.find(user_id)
         isolation = await runtime.probe()
-        return JSONResponse(describe(agent, isolation, await model_of(user_id), policy), status)
+        told = describe(agent, isolation, await model_of(user_id), policy)
+        if space is not None and space.low:
+            told["error"] = {"code": DiskFull.code, "message": WORDS}
+        return JSONResponse(told, status)
 
     async def get_agent(request: Request) -> Response:
         return await show(request)

@@ -228,6 +228,7 @@ def compose_orchestrator(
         pages=ControlUi(
             control_ui(settings.cache_dir), strangers_to=BEGIN if settings.agent_url is not None else "/"
         ),
+        space=platform.space,
     )
 
 

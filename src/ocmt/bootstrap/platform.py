@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocmt.bootstrap.stores import stores_of
@@ -14,6 +14,7 @@ from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
+from ocmt.platform.free_space import FreeSpace, GuardedObjects, read_folders
 from ocmt.platform.http import HttpClient
 from ocmt.platform.mail import LocalOutbox, Mail, SmtpMail
 from ocmt.platform.objects import Objects
@@ -43,6 +44,8 @@ class Platform:
     """A folder on a disk, for archives that are gone when they are closed."""
     alone: bool
     """Whether no other process can use this database: the embedded one, in a data folder that we locked."""
+    space: FreeSpace = field(default_factory=lambda: FreeSpace(list, floor=0))
+    """Whether the disk of the data folder is almost full; by default it never is."""
 
 
 @asynccontextmanager
@@ -101,17 +104,19 @@ async def _platform(
     hints = Hints(dsn, clock)
     stack.push_async_callback(hints.close)
     http = await stack.enter_async_context(HttpClient())
+    space = FreeSpace(read_folders(data, data / "postgres"), floor=settings.disk_floor)
     return Platform(
         settings=settings,
         clock=clock,
         database=database,
         hints=hints,
-        objects=stores.objects,
+        objects=GuardedObjects(stores.objects, space),
         secrets=stores.secrets,
         mail=_mail(settings, data, announce),
         http=http,
         paths=paths,
         scratch=data / "transfers",
+        space=space,
         alone=settings.database_url is None,
     )
 

@@ -32,7 +32,7 @@ from ocmt.agents.starting import AgentFailed
 from ocmt.chat import log as event_log
 from ocmt.chat.attachments import Attachments, NotCarried, Stopped
 from ocmt.chat.controls import STOPPED
-from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus
+from ocmt.chat.model import MAX_ATTEMPTS, Event, EventType, Fault, Turn, TurnStatus, no_room
 from ocmt.chat.run import Ended, GatewayLost, Run
 from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
@@ -237,7 +237,8 @@ class Answerer:
             except GatewayError as error:
                 if not error.retryable:
                     logger.warning("message refused", turn_id=str(turn.id), reason=str(error)[:1000])
-                    fault = Fault("agent_refused", "Your agent did not take this message.", retryable=True)
+                    refused = Fault("agent_refused", "Your agent did not take this message.", retryable=True)
+                    fault = no_room(error.message) or refused
                     raise Ended(TurnStatus.FAILED, fault=fault) from error
                 await self._clock.sleep(BUSY_DELAY)
                 await driver.awake()
@@ -331,7 +332,11 @@ class Answerer:
     async def _why(self, turn: Turn, words: str) -> Fault:
         """The broker knows better than OpenClaw why a model call failed."""
         fault = await self._explain(turn.user_id, turn.id)
-        return fault or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
+        return (
+            fault
+            or no_room(words)
+            or Fault("agent_error", f"Your agent could not answer: {words}", retryable=True)
+        )
 
     async def _finish(self, turn: Turn, writer: event_log.TurnWriter, lease_token: int, ended: Ended) -> None:
         """The end of the turn, its row and its last event, in one transaction."""

@@ -174,6 +174,25 @@ class Fault:
         return {"code": self.code, "message": self.message, "retryable": self.retryable}
 
 
+_NO_ROOM = re.compile(
+    r"\b(?:database or disk is full|SQLITE_FULL|ENOSPC|EDQUOT|no space left on device"
+    r"|disk quota exceeded)\b",
+    re.IGNORECASE,
+)
+
+
+def no_room(words: str) -> Fault | None:
+    """The fault where OpenClaw's own words say that its disk is full; None where they say something else."""
+    if _NO_ROOM.search(words) is None:
+        return None
+    return Fault(
+        "disk_full",
+        "Your agent's disk is full, so it cannot work. Restart your agent: it then has a little room to "
+        "remove files that you name. You can also restore an earlier snapshot of its files.",
+        retryable=True,
+    )
+
+
 def check_message(text: str, *, may_be_empty: bool = False) -> str:
     """The message as it will be sent. Raises InvalidInput, TooLarge."""
     if not text.strip() and not may_be_empty:

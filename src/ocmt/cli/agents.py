@@ -15,6 +15,7 @@ from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import NotFound
 from ocmt.platform.clock import SystemClock
 from ocmt.platform.telemetry import harmless
+from ocmt.runtimes.agent_disks import logs_beside
 from ocmt.runtimes.folders import AgentFolder, last_lines
 from ocmt.runtimes.output import log_files
 from ocmt.settings import parse_duration
@@ -122,8 +123,9 @@ async def logs(
     """Print the last words of an agent's OpenClaw."""
     async with open_installation(data) as opened:
         user = await opened.identity.user_by_email(email)
-        folder = AgentFolder(opened.settings.data_dir / "agents" / str(user.id), uid=None)
-    text = last_lines(log_files(folder.logs), lines)
+        agents, name = opened.settings.data_dir / "agents", str(user.id)
+        places = (AgentFolder(agents / name, uid=None).logs, logs_beside(agents, name))
+    text = last_lines([file for place in places for file in log_files(place)], lines)
     if not text:
         raise NotFound(f"The agent of {user.email} has not said anything yet.")
     # The agent's own words, on the terminal of whoever administers this machine.

@@ -25,6 +25,7 @@ from cyclopts import Parameter
 from ocmt.broker.policy import clean_key, is_key
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
+from ocmt.platform.free_space import FreeSpace, read_folders
 from ocmt.platform.mail import SmtpMail
 from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
 from ocmt.runtimes.base import Isolation
@@ -269,6 +270,9 @@ def _data_folder(settings: Settings) -> Check:
         return Check("data folder", False, f"{folder} cannot be written", elsewhere)
     free = shutil.disk_usage(existing).free
     advice = None if free >= DATA_SPACE else "Make room: an agent's files and the database need some."
+    read = read_folders(existing)
+    if FreeSpace(read, floor=settings.disk_floor).below(read()):
+        advice = "Make room: below the floor of free space (OCMT_DISK_FLOOR) nothing new is taken."
     return Check("data folder", advice is None, f"{folder}, {free / 1e9:.1f} GB free", advice)
 
 

@@ -18,9 +18,9 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import InvalidInput, OcmtError, SetupProblem, Unavailable
+from ocmt.errors import DiskFull, InvalidInput, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock, happens
-from ocmt.platform.database_faults import MALFORMED, Place, fault_of
+from ocmt.platform.database_faults import FULL, MALFORMED, Place, fault_of
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
@@ -30,6 +30,7 @@ _CONNECT_SECONDS = 10.0
 _LISTEN_CHECK_SECONDS = 30.0
 _LISTEN_RETRY_SECONDS = (0.2, 1.0, 5.0)
 _MOST_NAMED = 1_000
+DISK_IS_FULL = "There is no room left on the database's disk. Try again once an administrator has made some."
 
 _TRANSIENT = (
     asyncpg.PostgresConnectionError,
@@ -203,8 +204,11 @@ def _not_connected(error: BaseException, dsn: str) -> OcmtError:
 
 
 def _unavailable(error: BaseException) -> Unavailable:
-    words = fault_of(error).everybody
-    return Unavailable(words, detail=f"{type(error).__name__}: {error}", retry_after=2)
+    fault = fault_of(error)
+    detail = f"{type(error).__name__}: {error}"
+    if fault is FULL:
+        return DiskFull(fault.everybody, detail=detail, retry_after=30)
+    return Unavailable(fault.everybody, detail=detail, retry_after=2)
 
 
 class Subscription:

@@ -169,6 +169,17 @@ class ForgetsFiles(Protocol):
 
 
 @runtime_checkable
+class HoldsAll(Protocol):
+    """Runtimes that can keep all of their agents from writing, while the server's disk is almost full."""
+
+    async def hold_all(self) -> None:
+        """Hold still every agent that runs, and start none, until `let_all_go_on`. May be called again."""
+
+    async def let_all_go_on(self) -> None:
+        """Let those that were held go on, and start agents again."""
+
+
+@runtime_checkable
 class CanPageOut(Protocol):
     """Runtimes that can free the memory of a paused agent and have it back within a second."""
 

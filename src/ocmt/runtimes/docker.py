@@ -15,6 +15,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -22,6 +23,7 @@ import structlog
 
 from ocmt.errors import Conflict, NotFound, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.work import FILES, STARTS
 from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
 from ocmt.runtimes.bubblewrap import GATEWAY_PORT, HOME
 from ocmt.runtimes.docker_container import (
@@ -108,7 +110,7 @@ class DockerRuntime(SupervisedRuntime):
             self._log.info("container_of_an_earlier_run_ended", container=leftover)
             await self._engine.remove(leftover)
         with contextlib.suppress(ImportError, RuntimeError, OSError):  # `judge` tells that it is missing
-            self._filter = await asyncio.to_thread(compiled_filter)
+            self._filter = await STARTS.run(compiled_filter)
 
     async def _look_around(self) -> Isolation:
         """Run a real container, of the kind that agents get, that reports what it can see."""
@@ -134,7 +136,7 @@ class DockerRuntime(SupervisedRuntime):
                 raise Unavailable("A container for a look around took too long.") from error
             finally:
                 await self._forget(spec.user_id)
-                await asyncio.to_thread(shutil.rmtree, files.root, ignore_errors=True)
+                await FILES.run(partial(shutil.rmtree, files.root, ignore_errors=True))
         return self._judged(agent, files)
 
     def _judged(self, agent: Supervised, files: OwnFiles) -> Isolation:
@@ -173,9 +175,9 @@ class DockerRuntime(SupervisedRuntime):
     async def _launch(self, agent: Supervised, spec: AgentSpec) -> Supervised:
         """See SupervisedRuntime: a container with a supervisor that has called, then the gateway in it."""
         files = self._files(spec.user_id, spec.slot)
-        await asyncio.to_thread(files.prepare, spec.config)
+        await STARTS.run(self._made_ready, spec, files, of=spec.user_id)
         name = self._name(spec.user_id)
-        with await asyncio.to_thread(Rendezvous, files.control, files.uid) as rendezvous:
+        with await STARTS.run(Rendezvous, files.control, files.uid, of=spec.user_id) as rendezvous:
             try:
                 number = await self._create(name, spec, files)
                 await self._engine.start(number)
@@ -194,10 +196,15 @@ class DockerRuntime(SupervisedRuntime):
             raise Unavailable("Docker does not say whether the agent has started or ended.") from error
         return agent
 
+    def _made_ready(self, spec: AgentSpec, files: OwnFiles) -> None:
+        """Have its folders as they must be. Blocks."""
+        self._furnish(spec)
+        files.prepare(spec.config)
+
     async def _create(self, name: str, spec: AgentSpec, files: OwnFiles) -> str:
         image = spec.image or self._image
         description = describe(spec, files, image=image, label=self._label, daemon=self._daemon)
-        await asyncio.to_thread(Guard(self._private, files.bound).check, bound_paths(description))
+        await STARTS.run(Guard(self._private, files.bound).check, bound_paths(description))
         try:
             return await self._engine.create(name, description)
         except Conflict:  # of an agent whose end Docker did not confirm in time

@@ -8,6 +8,7 @@ nothing by name.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -27,6 +28,7 @@ INSIDE_ID = 1000
 """The uid and gid that an agent sees as its own."""
 FIRST_UID = 0x70000000
 """As root, the agent with slot N runs as host uid FIRST_UID + N: far above what distributions hand out."""
+_ROOM_FOR_CACHE = 256 * 1024**2
 CACHE_FOLDER = "node-compile-cache"
 """Node's own name, below its temporary folder. What is in there is bound to the paths and the uid inside."""
 
@@ -40,11 +42,13 @@ class AgentFolder:
     """The host uid (and gid) of the agent; None: that of this process."""
     of_the_agent: tuple[str, ...] = OF_THE_AGENT
     """The names of those folders that the agent writes."""
+    logs_at: Path | None = None
+    """Where the gateway's output goes; None: into the folder itself."""
 
     @property
     def logs(self) -> Path:
         """The gateway's output; not visible from inside."""
-        return self.root / "logs"
+        return self.logs_at or self.root / "logs"
 
     @property
     def written(self) -> list[Path]:
@@ -87,7 +91,7 @@ class AgentFolder:
             unfinished = folder.with_name(f".{name}.{secrets.token_hex(4)}")
             unfinished.mkdir(0o700)
             if name == "tmp" and compile_cache is not None:
-                shutil.copytree(compile_cache, unfinished / CACHE_FOLDER)
+                _copy_cache(compile_cache, unfinished / CACHE_FOLDER)
             self._change_hands(unfinished)
             unfinished.rename(folder)
         elif folder.lstat().st_uid != (os.getuid() if self.uid is None else self.uid):
@@ -108,8 +112,16 @@ class AgentFolder:
             if self._has_config(folder, config):
                 return  # OpenClaw takes a file that was written anew for a change
             temporary = f".openclaw.json.{secrets.token_hex(4)}"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=folder), "w", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                number = os.open(temporary, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # The agent has used up the number of files of its disk. It must still be able to start.
+                temporary = "openclaw.json"
+                number = os.open(temporary, flags | os.O_TRUNC, dir_fd=folder)
+            with os.fdopen(number, "w", encoding="utf-8") as file:
                 file.write(config)
                 if self.uid is not None:
                     os.fchown(file.fileno(), self.uid, self.uid)
@@ -125,6 +137,16 @@ class AgentFolder:
             wanted = config.encode()
             owned = self.uid is None or os.fstat(number).st_uid == self.uid
             return owned and file.read(len(wanted) + 1) == wanted
+
+
+def _copy_cache(cache: Path, place: Path) -> None:
+    """The cache only makes a start faster, so a full disk does without. Raises: OSError."""
+    try:
+        shutil.copytree(cache, place)
+    except (shutil.Error, OSError):
+        if os.statvfs(place.parent).f_bavail * os.statvfs(place.parent).f_frsize > _ROOM_FOR_CACHE:
+            raise
+        shutil.rmtree(place, ignore_errors=True)
 
 
 @contextmanager

@@ -18,9 +18,11 @@ import structlog
 
 from ocmt.errors import Unavailable
 from ocmt.platform.clock import SystemClock
+from ocmt.platform.work import FILES, STARTS
 from ocmt.runtimes.base import AgentSpec
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.folders import CACHE_FOLDER
+from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.sandbox import SandboxRuntime
 from ocmt.runtimes.supervised import Closer
 from ocmt.runtimes.tools import Tools
@@ -70,6 +72,7 @@ async def prime_compile_cache(
         log=structlog.get_logger(__name__),
         view=view,
         private=private,
+        own_disks=False,
     )
     spec = AgentSpec(UUID(int=1), slot=0, config=config, environment=environment)
     try:
@@ -82,12 +85,12 @@ async def prime_compile_cache(
         await asyncio.sleep(settle)
         await runtime.stop(spec.user_id, {}, grace=STOP_GRACE)
         made = folder / "agents" / str(spec.user_id) / "tmp" / CACHE_FOLDER
-        await asyncio.to_thread(_keep, made, folder / "kept", target)
+        await STARTS.run(_keep, made, folder / "kept", target)
     except TimeoutError as error:
         raise Unavailable("OpenClaw took too long to start.") from error
     finally:
         await runtime.close()
-        await asyncio.to_thread(shutil.rmtree, folder)
+        await FILES.run(remove_tree, folder)
 
 
 def _keep(made: Path, copy: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ show.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocmt.platform.work import STARTS
 from ocmt.runtimes.base import Isolation
 from ocmt.runtimes.bubblewrap import LAUNCH_ENVIRONMENT
 from ocmt.runtimes.folders import INSIDE_ID, AgentFolder
@@ -175,10 +175,10 @@ async def look_around(
         except OSError as error:
             return Findings(failure=str(error))
         try:
-            output, faults = await asyncio.to_thread(popen.communicate, json.dumps(asked).encode(), TIMEOUT)
+            output, faults = await STARTS.run(popen.communicate, json.dumps(asked).encode(), TIMEOUT)
         except subprocess.TimeoutExpired:
             popen.kill()
-            await asyncio.to_thread(popen.communicate)
+            await STARTS.run(popen.communicate)
             return Findings(failure=f"the sandbox did not answer within {TIMEOUT:.0f} s")
     if popen.returncode:
         return Findings(
@@ -254,7 +254,6 @@ def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation
     if not found.hardened:
         missing += ("the supervisor is within the agent's reach: this Python has no ctypes",)
     limited = root and not any("hard" in line for line in missing)
-    missing += (NO_QUOTA,)
     guarantees = [
         "its own files: of the machine's, only programs and libraries, read-only",
         "its own processes, users and host name: no other process is visible",
@@ -263,6 +262,8 @@ def judge(found: Findings, missing: tuple[str, ...], *, root: bool) -> Isolation
     ]
     if not any("filter" in line for line in missing):
         guarantees.append("a filter for system calls that agents have no use for")
+    if not any(line.startswith(NO_QUOTA) for line in missing):
+        guarantees.append("a disk of its own, whose size the kernel enforces")
     if not root:
         return Isolation(
             "sandbox (user)",

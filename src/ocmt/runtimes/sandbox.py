@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -23,7 +23,9 @@ import structlog
 
 from ocmt.errors import OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.work import FILES, STARTS, Workers
 from ocmt.runtimes import paging, spare_plan
+from ocmt.runtimes.agent_disks import AgentDisks, logs_beside
 from ocmt.runtimes.base import AgentSpec, Isolation, RuntimeState
 from ocmt.runtimes.bubblewrap import (
     LAUNCH_ENVIRONMENT,
@@ -41,7 +43,7 @@ from ocmt.runtimes.cgroups import REMOVE_ATTEMPTS, Group, Hierarchy, end_leftove
 from ocmt.runtimes.folders import AgentFolder
 from ocmt.runtimes.guard import Guard
 from ocmt.runtimes.interpreter import programs
-from ocmt.runtimes.probe import PROBE_PROGRAM, Findings, judge, look_around
+from ocmt.runtimes.probe import NO_QUOTA, PROBE_PROGRAM, Findings, judge, look_around
 from ocmt.runtimes.processes import (
     Launched,
     children,
@@ -50,6 +52,7 @@ from ocmt.runtimes.processes import (
     oldest_child,
     stop_tree,
 )
+from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.seccomp import compiled_filter, filter_descriptor
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.spares import Spare, Spares, expect_listening, uids, warmed
@@ -59,6 +62,8 @@ from ocmt.runtimes.tools import Tools
 
 PAUSE_TIMEOUT = 3.0
 """Seconds in which an agent must be held still; it takes 2 ms, if its processes do not play at tag."""
+PAGING = Workers("paging", 4)
+"""Agents' memory on its way out and back, which takes seconds: no start waits behind it."""
 PUT_OUT_WITHIN = 1.0
 """Seconds that the disk is given to take what was put out; what is still on its way cannot be read again."""
 
@@ -84,10 +89,12 @@ class SandboxRuntime(SupervisedRuntime):
         view: View = _as_it_is,
         recipe: Recipe | None = None,
         private: Sequence[Path] = (),
+        own_disks: bool = True,
     ) -> None:
         """See SupervisedRuntime. `view` gives, for a host path, one by which other uids can reach it.
 
         `recipe`: of warm spares, which are made as root only; None: there are none.
+        `own_disks`: whether agents get disks of their own, where that is possible.
         """
         super().__init__(data_dir=data_dir, doors=doors, clock=clock, log=log, private=private)
         self._tools = tools
@@ -96,6 +103,8 @@ class SandboxRuntime(SupervisedRuntime):
         """The paths that were handed out under another name, for what is said to people."""
         self._etc = EtcFolder(self._data / "agents" / ".etc")
         self._supervisor = self._data / "agents" / ".supervisor"
+        if self._root and own_disks:
+            self._disks = AgentDisks(self._data / "agents", view, log)
         self._hierarchy: Hierarchy | None = None
         self._filtered = False
         self._recipe = recipe
@@ -124,7 +133,7 @@ class SandboxRuntime(SupervisedRuntime):
         """See AgentRuntime. Takes about 0.2 s the first time."""
         async with self._ready:
             if self._isolation is None:
-                missing = await asyncio.to_thread(self._prepare)
+                missing = await STARTS.run(self._prepare)
                 self._isolation = judge(await self._look_around(), missing, root=self._root)
                 await self.spares.begin()
         return self._isolation
@@ -141,6 +150,12 @@ class SandboxRuntime(SupervisedRuntime):
             raise SetupProblem(
                 f"The folder {self._etc.folder} cannot be written: {error.strerror}."
             ) from error
+        if self._disks is not None:
+            self._disks.probe()
+            if self._disks.obstacle is not None:
+                missing += (f"{NO_QUOTA} ({self._disks.obstacle})",)
+        else:
+            missing += (NO_QUOTA,)
         if self._root:
             digest = hashlib.sha256(str(self._data).encode()).hexdigest()[:12]
             self._hierarchy = find_hierarchy(f"ocmt-{digest}")
@@ -162,8 +177,8 @@ class SandboxRuntime(SupervisedRuntime):
         """Run a real sandbox, of the kind that agents get, that reports what it can see."""
         spec = AgentSpec(UUID(int=0), slot=0, config="{}")
         folder = self._folder(spec.user_id, spec.slot)
-        await asyncio.to_thread(folder.prepare, spec.config, compile_cache=None)
-        await asyncio.to_thread(programs, self._tools.node, self._tools.python)
+        await STARTS.run(partial(folder.prepare, spec.config, compile_cache=None))
+        await STARTS.run(programs, self._tools.node, self._tools.python)
         try:
             seccomp = filter_descriptor() if self._filtered else None
             try:
@@ -179,15 +194,14 @@ class SandboxRuntime(SupervisedRuntime):
                     os.close(seccomp)
         finally:
             await self._forget(spec.user_id)
-            await asyncio.to_thread(shutil.rmtree, folder.root)
+            await FILES.run(remove_tree, folder.root)
 
     # The life of an agent
 
     async def _launch(self, agent: Supervised, spec: AgentSpec) -> Supervised:
         """See SupervisedRuntime. In a warm spare where there is one."""
         folder = self._folder(spec.user_id, spec.slot)
-        tools = await asyncio.to_thread(self._tools_for, spec)
-        await asyncio.to_thread(folder.prepare, spec.config, compile_cache=tools.compile_cache)
+        tools = await STARTS.run(self._made_ready, spec, folder, of=spec.user_id)
         spare = self._spare_for(spec, tools)
         if spare is not None:
             try:
@@ -204,6 +218,13 @@ class SandboxRuntime(SupervisedRuntime):
         await agent.start(lambda: self._spawn(tools, folder, join, spec.disk_bytes), folder.logs)
         return agent
 
+    def _made_ready(self, spec: AgentSpec, folder: AgentFolder) -> Tools:
+        """The tools that it runs with, once its folders are as they must be. Blocks."""
+        tools = self._tools_for(spec)
+        self._furnish(spec)
+        folder.prepare(spec.config, compile_cache=tools.compile_cache)
+        return tools
+
     async def _end(self, agent: Supervised, grace: float) -> None:
         """See SupervisedRuntime."""
         if agent.user_id in self._served and agent.step != "hello":
@@ -217,6 +238,8 @@ class SandboxRuntime(SupervisedRuntime):
         await self.spares.close()
         if self._hierarchy:
             self._hierarchy.remove()
+        if self._disks is not None:
+            await FILES.run(self._disks.close)
 
     def _state(self, agent: Supervised) -> RuntimeState:
         """See SupervisedRuntime."""
@@ -224,7 +247,8 @@ class SandboxRuntime(SupervisedRuntime):
 
     def _folder(self, user_id: UUID, slot: int) -> AgentFolder:
         """See SupervisedRuntime."""
-        return AgentFolder(self._place(user_id), self._uid(slot))
+        logs = None if self._disks is None else logs_beside(self._data / "agents", str(user_id))
+        return AgentFolder(self._place(user_id), self._uid(slot), logs_at=logs)
 
     def _processes_of(self, spec: AgentSpec) -> int | None:
         """See SupervisedRuntime."""
@@ -249,7 +273,7 @@ class SandboxRuntime(SupervisedRuntime):
             self._log.warning("control_group_left_behind", user_id=str(user_id))
         spare = self._served.pop(user_id, None)
         if spare is not None:
-            await asyncio.to_thread(shutil.rmtree, spare.folder.root)
+            await FILES.run(remove_tree, spare.folder.root)
 
     def _tools_for(self, spec: AgentSpec) -> Tools:
         tools = self._tools.of(spec.image)
@@ -325,7 +349,7 @@ class SandboxRuntime(SupervisedRuntime):
         recipe, tools, number = self._recipe, self._tools, uuid4()
         plan = await self._plan(recipe)
         folder = AgentFolder(self.spares.folder / str(number), next(uids))
-        await asyncio.to_thread(folder.prepare, "{}", compile_cache=tools.compile_cache)
+        await STARTS.run(partial(folder.prepare, "{}", compile_cache=tools.compile_cache))
         usual = AgentSpec(number, slot=0, config="{}", disk_bytes=recipe.disk_bytes)
         spare = Spare(
             number, tools, folder, self._spawn(tools, folder, self._join(usual), usual.disk_bytes, plan)
@@ -345,7 +369,7 @@ class SandboxRuntime(SupervisedRuntime):
 
     async def _plan(self, recipe: Recipe) -> Path:
         path, openclaw = self.spares.folder / "plan.json", self._tools.openclaw.name
-        if await asyncio.to_thread(spare_plan.read_plan, path, openclaw) is None:
+        if await STARTS.run(spare_plan.read_plan, path, openclaw) is None:
             with tempfile.TemporaryDirectory(prefix=".recording-", dir=self.spares.folder) as name:
                 folder = Path(name)
                 runtime = SandboxRuntime(
@@ -356,9 +380,10 @@ class SandboxRuntime(SupervisedRuntime):
                     log=self._log,
                     view=self._view,
                     private=[self._data],
+                    own_disks=False,
                 )
                 plan = await spare_plan.record(runtime, folder, recipe, openclaw, self._clock)
-            await asyncio.to_thread(spare_plan.write_plan, path, plan)
+            await STARTS.run(spare_plan.write_plan, path, plan)
         return path
 
     def _spare_for(self, spec: AgentSpec, tools: Tools) -> Spare | None:
@@ -399,7 +424,7 @@ class SandboxRuntime(SupervisedRuntime):
         if agent.paged_out:
             agent.paged_out = False
             agent.called_back = asyncio.create_task(
-                asyncio.to_thread(paging.call_back, descendants(agent.process)), name="call back"
+                PAGING.run(paging.call_back, descendants(agent.process)), name="call back"
             )
 
     # CanPageOut
@@ -418,10 +443,10 @@ class SandboxRuntime(SupervisedRuntime):
         pids = descendants(agent.process)
         agent.paged_out = True
         try:
-            await asyncio.to_thread(paging.page_out, pids, wanted=lambda: agent.paused)
+            await PAGING.run(partial(paging.page_out, pids, wanted=lambda: agent.paused))
             await self._clock.sleep(PUT_OUT_WITHIN)
             if agent.paused and paging.is_ample():
-                await asyncio.to_thread(paging.call_back, pids)
+                await PAGING.run(paging.call_back, pids)
         except OSError as error:
             self._log.warning("agent_not_paged_out", user_id=str(user_id), error=str(error))
             return False
@@ -446,4 +471,4 @@ class SandboxRuntime(SupervisedRuntime):
 
     async def has_image(self, image: str) -> bool:
         """See RunsImages."""
-        return await asyncio.to_thread(self._tools.of, image) is not None
+        return await STARTS.run(self._tools.of, image) is not None

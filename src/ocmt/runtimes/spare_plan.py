@@ -19,6 +19,7 @@ from uuid import UUID
 
 from ocmt.errors import Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.work import STARTS
 from ocmt.runtimes.base import AgentRuntime, AgentSpec
 
 Dial = Callable[[], Awaitable[socket.socket]]
@@ -137,7 +138,7 @@ async def record(
     finally:
         await runtime.close()
     made = folder / "agents" / str(NOBODY) / "tmp" / RECORD
-    notes = await asyncio.to_thread(lambda: {file.name: file.read_text() for file in made.glob("*.jsonl")})
+    notes = await STARTS.run(lambda: {file.name: file.read_text() for file in made.glob("*.jsonl")})
     return plan_of(notes, openclaw)
 
 

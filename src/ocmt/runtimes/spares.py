@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,10 @@ import structlog
 
 from ocmt.errors import OcmtError, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.work import STARTS
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder
 from ocmt.runtimes.processes import children
+from ocmt.runtimes.removal import remove_tree
 from ocmt.runtimes.spare_plan import Recipe
 from ocmt.runtimes.supervised import Body, Spawned, Supervised
 from ocmt.runtimes.tools import Tools, own_python
@@ -193,7 +194,7 @@ class Spares:
         """Make them, and new ones for those that are taken, until `close`. Beginning twice does nothing."""
         if not self._count or self._keeping is not None:
             return
-        await asyncio.to_thread(self._clear)
+        await STARTS.run(self._clear)
         reason = await obstacle(self.folder)
         if reason is not None:
             self._log.warning("no_warm_spares", reason=reason)
@@ -207,7 +208,7 @@ class Spares:
         self.folder.chmod(0o711)
         for leftover in self.folder.iterdir():
             if leftover.is_dir():
-                shutil.rmtree(leftover)
+                remove_tree(leftover)
 
     def take(self, tools: Tools) -> Spare | None:
         """One of just these tools, for the caller to use once or kill; None where there is none."""

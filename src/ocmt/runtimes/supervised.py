@@ -19,8 +19,9 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.errors import NotYet, SetupProblem, Unavailable
+from ocmt.errors import DiskFull, NotYet, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.free_space import WORDS
 from ocmt.runtimes.channel import Channel, Misbehaviour, checked_socket
 from ocmt.runtimes.output import Output
 from ocmt.supervisor.main import PROTOCOL
@@ -124,6 +125,8 @@ class Supervised:
         self.step = "sandbox"
         self.exit_code: int | None = None
         self.paused = False
+        self.held = False
+        """Whether it is held still because the server's disk is almost full."""
         self.paged_out = False
         self.called_back: asyncio.Task[None] | None = None
         self.hardened = False
@@ -275,6 +278,8 @@ class Supervised:
 
     async def dial(self) -> socket.socket:
         """A connection to the gateway. Raises: NotYet, Unavailable."""
+        if self.held:
+            raise DiskFull(WORDS, retry_after=30)
         if self.phase == "exited" or self.paused:
             raise Unavailable("The agent is not running.", retry_after=1.0)
         if not self._spawned.is_set():
@@ -298,7 +303,7 @@ class Supervised:
     def renew(self, until: float) -> None:
         """See EndsWithLease. A paused agent cannot read: it is told when it goes on."""
         self._lease_until = until
-        if not self.paused:
+        if not self.paused and not self.held:
             self.tell_lease()
 
     def tell_lease(self) -> None:

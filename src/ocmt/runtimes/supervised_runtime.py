@@ -17,12 +17,16 @@ from uuid import UUID
 
 import structlog
 
-from ocmt.errors import SetupProblem, Unavailable
+from ocmt.errors import DiskFull, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock
+from ocmt.platform.free_space import WORDS
+from ocmt.platform.work import FILES, STARTS
+from ocmt.runtimes.agent_disks import AgentDisks, image_of, images_in
 from ocmt.runtimes.agent_files import FilesOnDisk
-from ocmt.runtimes.base import AgentSpec, Isolation, Observation, RuntimeState
+from ocmt.runtimes.attached_files import AttachedFiles
+from ocmt.runtimes.base import AgentFiles, AgentSpec, Isolation, Observation, RuntimeState
 from ocmt.runtimes.bubblewrap import DOOR_PORTS, GATEWAY_PORT, HOME, gateway_command, gateway_surroundings
-from ocmt.runtimes.disk_watch import watch
+from ocmt.runtimes.disk_watch import check_before_start, watch, watch_own_disk
 from ocmt.runtimes.folders import FIRST_UID, AgentFolder, last_lines
 from ocmt.runtimes.guard import private_folders
 from ocmt.runtimes.output import log_files
@@ -65,6 +69,9 @@ class SupervisedRuntime(ABC):
         self._ready = asyncio.Lock()
         self._isolation: Isolation | None = None
         self._closed = False
+        self._disk_full = False
+        self._disks: AgentDisks | None = None
+        """The agents' own disks, where the kernel is to enforce how much an agent may write."""
 
     # What a runtime does in its own way
 
@@ -132,11 +139,12 @@ class SupervisedRuntime(ABC):
             running = self._agents.get(spec.user_id)
             if running is not None and running.phase != "exited":
                 return self._state(running)
+            if self._disk_full:
+                raise DiskFull(WORDS, retry_after=30)
             agent = self._new(spec)
             try:
                 agent = await self._launch(agent, spec)
-                written = self._folder(spec.user_id, spec.slot).written
-                agent.accompany(watch(agent, written, spec.disk_bytes, self._clock, self._log))
+                agent.accompany(self._watch(agent, spec))
             except BaseException:
                 del self._agents[spec.user_id]
                 await self._forget(spec.user_id)
@@ -162,6 +170,47 @@ class SupervisedRuntime(ABC):
             filter=self._filter,
             lease_until=spec.lease_until,
         )
+
+    def _furnish(self, spec: AgentSpec) -> None:
+        """Have the agent's files in its folder, within its bound. Blocks; the agent does not run.
+
+        Raises: SetupProblem, Unavailable; LimitReached where it may not start as it is.
+        """
+        name = str(spec.user_id)
+        if self._disks is not None and self._disks.attach(name, allowed=spec.disk_bytes):
+            try:
+                self._disks.limit(name, spec.disk_bytes)
+            except OSError as error:
+                raise Unavailable(
+                    "Your agent's disk cannot be given its size. An administrator finds the reason in "
+                    "the log.",
+                    detail=repr(error),
+                ) from error
+            return
+        self._need_no_disk(name)
+        check_before_start(self._folder(spec.user_id, spec.slot), spec.disk_bytes)
+
+    def _need_no_disk(self, name: str) -> None:
+        """Raises: SetupProblem where the agent's files are in an image that is not mounted."""
+        image = image_of(self._data / "agents", name)
+        if (self._disks is None or not self._disks.on_own_disk(name)) and image.exists():
+            raise SetupProblem(
+                f"The files of this agent are in the disk image {image}, which only the runtime `sandbox` "
+                "can mount, as root. Run OCMT that way, or move the image away: the agent then starts from "
+                "its last snapshot."
+            )
+
+    async def _watch(self, agent: Supervised, spec: AgentSpec) -> None:
+        """See to it that the agent keeps within its bound on the disk, until cancelled."""
+        name, folder = str(spec.user_id), self._folder(spec.user_id, spec.slot)
+        if self._disks is not None and self._disks.on_own_disk(name):
+            await watch_own_disk(agent, folder.root, self._clock, self._log)
+            return
+        try:
+            await watch(agent, folder, spec.disk_bytes, self._clock, self._log)
+        except Exception:
+            self._log.exception("agent_not_watched", user_id=name)
+            agent.condemn("Your agent was stopped: how much of the disk it takes cannot be watched just now.")
 
     def _lock(self, user_id: UUID) -> asyncio.Lock:
         return self._locks.setdefault(user_id, asyncio.Lock())
@@ -207,7 +256,7 @@ class SupervisedRuntime(ABC):
 
     async def logs(self, user_id: UUID, state: RuntimeState, *, lines: int = 200) -> str:
         """See AgentRuntime."""
-        return await asyncio.to_thread(last_lines, log_files(self._folder(user_id, 0).logs), lines)
+        return await FILES.run(last_lines, log_files(self._folder(user_id, 0).logs), lines, of=user_id)
 
     async def close(self) -> None:
         """See AgentRuntime."""
@@ -238,12 +287,20 @@ class SupervisedRuntime(ABC):
             if agent is not None:
                 await self._end(agent, 0)
                 self._agents.pop(user_id, None)
-            await asyncio.to_thread(remove_tree, self._place(user_id))
+            await FILES.run(self._remove, user_id, of=user_id)
         self._locks.pop(user_id, None)
+
+    def _remove(self, user_id: UUID) -> None:
+        """Remove all files of an agent. Blocks."""
+        if self._disks is not None:
+            self._disks.forget(str(user_id))
+        image_of(self._data / "agents", str(user_id)).unlink(missing_ok=True)
+        remove_tree(self._place(user_id))
+        remove_tree(self._folder(user_id, 0).logs)
 
     async def remembered(self) -> list[UUID]:
         """See ForgetsFiles."""
-        return await asyncio.to_thread(_users_in, self._data / "agents")
+        return await FILES.run(_users_in, self._data / "agents")
 
     # CanPause
 
@@ -270,11 +327,38 @@ class SupervisedRuntime(ABC):
 
     async def _go_on(self, agent: Supervised) -> None:
         """Whether it was held still or not."""
-        if agent.paused:
+        if agent.paused or agent.held:
             with contextlib.suppress(Unavailable):  # then it has ended, and nobody needs a lease
                 agent.tell_lease()
             await self._let_run(agent)
-            agent.paused = False
+            agent.paused = agent.held = False
+
+    # HoldsAll
+
+    async def hold_all(self) -> None:
+        """See HoldsAll. Who was paused, or has gone on meanwhile, is held at the next call."""
+        self._disk_full = True
+        await asyncio.gather(*(self._hold(agent) for agent in list(self._agents.values())))
+
+    async def _hold(self, agent: Supervised) -> None:
+        """One that does not hold still is ended: it would go on to fill the disk."""
+        async with self._lock(agent.user_id):
+            if agent.phase == "exited" or agent.paused or agent.held:
+                return
+            agent.held = True
+            try:
+                await self._hold_still(agent)
+            except Unavailable:
+                agent.held = False
+                agent.condemn(WORDS)
+
+    async def let_all_go_on(self) -> None:
+        """See HoldsAll."""
+        self._disk_full = False
+        for user_id, agent in list(self._agents.items()):
+            async with self._lock(user_id):
+                if agent.held and not agent.paused:
+                    await self._go_on(agent)
 
     # KnowsJobs
 
@@ -283,7 +367,7 @@ class SupervisedRuntime(ABC):
         agent = self._agents.get(user_id)
         if agent is None or agent.phase == "exited":
             return []
-        return await asyncio.to_thread(self._jobs_of, agent)
+        return await STARTS.run(self._jobs_of, agent)
 
     def _jobs_of(self, agent: Supervised) -> list[str]:
         supervisor = self._supervisor_of(agent)
@@ -291,14 +375,26 @@ class SupervisedRuntime(ABC):
 
     # KeepsFiles
 
-    def files(self, user_id: UUID, slot: int) -> FilesOnDisk:
+    def files(self, user_id: UUID, slot: int) -> AgentFiles:
         """See KeepsFiles."""
-        return FilesOnDisk(self._folder(user_id, slot))
+        disks, name = self._disks, str(user_id)
+
+        def attach(make: bool) -> None:
+            if disks is not None:
+                disks.attach(name, make=make)
+            self._need_no_disk(name)
+
+        def make_room() -> None:
+            if disks is not None and disks.on_own_disk(name):
+                disks.make_room(name)
+
+        return AttachedFiles(FilesOnDisk(self._folder(user_id, slot)), attach, make_room)
 
 
 def _users_in(folder: Path) -> list[UUID]:
-    users = []
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    users = set()
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    for name in (*names, *images_in(folder)):
         with contextlib.suppress(ValueError):  # not an agent's
-            users.append(UUID(entry.name))
-    return users
+            users.add(UUID(name))
+    return sorted(users)

@@ -12,6 +12,7 @@ from ocmt.platform.database import Database
 from ocmt.platform.http import RequestLimits, RequestLog, SecurityHeaders
 from ocmt.platform.http.addresses import Network
 from ocmt.services.agent_host import AgentHost, is_gateway
+from ocmt.services.full_disk import RefusedWhenFull
 from ocmt.services.management import MAX_API_BODY, PATHS, Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.services.probes import Probes
@@ -43,7 +44,8 @@ def all_in_one_app(
     agents = orchestrator.app()
     ui = StaticUi(find_ui(ui_dir))
     accounts = management.accounts
-    probes = Probes(database, hosts=accounts.identity.address.hosts)
+    space = orchestrator.space
+    probes = Probes(database, hosts=accounts.identity.address.hosts, space=space)
 
     def authenticated(app: ASGIApp) -> ASGIApp:
         return accounts.authentication(app, proxies)
@@ -92,4 +94,4 @@ def all_in_one_app(
         else:
             await pages(scope, receive, send)
 
-    return RequestLog(front)
+    return RequestLog(front if space is None else RefusedWhenFull(front, space))

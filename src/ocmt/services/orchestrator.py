@@ -37,11 +37,12 @@ from ocmt.identity.audit.retention import Retention
 from ocmt.identity.guards import actor_of, require_recent
 from ocmt.identity.model import notice_letter
 from ocmt.identity.service import Identity
-from ocmt.platform.clock import Clock
+from ocmt.platform.clock import Clock, SystemClock
 from ocmt.platform.database import Connection
+from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import exception_handlers, principal
 from ocmt.privacy.eraser import Eraser
-from ocmt.runtimes.base import AgentRuntime
+from ocmt.runtimes.base import AgentRuntime, HoldsAll
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +71,8 @@ class Orchestrator:
     sockets: Sockets
     pages: ControlUi
     channels: ChannelRoom
+    space: FreeSpace | None = None
+    """Of the disk below all of it; None: nobody watches."""
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -103,7 +106,7 @@ class Orchestrator:
 
         app = Starlette(
             routes=[
-                *agent_routes(self.agents, self.runtime, model_of, self.policy, change_egress),
+                *agent_routes(self.agents, self.runtime, model_of, self.policy, change_egress, self.space),
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 *gateway_routes(self.sockets, self.pages),
@@ -133,6 +136,9 @@ class Orchestrator:
             asyncio.create_task(self.channels.run_deliveries(), name="deliveries"),
             asyncio.create_task(self.channels.run_outbox(), name="outbox"),
         ]
+        if self.space is not None and isinstance(self.runtime, HoldsAll):
+            watch = self.space.keep_watch(self.runtime.hold_all, self.runtime.let_all_go_on, SystemClock())
+            tasks.append(asyncio.create_task(watch, name="disk"))
 
         def ended(task: asyncio.Task[None]) -> None:
             if task.cancelled():

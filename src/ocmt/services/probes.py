@@ -12,6 +12,7 @@ from ocmt.errors import NotFound, OcmtError
 from ocmt.platform import telemetry
 from ocmt.platform.database import Database
 from ocmt.platform.database_faults import fault_of
+from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import problem
 
 DATABASE_PATIENCE = 5.0
@@ -23,8 +24,9 @@ class Probes:
 
     paths = frozenset({"/healthz", "/readyz", "/metrics"})
 
-    def __init__(self, database: Database, *, hosts: frozenset[str]) -> None:
-        """`hosts`: the names of our own, as the Host header has them."""
+    def __init__(self, database: Database, *, hosts: frozenset[str], space: FreeSpace | None = None) -> None:
+        """`hosts`: the names of our own, as the Host header has them. `space`: of the disk that it needs."""
+        self._space = space
         self._database = database
         self._hosts = hosts
 
@@ -47,6 +49,8 @@ class Probes:
             return JSONResponse({"status": error.message}, 503)
         except (OSError, TimeoutError) as error:
             return JSONResponse({"status": fault_of(error).everybody}, 503)
+        if self._space is not None and self._space.low:
+            return JSONResponse({"status": "the disk is almost full"}, 503)
         return JSONResponse({"status": "ready"})
 
     def _metrics(self, request: Request) -> Response:
