@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     public_url: str | None = None
     """What users type; default `http://localhost:PORT`."""
+    behind_proxy: bool = False
+    """Only a proxy or a port mapping on this machine reaches `host`, although `public_url` is a loopback
+    address. Without it such a combination is refused at the start."""
     ui_dir: Path | None = None
     database_url: SecretStr | None = Field(
         default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url")

@@ -10,11 +10,18 @@ from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.oidc.clients import clients_of
 from ocmt.identity.oidc.model import configure
+from ocmt.identity.origin import PublicAddress
 from ocmt.platform.argon import ArgonGate
+from ocmt.settings import Settings
 from ocmt.usage.model import Limits
 from ocmt.usage.service import Ledger
 from ocmt.vault.group_keys import GroupKeys
 from ocmt.vault.service import Vault
+
+
+def public_address(settings: Settings) -> PublicAddress:
+    """Return where users reach this process. Raises: SetupProblem where that could not be safe."""
+    return PublicAddress.parse(settings.url, listener=settings.host, behind_proxy=settings.behind_proxy)
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Features:
             platform.secrets,
             platform.mail,
             clock,
-            public_url=settings.url,
+            public_url=public_address(settings),
             sign_up=settings.sign_up,
             allowed=settings.sign_up_allowed,
             mfa_for_admins=settings.mfa_for_admins,

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import structlog
 
+from ocmt.cli.process import address_of_running
 from ocmt.errors import NotFound, SetupProblem
 from ocmt.identity.service import Identity
 from ocmt.platform import telemetry
@@ -59,6 +60,10 @@ async def open_installation(
     Raises: NotFound where there is none, SetupProblem where it cannot be opened or its schema is behind.
     """
     settings = load_settings(data_dir=data, port=port)
+    running = None if port is not None else address_of_running(settings.data_dir)
+    if running is not None:
+        # The running process may have got its port and address from settings that this shell does not have.
+        settings = settings.model_copy(update={"public_url": running})
     async with open_dsn(settings, create=create) as dsn, AsyncExitStack() as stack:
         if not await schema_is_current(dsn):
             if settings.database_url is not None:

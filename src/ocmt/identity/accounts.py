@@ -22,6 +22,7 @@ from ocmt.identity.middleware import Authentication, Bearer
 from ocmt.identity.oidc.clients import Clients
 from ocmt.identity.oidc.routes import routes as oidc_routes
 from ocmt.identity.oidc.service import Oidc
+from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys.routes import routes as passkey_routes
 from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import routes as identity_routes
@@ -62,7 +63,7 @@ class Accounts:
         mail: Mail,
         clock: Clock,
         *,
-        public_url: str,
+        public_url: str | PublicAddress,
         sign_up: SignUpMode = "invitation",
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,

@@ -25,6 +25,8 @@ DEFAULT_ADMIN = "admin@localhost"
 """The address that the start link gives the first administrator, until they set their own."""
 
 LINK_LIFETIME = timedelta(minutes=15)
+START_LINK_LIFETIME = timedelta(hours=1)
+"""How long the link works that makes the first administrator."""
 LINK_KEPT = timedelta(hours=1)
 """How long the row of an expired link is kept."""
 

@@ -76,7 +76,7 @@ class Identity:
         mail: Mail,
         clock: Clock,
         *,
-        public_url: str,
+        public_url: str | PublicAddress,
         sign_up: SignUpMode = "invitation",
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,
@@ -86,9 +86,9 @@ class Identity:
         Raises: SetupProblem where `public_url` is no address to sign in over safely, InvalidInput for what
         is no address or domain to let in.
         """
-        address = PublicAddress.parse(public_url)
+        address = PublicAddress.parse(public_url) if isinstance(public_url, str) else public_url
         audit = Audit(database, clock)
-        policy = SignUpPolicy.parse(sign_up, allowed, first_by_mail=address.local)
+        policy = SignUpPolicy.parse(sign_up, allowed)
         entrance = Entrance(database, audit, clock, policy, mfa_for_admins=mfa_for_admins)
         rates = Rates(database, clock)
         return cls(database, mail, clock, audit=audit, rates=rates, entrance=entrance, address=address)
@@ -139,23 +139,37 @@ class Identity:
         except Exception as error:  # the asker got their answer; what is left is to tell the operator
             _log.exception("sign_in_mail_failed", error=type(error).__name__)
 
-    async def make_link(self, email: str | None, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
-        """A sign-in link to hand over in person; a URL. `email` None: the start link, which signs in the
-        first administrator and makes them if there is nobody yet. A new start link voids the unused ones.
+    async def make_link(self, email: str, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
+        """Return a sign-in link, to be handed over in person.
 
         Raises: InvalidInput, NotFound for an address without a user, Refused for a suspended one.
         """
-        token = model.new_token()
-        address = None if email is None else model.normalise_email(email)
+        token, address = model.new_token(), model.normalise_email(email)
         async with self._database.transaction() as connection:
-            if address is None:
-                await _queries.void_start_links(connection)
-            else:
-                user = await self._require_user(connection, address)
-                if user.status != "active":
-                    raise Refused(f"{address} is {user.status}: lift that first.")
+            user = await self._require_user(connection, address)
+            if user.status != "active":
+                raise Refused(f"{address} is {user.status}: lift that first.")
             await self._add_link(connection, token, address, ttl, None)
         return self.address.sign_in_link(token)
+
+    async def make_start_link(self) -> str | None:
+        """Return the link that makes the first administrator; None where there is one already.
+
+        A new start link voids those before it, and none works once there is an administrator.
+        """
+        token = model.new_token()
+        async with self._database.transaction() as connection:
+            await _queries.lock_users(connection)
+            await _queries.void_start_links(connection)
+            if await _queries.any_admin(connection):
+                return None
+            await self._add_link(connection, token, None, model.START_LINK_LIFETIME, None)
+        return self.address.sign_in_link(token)
+
+    async def first_administrator(self) -> User | None:
+        """Return the active administrator whose account is the oldest; None where there is none."""
+        async with self._database.connection() as connection:
+            return _user(await _queries.first_admin(connection))
 
     async def _add_link(
         self, connection: Connection, token: str, email: str | None, lifetime: timedelta, asker: str | None
@@ -193,7 +207,7 @@ class Identity:
             if await _queries.use_link(connection, token_hash=hashed, now=now) is None:
                 raise _used_up()
             if link["email"] is None:
-                user = await self._first_administrator(connection)
+                user: User | None = await self._make_first_administrator(connection)
             else:
                 user = await self.entrance.admit(connection, link["email"], method="link", browser=browser)
             outcome = (
@@ -204,16 +218,12 @@ class Identity:
             raise refusal(user)
         return outcome
 
-    async def _first_administrator(self, connection: Connection) -> User | None:
-        """Whom the start link signs in, made if there is nobody yet; None where all administrators are
-        gone."""
+    async def _make_first_administrator(self, connection: Connection) -> User:
+        """Make the user whom the start link signs in. Raises: Unauthenticated where there is one already."""
         await _queries.lock_users(connection)
-        user = _user(await _queries.first_admin(connection))
-        if user is None and not await _queries.any_user(connection):
-            user = await self._insert_user(
-                connection, model.DEFAULT_ADMIN, name=None, role="admin", actor=None
-            )
-        return user
+        if await _queries.any_admin(connection):
+            raise _used_up()
+        return await self._insert_user(connection, model.DEFAULT_ADMIN, name=None, role="admin", actor=None)
 
     # Users
 

@@ -23,8 +23,8 @@ ADA = "ada@example.org"
 LISTED = ("example.com", "@example.net", "Ada@Example.org")
 
 
-def policy(mode: str, *, by_mail: bool = False) -> SignUpPolicy:
-    return SignUpPolicy.parse(mode, LISTED, first_by_mail=by_mail)  # type: ignore[arg-type]
+def policy(mode: str) -> SignUpPolicy:
+    return SignUpPolicy.parse(mode, LISTED)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,9 @@ def test_an_invitation_lets_in_under_every_policy_and_brings_its_role(mode: str)
     assert admission(policy(mode), invited) == Admission("active", "auditor")
 
 
-def test_the_first_by_mail_becomes_administrator_only_where_nobody_else_can_ask() -> None:
-    first = Newcomer("x@y.org", nobody_yet=True)
-    assert admission(policy("invitation", by_mail=True), first) == Admission("active", "admin")
-    assert admission(policy("invitation"), first) is None
-    assert admission(policy("open"), first) == Admission("active", "user")
-
-
 def test_what_is_no_domain_is_refused() -> None:
     with pytest.raises(InvalidInput):
-        SignUpPolicy.parse("allowlist", ["example"], first_by_mail=False)
+        SignUpPolicy.parse("allowlist", ["example"])
 
 
 def test_a_second_factor_is_due_where_there_is_one_unless_the_first_was_both() -> None:

@@ -58,19 +58,16 @@ class SignUpPolicy:
     mode: SignUpMode = "invitation"
     addresses: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset()
-    first_by_mail: bool = False
-    """Whether the first who proves an address becomes administrator; else only the start link makes one.
-    Only where nobody but this machine's people can ask."""
 
     @classmethod
-    def parse(cls, mode: SignUpMode, allowed: Collection[str], *, first_by_mail: bool) -> SignUpPolicy:
+    def parse(cls, mode: SignUpMode, allowed: Collection[str]) -> SignUpPolicy:
         """`allowed`: addresses (`ada@example.org`) and domains (`example.org`). Raises InvalidInput."""
         entries = {entry.strip().lower() for entry in allowed if entry.strip()}
         bare = {entry.removeprefix("@") for entry in entries if "@" not in entry.removeprefix("@")}
         if any("." not in domain for domain in bare):
             raise InvalidInput("Write whom to let in as addresses and domains: ada@example.org, example.com.")
         whole = frozenset(entry for entry in entries if "@" in entry.removeprefix("@"))
-        return cls(mode, whole, frozenset(bare), first_by_mail)
+        return cls(mode, whole, frozenset(bare))
 
     def lists(self, email: str) -> bool:
         """Whether the settings name this address or its domain."""
@@ -85,8 +82,6 @@ class Newcomer:
     invited_as: Role | None = None
     listed: bool = False
     """By a rule that an administrator made."""
-    nobody_yet: bool = False
-    """Whether this installation has no user at all."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +127,11 @@ def domain_of(email: str) -> str:
 
 
 def admission(policy: SignUpPolicy, newcomer: Newcomer) -> Admission | None:
-    """How somebody is let in who has proved that an address is theirs; None: not at all."""
-    if newcomer.nobody_yet and policy.first_by_mail:
-        return Admission("active", "admin")
+    """Return how to let in somebody who has proved an address; None: not at all.
+
+    Nobody becomes an administrator by being the first to sign up: only the start link, an operator's command,
+    or an administrator's invitation makes one.
+    """
     if newcomer.invited_as is not None:
         return Admission("active", newcomer.invited_as)
     listed = newcomer.listed or policy.lists(newcomer.email)

@@ -125,7 +125,6 @@ class Entrance:
             email,
             invited_as=invitation["role"] if invitation else None,
             listed=await _queries.is_listed(connection, email=email, domain=model.domain_of(email)),
-            nobody_yet=not await _users.any_user(connection),
         )
         return model.admission(self.policy, newcomer)
 
