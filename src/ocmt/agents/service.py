@@ -49,6 +49,15 @@ def token_hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
+async def shut_out(connection: Connection, user_id: UUID) -> None:
+    """Stop the agent of a user who is shut out, in the transaction that says so.
+
+    The holder of its lease ends it at the hint of the commit, whatever it is doing: see `Agent.shut_out`.
+    """
+    await queries.shut_out(connection, user_id=user_id, nobody=secrets.token_bytes(32))
+    await notify(connection, CHANNEL, str(user_id))
+
+
 @dataclass(frozen=True)
 class Change:
     """What an event does to an agent's row beside the new state."""
@@ -393,5 +402,6 @@ def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
             snapshot_file_bytes=row["snapshot_file_bytes"],
         ),
         saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
+        shut_out=row["shut_out"],
         holds=tuple(holds),
     )

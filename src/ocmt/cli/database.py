@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 import structlog
 
@@ -20,7 +21,7 @@ from ocmt.errors import NotFound, SetupProblem
 from ocmt.identity.service import Identity
 from ocmt.platform import telemetry
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Connection, Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
 from ocmt.platform.mail import LocalOutbox
@@ -80,6 +81,7 @@ async def open_installation(
             sign_up=settings.sign_up,
             allowed=settings.sign_up_allowed,
             mfa_for_admins=settings.mfa_for_admins,
+            shut_out=_stop_agent,
         )
         yield Opened(settings, database, identity)
 
@@ -117,6 +119,12 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
         yield await server.start()
     finally:
         await server.stop()
+
+
+async def _stop_agent(connection: Connection, user_id: UUID) -> None:
+    from ocmt.agents.service import shut_out  # late: few commands need it
+
+    await shut_out(connection, user_id)
 
 
 def _make(data: Path) -> None:

@@ -26,7 +26,7 @@ from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys.routes import routes as passkey_routes
 from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import routes as identity_routes
-from ocmt.identity.service import Identity
+from ocmt.identity.service import Identity, ShutOut
 from ocmt.identity.tokens.keys import PublicKeys, SigningKeys
 from ocmt.identity.tokens.routes import routes as token_routes
 from ocmt.identity.tokens.routes import well_known
@@ -69,6 +69,7 @@ class Accounts:
         mfa_for_admins: bool = False,
         gate: ArgonGate | None = None,
         oidc: Clients | None = None,
+        shut_out: ShutOut | None = None,
     ) -> Self:
         """Raises: SetupProblem, InvalidInput: see `Identity.over`."""
         identity = Identity.over(
@@ -79,6 +80,7 @@ class Accounts:
             sign_up=sign_up,
             allowed=allowed,
             mfa_for_admins=mfa_for_admins,
+            shut_out=shut_out,
         )
         rates = identity.rates
         url = identity.address.url

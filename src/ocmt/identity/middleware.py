@@ -24,8 +24,8 @@ from ocmt.platform.http.addresses import Network, client_address
 from ocmt.platform.principal import Principal
 
 Still = Callable[[], Awaitable[Principal | None]]
-"""`scope["state"]["still"]` of a socket: who its cookie or token stands for by now; None or Unauthenticated:
-nobody any more."""
+"""`scope["state"]["still"]`, for what lasts longer than a request (sockets, streams): who the cookie or token
+stands for by now; None or Unauthenticated: nobody any more."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
@@ -76,8 +76,7 @@ class Authentication:
             if principal is not None:
                 access.check(principal, scope.get("method", "WEBSOCKET"), scope["path"])
                 state["principal"] = principal
-                if scope["type"] == "websocket":
-                    state["still"] = self._asker_again(connection, state["address"])
+                state["still"] = self._asker_again(connection, state["address"])
         except OcmtError as error:
             await _turn_away(error, scope, receive, send)
             return

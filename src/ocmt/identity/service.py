@@ -7,7 +7,7 @@ Nothing here tells an asker which addresses have a user. Who has proved an addre
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
@@ -41,6 +41,14 @@ _MAIL_TIMEOUT = 60.0
 _KEEP: Any = object()
 
 
+ShutOut = Callable[[Connection, UUID], Awaitable[None]]
+"""What another room does, in the same transaction, when a user is shut out: their agent is stopped."""
+
+
+async def _nothing_else(_connection: Connection, _user_id: UUID) -> None:
+    return None
+
+
 class ConfirmationNeeded(Conflict):
     """Another browser has asked for this link: the person must say that it was them."""
 
@@ -60,8 +68,10 @@ class Identity:
         rates: Rates,
         entrance: Entrance,
         address: PublicAddress,
+        shut_out: ShutOut,
     ) -> None:
         self._database = database
+        self._shut_out = shut_out
         self._mail = mail
         self._clock = clock
         self.audit = audit
@@ -80,8 +90,9 @@ class Identity:
         sign_up: SignUpMode = "invitation",
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,
+        shut_out: ShutOut | None = None,
     ) -> Self:
-        """The room with its audit log and its entrance.
+        """The room with its audit log and its entrance. `shut_out`: what other rooms do at a suspension.
 
         Raises: SetupProblem where `public_url` is no address to sign in over safely, InvalidInput for what
         is no address or domain to let in.
@@ -91,7 +102,16 @@ class Identity:
         policy = SignUpPolicy.parse(sign_up, allowed)
         entrance = Entrance(database, audit, clock, policy, mfa_for_admins=mfa_for_admins)
         rates = Rates(database, clock)
-        return cls(database, mail, clock, audit=audit, rates=rates, entrance=entrance, address=address)
+        return cls(
+            database,
+            mail,
+            clock,
+            audit=audit,
+            rates=rates,
+            entrance=entrance,
+            address=address,
+            shut_out=shut_out or _nothing_else,
+        )
 
     # Sign-in links
 
@@ -343,8 +363,9 @@ class Identity:
         """Change what administrators may change of a user, who have `seen` a certain state (`User.tag`):
         all of it or nothing. What is None stays; setting what is set already succeeds.
 
-        A status other than active shuts the user out: all their sessions and tokens end now. Access tokens
-        say the role, so with another role they end, too.
+        A status other than active shuts the user out: all their sessions and tokens end now, those in which
+        they look through other users' eyes as well, and their agent is stopped. Access tokens say the role,
+        so with another role they end, too.
 
         Raises: NotFound, Conflict for the last active administrator, PreconditionFailed.
         """
@@ -363,6 +384,9 @@ class Identity:
                 await self._refuse_the_last(connection, before)
             if shut_out:
                 await self.entrance.end_all(connection, user_id)
+                await self._shut_out(connection, user_id)
+            elif before.is_admin and not after.is_admin:
+                await self.entrance.end_impersonations(connection, user_id)
             await _queries.administer(
                 connection,
                 user_id=user_id,

@@ -431,8 +431,13 @@ class TestADemandedSecondFactor:
 
 
 async def impersonated(doors: Doors, identity: Identity) -> tuple[str, Principal, User]:
+    await identity.add_user(ADA)
+    return await again(doors, identity)
+
+
+async def again(doors: Doors, identity: Identity) -> tuple[str, Principal, User]:
     _, boss = await session(doors, identity, BOSS)
-    user = await identity.add_user(ADA)
+    user = await identity.user_by_email(ADA)
     async with doors.database.transaction() as connection:
         entered = await identity.entrance.impersonate(connection, boss, user, reason="ticket 7", browser=HERE)
     return entered.token, boss, user
@@ -472,6 +477,57 @@ class TestLookingThroughAnothersEyes:
         token, _, user = await impersonated(doors, identity)
         await identity.administer(user.id, status="suspended")
         assert await identity.entrance.authenticate(token) is None
+
+    @pytest.mark.parametrize(
+        "lost", ["suspended", "role", "signed out", "all sessions", "expired", "another"]
+    )
+    async def test_ends_with_what_its_administrator_loses(self, doors: Doors, lost: str) -> None:
+        identity = await doors.open()
+        await identity.add_user("cleo@example.org", "admin")
+        token, boss, _ = await impersonated(doors, identity)
+        assert await identity.entrance.authenticate(token) is not None
+        match lost:
+            case "suspended":
+                await identity.administer(boss.user_id, status="suspended")
+            case "role":
+                await identity.administer(boss.user_id, role="auditor")
+            case "signed out":
+                await identity.entrance.sign_out(boss)
+            case "all sessions":
+                async with doors.database.transaction() as connection:
+                    await identity.entrance.end_all(connection, boss.user_id)
+            case "expired":
+                await doors.execute(
+                    "update login_sessions set expires_at = $2 where id = $1",
+                    boss.session_id,
+                    doors.clock.now(),
+                )
+            case "another":  # the session that began it is none of that administrator's
+                await doors.execute(
+                    "update login_sessions set impersonator_session_id = id where impersonator_id is not null"
+                )
+        assert await identity.entrance.authenticate(token) is None
+
+    async def test_stays_ended_when_its_administrator_is_let_in_again(self, doors: Doors) -> None:
+        identity = await doors.open()
+        await identity.add_user("cleo@example.org", "admin")
+        token, boss, _ = await impersonated(doors, identity)
+        for change in ({"status": "suspended"}, {"status": "active"}):
+            await identity.administer(boss.user_id, **change)  # type: ignore[arg-type]
+        assert await identity.entrance.authenticate(token) is None
+        token, boss, _ = await again(doors, identity)
+        for role in ("auditor", "admin"):
+            await identity.administer(boss.user_id, role=role)  # type: ignore[arg-type]
+        assert await identity.entrance.authenticate(token) is None
+
+    async def test_every_table_that_knows_impersonators_is_covered_here(self, doors: Doors) -> None:
+        """A new column of that kind needs tests as those above."""
+        known = await doors.value(
+            "select array_agg(table_name || '.' || column_name order by column_name)"
+            " from information_schema.columns"
+            " where table_schema = 'public' and column_name like '%impersonator%'"
+        )
+        assert known == ["login_sessions.impersonator_id", "login_sessions.impersonator_session_id"]
 
     async def test_takes_no_session_of_the_users_away(self, doors: Doors) -> None:
         identity = await doors.open()

@@ -221,12 +221,10 @@ class Entrance:
             now=self._clock.now(),
         )
 
-    async def forget_proof(self, principal: Principal) -> None:
-        """Their session is not recent any more: what takes a recent sign-in takes a new proof."""
+    async def lock_vault(self, principal: Principal) -> None:
+        """Reveal nothing of the vault in this session until its user has proved again who they are."""
         async with self._database.connection() as connection:
-            await _queries.forget_proof(
-                connection, session_id=principal.session_id, user_id=principal.user_id
-            )
+            await _queries.lock_vault(connection, session_id=principal.session_id, user_id=principal.user_id)
 
     # Sessions
 
@@ -261,6 +259,7 @@ class Entrance:
             browser,
             expires_at=self._clock.now() + model.IMPERSONATION,
             impersonator_id=admin.user_id,
+            impersonator_session_id=admin.session_id,
             reason=reason,
         )
         await self._audit.record(
@@ -282,6 +281,7 @@ class Entrance:
         *,
         expires_at: Any,
         impersonator_id: UUID | None = None,
+        impersonator_session_id: UUID | None = None,
         reason: str | None = None,
     ) -> tuple[UUID, str]:
         session_id, token = uuid7(), new_token()
@@ -296,6 +296,7 @@ class Entrance:
             now=self._clock.now(),
             expires_at=expires_at,
             impersonator_id=impersonator_id,
+            impersonator_session_id=impersonator_session_id,
             reason=reason,
         )
         return session_id, token
@@ -333,6 +334,7 @@ class Entrance:
             authenticated_at=None if impersonator else found["authenticated_at"],
             must_enrol=impersonator is None and model.must_enrol(found["methods"], demanded=demanded),
             impersonator_id=impersonator,
+            vault_locked=found["vault_locked"],
         )
 
     async def sessions(self, user_id: UUID) -> Sequence[Session]:
@@ -360,8 +362,15 @@ class Entrance:
             )
 
     async def end_all(self, connection: Connection, user_id: UUID) -> None:
-        """End a user's sessions. The caller's transaction says why in the audit log."""
+        """End a user's sessions, and those in which they look through other users' eyes.
+
+        The caller's transaction says why in the audit log.
+        """
         await _queries.end_sessions(connection, user_id=user_id, now=self._clock.now())
+
+    async def end_impersonations(self, connection: Connection, user_id: UUID) -> None:
+        """End the sessions in which this user looks through other users' eyes."""
+        await _queries.end_impersonations(connection, user_id=user_id, now=self._clock.now())
 
     async def sign_out(self, principal: Principal, *, address: str | None = None) -> None:
         """End the session that a principal came with. Signing out twice succeeds."""
