@@ -334,7 +334,7 @@ async def test_it_ends_when_whoever_reads_is_signed_out(
         await until(lambda: len(browser.numbers()) == 5)
         for left in (2, 1):
             await clock.advance(CHECK_EVERY)
-            await until(lambda left=left: len(answers) == left)  # type: ignore[misc]
+            await until(lambda left=left: len(answers) == left)
             assert not browser.ended
         await clock.advance(CHECK_EVERY)
         await until(lambda: browser.ended)

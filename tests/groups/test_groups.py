@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from ocmt.errors import NotFound
 from ocmt.groups import model
 from ocmt.groups.routes import routes
 from ocmt.groups.service import Groups
@@ -281,3 +282,53 @@ async def test_what_the_old_production_had_is_shown_and_never_how_to_sign_in(
     (share,) = (await ada.call("GET", "/api/v1/shares")).json()["items"]
     assert (share["resource_name"], share["permissions"]) == ("Tool", {"read": True})
     assert (await (await house.browser("eve")).call("GET", "/api/v1/shares")).json()["items"] == []
+
+
+class TestWhoActsAndForWhom:
+    """An administrator who looks through a user's eyes is never the one who joins, owns or is asked."""
+
+    async def test_membership_and_ownership_follow_for_whom_and_the_log_names_both(
+        self, house: House, database: Database
+    ) -> None:
+        ada, carol = await house.browser("ada"), await house.browser("carol")
+        root, for_carol = await house.id_of("root"), await house.id_of("carol")
+        actor = Actor(by=root, on_behalf_of=for_carol)
+        group = await made(ada)
+        invited = await ada.call(
+            "POST", f"{group}/invitations", {"email": "carol@example.org", "role": "admin"}
+        )
+        joined_id = await house.groups.decide(actor, UUID(invited.json()["id"]), accept=True)
+        own = await house.groups.make(actor, "Carol's", None)
+        await house.shared.put(
+            actor, own.id, ANTHROPIC_API_KEY, KEY, require_admin=house.groups.require_admin
+        )
+        async with database.connection() as connection:
+            for column, table in (
+                ("user_id", "group_members"),
+                ("created_by", "groups"),
+                ("invited_by", "group_invitations"),
+                ("updated_by", "group_vault_items"),
+            ):
+                named = {row[0] for row in await connection.fetch(f"select {column} from {table}")}
+                assert root not in named, table
+            rows = await connection.fetch(
+                "select actor_id, details from audit_log where action like 'group.%'"
+            )
+        assert [one.id for one in await house.groups.list(for_carol)] == [own.id, joined_id]
+        assert list(await house.groups.list(root)) == []
+        by_root = [row for row in rows if row["actor_id"] == root]
+        assert len(by_root) == 3
+        assert all(str(for_carol) in str(row["details"]) for row in by_root)
+        mine = (await carol.call("GET", "/api/v1/audit")).json()["items"]
+        assert {"group.joined", "group.made"} <= {row["action"] for row in mine}, "the user reads of it"
+
+    async def test_an_invitation_is_only_for_whom_it_names_whoever_acts(self, house: House) -> None:
+        ada = await house.browser("ada")
+        await house.browser("carol")
+        root, for_carol = await house.id_of("root"), await house.id_of("carol")
+        group = await made(ada)
+        invited = await ada.call("POST", f"{group}/invitations", {"email": "root@example.org"})
+        with pytest.raises(NotFound):
+            await house.groups.decide(
+                Actor(by=root, on_behalf_of=for_carol), UUID(invited.json()["id"]), accept=True
+            )

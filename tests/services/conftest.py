@@ -187,6 +187,7 @@ async def house(
             forget=no_files,
             remembered=nothing_left,
         ),
+        audit=features.accounts.identity.audit,
         retention=Retention(features.accounts.identity.audit, clock, None),
         channels=ChannelRoom.over(
             database,

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from ocmt.agents import schedule
 from ocmt.agents.holds import words
 from ocmt.agents.model import Agent, Policy
-from ocmt.agents.service import Agents
+from ocmt.agents.service import Agents, Note
 from ocmt.platform.http import json_body, principal
 from ocmt.runtimes.base import START_STEPS, AgentRuntime, Isolation
 
@@ -33,7 +33,13 @@ class AgentPatch(BaseModel):
     egress: StrictBool
 
 
-def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy) -> list[Route]:
+Noting = Callable[[Request, str], Note]
+"""(request, action) → what writes it into the audit log."""
+
+
+def routes(
+    agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Policy, noting: Noting
+) -> list[Route]:
     """The routes, to be mounted at the root of the orchestrator."""
 
     async def show(request: Request, status: int = 200) -> Response:
@@ -52,7 +58,8 @@ def routes(agents: Agents, runtime: AgentRuntime, model_of: ModelOf, policy: Pol
 
     async def patch_agent(request: Request) -> Response:
         patch = await json_body(request, AgentPatch)
-        await agents.set_egress(principal(request).user_id, patch.egress)
+        note = noting(request, "agent.egress")
+        await agents.set_egress(principal(request).user_id, patch.egress, note=note)
         return await show(request)
 
     async def wake(request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ NOT_OURS = "Another replica drives this agent now."
 
 
 _Row = TypeVar("_Row")
+Note = Callable[[Connection, Mapping[str, Any]], Awaitable[None]]
+"""Writes down, in the transaction of a change, that it was made; with what there is to say of it."""
 
 
 def ours(row: _Row | None, user_id: UUID, *, what: str = "agent") -> _Row:
@@ -127,11 +129,13 @@ class Agents:
             await queries.ask_restart(connection, user_id=user_id, now=self._clock.now())
             await notify(connection, CHANNEL, str(user_id))
 
-    async def set_egress(self, user_id: UUID, egress: bool) -> None:
+    async def set_egress(self, user_id: UUID, egress: bool, *, note: Note | None = None) -> None:
         """Whether the agent may reach the internet; takes effect when it next starts."""
         await self.find(user_id)
-        async with self._database.connection() as connection:
+        async with self._database.transaction() as connection:
             await queries.set_egress(connection, user_id=user_id, egress=egress)
+            if note is not None:
+                await note(connection, {"after": {"egress": egress}})
 
     async def hold(
         self, user_id: UUID, reason: str, reference: str, *, ttl: timedelta, note: str | None = None

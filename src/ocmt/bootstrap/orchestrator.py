@@ -213,6 +213,7 @@ def compose_orchestrator(
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
         channels=channels,
+        audit=features.accounts.identity.audit,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
         pages=ControlUi(control_ui(settings.cache_dir)),
     )

@@ -82,9 +82,9 @@ update group_invitations set decided_at = :now, decision = 'withdrawn'
 where id = :id and group_id = :group_id and decided_at is null returning email;
 
 -- name: decide_invitation^
--- By whom it was sent to, and nobody else.
+-- By whom it was sent to, and nobody else: address and member are of one and the same row.
 update group_invitations set decided_at = :now, decision = :decision
-where id = :id and lower(email) = lower(:email) and decided_at is null and expires_at > :now
+where id = :id and lower(email) = (select lower(u.email) from users u where u.id = :user_id) and decided_at is null and expires_at > :now
 returning group_id, role;
 
 -- name: list_resources

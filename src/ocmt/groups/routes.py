@@ -289,13 +289,13 @@ def _own(groups: Groups) -> APIRouter:
     @router.post("/group-invitations/{invitation_id}/accept")
     async def accept(invitation_id: UUID, me: Me, request: Request) -> GroupView:
         """Join."""
-        group_id = await groups.decide(actor_of(me, request), me.email, invitation_id, accept=True)
+        group_id = await groups.decide(actor_of(me, request), invitation_id, accept=True)
         return GroupView.model_validate(await groups.find(me.user_id, group_id), from_attributes=True)
 
     @router.post("/group-invitations/{invitation_id}/decline", status_code=_EMPTY, response_class=Response)
     async def decline(invitation_id: UUID, me: Me, request: Request) -> Response:
         """Say no."""
-        await groups.decide(actor_of(me, request), me.email, invitation_id, accept=False)
+        await groups.decide(actor_of(me, request), invitation_id, accept=False)
         return Response(status_code=_EMPTY)
 
     @router.get("/shares")

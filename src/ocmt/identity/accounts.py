@@ -114,7 +114,14 @@ class Accounts:
     def authentication(self, app: ASGIApp, proxies: Sequence[Network] = ()) -> ASGIApp:
         """`app` behind the middleware that finds out who asks; `proxies`: see `Authentication`."""
         identity = self.identity
-        return Authentication(app, identity.entrance, identity.address, bearers=self.bearers, proxies=proxies)
+        return Authentication(
+            app,
+            identity.entrance,
+            identity.address,
+            bearers=self.bearers,
+            proxies=proxies,
+            tell=identity.notify,
+        )
 
     def routes(self) -> APIRouter:
         """All routes below `/api/v1`."""

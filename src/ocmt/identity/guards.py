@@ -11,6 +11,7 @@ from ocmt.errors import Refused
 from ocmt.identity import limits
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import SignInAgain, is_recent
+from ocmt.identity.lasting import AGAIN
 from ocmt.identity.model import notice_letter
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
@@ -67,7 +68,7 @@ def no_flood(identity: Identity) -> Callable[[Request, Principal], Awaitable[Non
 def require_recent(me: Principal, clock: Clock) -> None:
     """Raises: SignInAgain where the last proof is too long ago, or the request comes with a token."""
     if not is_recent(me.authenticated_at, clock.now()):
-        raise SignInAgain("Prove once more that it is you: sign in again, then repeat this.")
+        raise SignInAgain(AGAIN)
 
 
 def tell(background: BackgroundTasks, identity: Identity, me: Principal, what: str) -> None:
@@ -82,5 +83,6 @@ def require_recent_of_people(me: Principal, clock: Clock) -> None:
 
 
 def actor_of(me: Principal, request: Request) -> Actor:
-    """For the audit log: the person who really acts."""
-    return Actor(me.impersonator_id or me.user_id, getattr(request.state, "address", None))
+    """Return who acts, and for whom."""
+    address = getattr(request.state, "address", None)
+    return Actor(by=me.impersonator_id or me.user_id, on_behalf_of=me.user_id, address=address)

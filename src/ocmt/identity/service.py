@@ -28,7 +28,7 @@ from ocmt.identity.origin import PublicAddress
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.mail import Mail
-from ocmt.platform.principal import Role
+from ocmt.platform.principal import Principal, Role
 from ocmt.platform.queries import load_queries
 from ocmt.platform.rates import Rates
 from ocmt.platform.tags import require_seen
@@ -158,6 +158,10 @@ class Identity:
                 await self._mail.send(letter.to, letter.subject, letter.text)
         except Exception as error:  # the asker got their answer; what is left is to tell the operator
             _log.exception("sign_in_mail_failed", error=type(error).__name__)
+
+    async def notify(self, user: Principal, what: str) -> None:
+        """Have a user hear by mail of something that was done in their name: `A passkey was added`."""
+        await self.deliver(model.notice_letter(user.email, what, self.address.url))
 
     async def make_link(self, email: str, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
         """Return a sign-in link, to be handed over in person.

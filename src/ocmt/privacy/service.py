@@ -54,15 +54,15 @@ class Privacy:
     @asynccontextmanager
     async def export(self, actor: Actor) -> AsyncIterator[tuple[IO[bytes], int]]:
         """All that is a user's as a zip, and its size in bytes. Raises: LimitReached, Unavailable."""
-        await self._rates.take(model.EXPORTS, str(actor.user_id))
+        await self._rates.take(model.EXPORTS, str(actor.on_behalf_of))
         await asyncio.to_thread(self._folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=self._folder) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for part in self._exports:
-                    async for path, content in part(actor.user_id):
+                    async for path, content in part(actor.on_behalf_of):
                         await asyncio.to_thread(_add, archive, path, content)
             async with self._database.transaction() as connection:
-                await self._record(connection, "account.exported", actor, actor.user_id)
+                await self._record(connection, "account.exported", actor, actor.on_behalf_of)
             size = file.tell()
             file.seek(0)
             yield file, size
@@ -80,7 +80,7 @@ class Privacy:
         await self._identity.administer(user_id, status="deleting", actor=actor)
         async with self._database.transaction() as connection:
             asked = await _queries.ask_deletion(
-                connection, id=uuid7(), user_id=user_id, now=self._clock.now(), asked_by=actor.user_id
+                connection, id=uuid7(), user_id=user_id, now=self._clock.now(), asked_by=actor.by
             )
             if asked is not None:
                 await self._record(connection, "account.deletion_asked", actor, user_id)

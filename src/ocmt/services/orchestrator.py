@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Mount
 
 from ocmt.agents.model import Policy
@@ -32,7 +34,10 @@ from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes as gateway_routes
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
-from ocmt.platform.http import exception_handlers
+from ocmt.identity.audit.service import Audit
+from ocmt.identity.guards import actor_of
+from ocmt.platform.database import Connection
+from ocmt.platform.http import exception_handlers, principal
 from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime
 
@@ -60,6 +65,7 @@ class Orchestrator:
     sockets: Sockets
     pages: ControlUi
     channels: ChannelRoom
+    audit: Audit
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -70,15 +76,25 @@ class Orchestrator:
 
         return Starlette(
             routes=[
-                *agent_routes(self.agents, self.runtime, model_of, self.policy),
+                *agent_routes(self.agents, self.runtime, model_of, self.policy, self._noting),
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 *gateway_routes(self.sockets, self.pages),
-                *channel_routes(self.channels.channels, self.channels.deliveries),
+                *channel_routes(self.channels.channels, self.channels.deliveries, self._noting),
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],
             exception_handlers=exception_handlers(),
         )
+
+    def _noting(self, request: Request, action: str) -> Callable[..., Awaitable[None]]:
+        """Return what writes an action of whoever asks into the audit log, in the caller's transaction."""
+        me = principal(request)
+        actor = actor_of(me, request)
+
+        async def note(connection: Connection, details: Mapping[str, Any]) -> None:
+            await self.audit.record(connection, action, actor=actor, subject_id=me.user_id, **details)
+
+        return note
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Future[None]]:

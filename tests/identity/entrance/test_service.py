@@ -517,7 +517,7 @@ class TestLookingThroughAnothersEyes:
         assert await identity.entrance.authenticate(token) is None
         token, boss, _ = await again(doors, identity)
         for role in ("auditor", "admin"):
-            await identity.administer(boss.user_id, role=role)  # type: ignore[arg-type]
+            await identity.administer(boss.user_id, role=role)
         assert await identity.entrance.authenticate(token) is None
 
     async def test_every_table_that_knows_impersonators_is_covered_here(self, doors: Doors) -> None:

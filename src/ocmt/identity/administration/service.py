@@ -77,7 +77,7 @@ class Administration:
                 kind=kind,
                 value=value,
                 now=self._clock.now(),
-                created_by=actor.user_id if actor else None,
+                created_by=actor.by if actor else None,
             )
             if fresh is not None:
                 await self._audit.record(connection, "sign_up.rule_added", actor=actor, after={kind: value})
@@ -114,7 +114,7 @@ class Administration:
                 email=address,
                 role=role,
                 token_hash=token_hash(new_token()),
-                invited_by=actor.user_id if actor else None,
+                invited_by=actor.by if actor else None,
                 now=now,
                 expires_at=invitation.expires_at,
             )

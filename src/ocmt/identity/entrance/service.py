@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -72,6 +73,10 @@ class Entrance:
         self.policy = policy
         self._mfa_for_admins = mfa_for_admins
 
+    def now(self) -> datetime:
+        """Return the time by which sessions are counted."""
+        return self._clock.now()
+
     # Who is let in
 
     async def admit(
@@ -105,7 +110,7 @@ class Entrance:
         await self._audit.record(
             connection,
             "user.signed_up",
-            actor=Actor(user.id, browser.address),
+            actor=Actor.oneself(user.id, browser.address),
             subject_id=user.id,
             method=method,
             after={"email": email, "role": user.role, "status": user.status},
@@ -240,7 +245,7 @@ class Entrance:
         await self._audit.record(
             connection,
             "session.opened",
-            actor=Actor(user.id, browser.address),
+            actor=Actor.oneself(user.id, browser.address),
             subject_id=user.id,
             session=str(session_id),
             methods=methods,
@@ -265,7 +270,7 @@ class Entrance:
         await self._audit.record(
             connection,
             "session.impersonated",
-            actor=Actor(admin.user_id, browser.address),
+            actor=Actor.oneself(admin.user_id, browser.address),
             subject_id=user.id,
             session=str(session_id),
             reason=reason,
@@ -356,7 +361,7 @@ class Entrance:
             await self._audit.record(
                 connection,
                 "session.ended",
-                actor=Actor(principal.impersonator_id or principal.user_id, address),
+                actor=Actor(principal.impersonator_id or principal.user_id, principal.user_id, address),
                 subject_id=principal.user_id,
                 session=str(session_id),
             )

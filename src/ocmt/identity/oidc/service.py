@@ -260,7 +260,7 @@ class Oidc:
         await self._identity.audit.record(
             connection,
             "oidc.linked",
-            actor=Actor(user_id, browser.address),
+            actor=Actor.oneself(user_id, browser.address),
             subject_id=user_id,
             after={"provider": provider.id, "email": profile.email},
         )
