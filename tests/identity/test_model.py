@@ -13,7 +13,6 @@ from ocmt.identity.model import (
     normalise_email,
     normalise_name,
     shorten_user_agent,
-    sign_in_letter,
     token_hash,
 )
 from ocmt.platform.principal import Role
@@ -92,9 +91,3 @@ def test_tokens_have_256_bits_and_are_kept_as_a_hash() -> None:
 
 def test_the_hash_of_a_token_that_is_no_text_is_no_error() -> None:
     assert token_hash("\ud800") != token_hash("\ud801")
-
-
-def test_the_letter_carries_the_link_on_a_line_of_its_own() -> None:
-    letter = sign_in_letter("ada@example.org", "https://host/sign-in#token=x")
-    assert "https://host/sign-in#token=x" in letter.text.splitlines()
-    assert "15 minutes" in letter.text

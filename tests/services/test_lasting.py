@@ -158,7 +158,7 @@ class Diary:
 
     def __init__(self, house: House, database: Database) -> None:
         self.house, self.database = house, database
-        mail = house.management.accounts.identity._mail
+        mail = house.management.accounts.identity.post._mail
         assert isinstance(mail, MemoryMail)
         self.mail = mail
         self.done: set[tuple[str, str]] = set()
@@ -252,7 +252,7 @@ async def test_each_is_in_the_audit_log_and_is_told_to_its_user(
 
 async def test_a_refusal_is_told_to_nobody(house: House) -> None:
     bob = await house.sign_in("bob@example.org")
-    mail = house.management.accounts.identity._mail
+    mail = house.management.accounts.identity.post._mail
     assert isinstance(mail, MemoryMail)
     mail.sent.clear()
     assert (await bob.call("POST", "/agent/channels", {"channel": "nope"})).status == 400

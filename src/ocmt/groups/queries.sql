@@ -66,6 +66,9 @@ order by i.created_at desc limit 100;
 select exists (select from group_members m join users u on u.id = m.user_id
                where m.group_id = :group_id and lower(u.email) = :email);
 
+-- name: find_address$
+select email from users where id = :user_id;
+
 -- name: drop_open_invitation!
 -- A new one for the same address takes the place of the one before.
 delete from group_invitations where group_id = :group_id and lower(email) = :email and decided_at is null;

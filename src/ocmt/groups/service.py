@@ -6,7 +6,7 @@ commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,22 +15,32 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused
 from ocmt.groups import model
 from ocmt.groups.model import Group, Invitation, Member, MemberRole, Resource, Share
+from ocmt.identity import letters
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.model import Letter, normalise_email, one_line
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import normalise_email, one_line
+from ocmt.identity.post import Post
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
 from ocmt.platform.tags import require_seen, tag_of
 
 _queries = load_queries("ocmt.groups")
+Admits = Callable[[Connection, str], Awaitable[bool]]
+"""Whether somebody who proves this address would be let in."""
 
 
 class Groups:
     """The groups of this installation."""
 
-    def __init__(self, database: Database, audit: Audit, clock: Clock, *, url: str) -> None:
+    def __init__(
+        self, database: Database, audit: Audit, clock: Clock, *, url: str, post: Post, admits: Admits
+    ) -> None:
+        """`post`: counts whom somebody invites. `admits`: to whom a mail is worth sending."""
         self._database = database
+        self._post = post
+        self._admits = admits
         self._audit = audit
         self._clock = clock
         self._url = url
@@ -153,12 +163,18 @@ class Groups:
             rows = _queries.list_invitations(connection, group_id=group_id, now=self._clock.now())
             return [Invitation(**row) async for row in rows]
 
-    async def invite(self, actor: Actor, group_id: UUID, email: str, role: MemberRole) -> tuple[UUID, Letter]:
+    async def invite(
+        self, actor: Actor, group_id: UUID, email: str, role: MemberRole
+    ) -> tuple[UUID, Letter | None]:
         """Ask somebody to join; the letter is the caller's to deliver. An open invitation before is replaced.
+
+        There is no letter to an address that the sign-up policy would not let in. Nobody is told: that would
+        say which addresses have an account.
 
         Raises: NotFound, Refused, InvalidInput, Conflict for a member, LimitReached.
         """
         address, now, number = normalise_email(email), self._clock.now(), uuid7()
+        await self._post.admit("group_invitation", actor.on_behalf_of)
         async with self._database.transaction() as connection:
             await self.require_admin(connection, actor, group_id)
             if await _queries.is_member(connection, group_id=group_id, email=address):
@@ -180,8 +196,12 @@ class Groups:
             await self._record(
                 connection, "group.invited", actor, group_id, after={"email": address, "role": role}
             )
-        name = (await self.find(actor.on_behalf_of, group_id)).name
-        return number, _letter(address, name, self._url)
+            admitted = await self._admits(connection, address)
+            by = await _queries.find_address(connection, user_id=actor.on_behalf_of)
+        letter = letters.group_invitation(
+            address, by or "", self._url, group_id=str(group_id), days=model.INVITED_FOR.days
+        )
+        return number, letter if admitted else None
 
     async def withdraw(self, actor: Actor, group_id: UUID, invitation_id: UUID) -> None:
         """By an admin. Raises: NotFound, Refused."""
@@ -302,14 +322,3 @@ def _unknown() -> NotFound:
 
 def _not_an_admin() -> Refused:
     return Refused("Only the group's admins may do this.")
-
-
-def _letter(to: str, group: str, url: str) -> Letter:
-    return Letter(
-        to=to,
-        subject=f"You are invited to the group {group}",
-        text=(
-            f"You are invited to the group {group}. Sign in under this address and say yes or no there:\n\n"
-            f"{url}/settings\n\nThe invitation is good for {model.INVITED_FOR.days} days.\n"
-        ),
-    )

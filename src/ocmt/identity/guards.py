@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import Depends, Request
 
 from ocmt.errors import Refused
 from ocmt.identity import limits
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import SignInAgain, is_recent
 from ocmt.identity.lasting import AGAIN
-from ocmt.identity.model import notice_letter
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
@@ -69,11 +68,6 @@ def require_recent(me: Principal, clock: Clock) -> None:
     """Raises: SignInAgain where the last proof is too long ago, or the request comes with a token."""
     if not is_recent(me.authenticated_at, clock.now()):
         raise SignInAgain(AGAIN)
-
-
-def tell(background: BackgroundTasks, identity: Identity, me: Principal, what: str) -> None:
-    """Have the user hear by mail, after the answer, of a change of how they sign in."""
-    background.add_task(identity.deliver, notice_letter(me.email, what, identity.address.url))
 
 
 def require_recent_of_people(me: Principal, clock: Clock) -> None:

@@ -69,15 +69,6 @@ def own_tag(name: str | None, email: str) -> str:
     return tag_of(name, email)
 
 
-@dataclass(frozen=True)
-class Letter:
-    """A sign-in mail that is ready to go."""
-
-    to: str
-    subject: str
-    text: str
-
-
 def normalise_email(text: str) -> str:
     """The one spelling under which an address is kept and compared: trimmed and in lower case.
 
@@ -140,39 +131,3 @@ def token_hash(token: str) -> bytes:
 def has_token(holder: str | None, stored: bytes) -> bool:
     """Whether what somebody holds is the token that we have stored so."""
     return holder is not None and token_hash(holder) == stored
-
-
-def approval_letter(to: str, url: str) -> Letter:
-    """For somebody who has waited for an administrator's approval."""
-    return Letter(
-        to=to,
-        subject="You may sign in now",
-        text=f"Your account was approved. Sign in here:\n\n{url}/sign-in\n",
-    )
-
-
-def notice_letter(to: str, what: str, url: str) -> Letter:
-    """That something changed about how one signs in: `A passkey was added`."""
-    return Letter(
-        to=to,
-        subject=f"Your account: {what[0].lower()}{what[1:]}",
-        text=(
-            f"{what}. If that was you, there is nothing to do.\n\n"
-            "If it was not, sign in and look under Settings: end the sessions that are not yours, take away\n"
-            f"what you do not know, and tell your administrator.\n\n{url}/settings\n"
-        ),
-    )
-
-
-def sign_in_letter(to: str, link: str) -> Letter:
-    """The mail that carries a sign-in link."""
-    minutes = int(LINK_LIFETIME.total_seconds() // 60)
-    return Letter(
-        to=to,
-        subject="Your sign-in link",
-        text=(
-            "Open this link to sign in to your agent:\n\n"
-            f"{link}\n\n"
-            f"It works once, and for {minutes} minutes. If you did not ask for it, do nothing.\n"
-        ),
-    )

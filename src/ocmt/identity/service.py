@@ -6,8 +6,8 @@ Nothing here tells an asker which addresses have a user. Who has proved an addre
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
@@ -17,14 +17,16 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused, Unauthenticated
-from ocmt.identity import limits, model
+from ocmt.identity import letters, limits, model
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser, SignUpMode, SignUpPolicy
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
 from ocmt.identity.entrance.service import user_of as _user
-from ocmt.identity.model import Letter, Status, User
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import Status, User
 from ocmt.identity.origin import PublicAddress
+from ocmt.identity.post import Post
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.mail import Mail
@@ -37,7 +39,6 @@ _queries = load_queries("ocmt.identity")
 _log = structlog.get_logger(__name__)
 
 _LONGEST_TOKEN = 200
-_MAIL_TIMEOUT = 60.0
 _KEEP: Any = object()
 
 
@@ -47,6 +48,10 @@ ShutOut = Callable[[Connection, UUID], Awaitable[None]]
 
 async def _nothing_else(_connection: Connection, _user_id: UUID) -> None:
     return None
+
+
+class _Withheld(Exception):
+    """There was no room in a purse."""
 
 
 class ConfirmationNeeded(Conflict):
@@ -72,7 +77,7 @@ class Identity:
     ) -> None:
         self._database = database
         self._shut_out = shut_out
-        self._mail = mail
+        self.post = Post(mail, rates)
         self._clock = clock
         self.audit = audit
         self.rates = rates
@@ -135,33 +140,42 @@ class Identity:
         token = model.new_token()
         try:
             await self.rates.take(limits.LINKS_TO, address)
-            known = await self._is_known(address)
-            await self.rates.take(limits.LINKS_TO_USERS if known else limits.LINKS_TO_STRANGERS, "")
         except LimitReached:
             _log.warning("sign_in_link_withheld")
             return None
-        async with self._database.transaction() as connection:
-            await _queries.forget_links(connection, before=now - model.LINK_KEPT)
-            await self._add_link(connection, token, address, model.LINK_LIFETIME, asker or model.new_token())
-            if not await self.entrance.would_admit(connection, address):
-                return None
-        return model.sign_in_letter(address, self.address.sign_in_link(token))
+        known = await self._is_known(address)
+        withheld = False
+        try:
+            await self.rates.take(limits.LINKS_TO_USERS if known else limits.LINKS_TO_STRANGERS, "")
+        except LimitReached:
+            withheld = True
+        # The same statements follow in any case: what is withheld is only rolled back.
+        with suppress(_Withheld):
+            async with self._database.transaction() as connection:
+                await _queries.forget_links(connection, before=now - model.LINK_KEPT)
+                await self._add_link(
+                    connection, token, address, model.LINK_LIFETIME, asker or model.new_token()
+                )
+                admitted = await self.entrance.would_admit(connection, address)
+                if withheld:
+                    raise _Withheld
+            minutes = int(model.LINK_LIFETIME.total_seconds() // 60)
+            link = self.address.sign_in_link(token)
+            return letters.sign_in(address, link, minutes=minutes) if admitted else None
+        _log.warning("sign_in_link_withheld")
+        return None
 
     async def _is_known(self, address: str) -> bool:
         async with self._database.connection() as connection:
             return await _queries.find_user(connection, email=address) is not None
 
     async def deliver(self, letter: Letter) -> None:
-        """Send the mail. Called after the answer, whose delay would tell that there was one to send."""
-        try:
-            async with asyncio.timeout(_MAIL_TIMEOUT):
-                await self._mail.send(letter.to, letter.subject, letter.text)
-        except Exception as error:  # the asker got their answer; what is left is to tell the operator
-            _log.exception("sign_in_mail_failed", error=type(error).__name__)
+        """Send the mail, within its bounds. See `Post.deliver`."""
+        await self.post.deliver(letter)
 
     async def notify(self, user: Principal, what: str) -> None:
         """Have a user hear by mail of something that was done in their name: `A passkey was added`."""
-        await self.deliver(model.notice_letter(user.email, what, self.address.url))
+        await self.deliver(letters.notice(user.email, what, self.address.url))
 
     async def make_link(self, email: str, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
         """Return a sign-in link, to be handed over in person.

@@ -12,10 +12,12 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
+from ocmt.identity import letters
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import Browser
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.model import Letter, new_token, normalise_email, token_hash
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import new_token, normalise_email, token_hash
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
@@ -102,8 +104,13 @@ class Administration:
     async def invite(
         self, email: str, role: Role, *, actor: Actor | None = None
     ) -> tuple[Invitation, Letter]:
-        """Invite somebody; the letter is the caller's to deliver. Raises: InvalidInput, Conflict."""
+        """Invite somebody; the letter is the caller's to deliver.
+
+        Raises: InvalidInput, Conflict, LimitReached.
+        """
         address, now = normalise_email(email), self._clock.now()
+        if actor is not None:
+            await self._identity.post.admit("invitation", actor.by)
         invitation = Invitation(uuid7(), address, role, now, now + INVITED_FOR, None, None)
         async with self._database.transaction() as connection:
             if await _queries.has_user(connection, email=address):
@@ -121,7 +128,8 @@ class Administration:
             await self._audit.record(
                 connection, "user.invited", actor=actor, after={"email": address, "role": role}
             )
-        return invitation, _invitation_letter(address, self._identity.address.url)
+        url = self._identity.address.url
+        return invitation, letters.invitation(address, url, days=INVITED_FOR.days)
 
     async def revoke(self, invitation_id: UUID, *, actor: Actor | None = None) -> None:
         """Take an invitation back. Raises: NotFound where there is none that is open."""
@@ -160,14 +168,3 @@ def _checked(kind: RuleKind, value: str) -> str:
     if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
         raise InvalidInput("This is not a domain; write it like example.org.")
     return domain
-
-
-def _invitation_letter(to: str, url: str) -> Letter:
-    return Letter(
-        to=to,
-        subject="You are invited",
-        text=(
-            "You are invited to an agent of your own. Ask for a sign-in link under this address here:\n\n"
-            f"{url}/sign-in\n\nThe invitation is good for {INVITED_FOR.days} days.\n"
-        ),
-    )

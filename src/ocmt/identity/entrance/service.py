@@ -120,9 +120,9 @@ class Entrance:
     async def would_admit(self, connection: Connection, email: str) -> bool:
         """Whether an address would be let in if it were proved: for mails that are not worth sending else."""
         found = user_of(await _users.find_user(connection, email=email))
-        if found is not None:
-            return found.status == "active"
-        return await self._admission(connection, email) is not None
+        # Asked in any case: the time of the answer is not to tell whether there is such a user.
+        admission = await self._admission(connection, email)
+        return found.status == "active" if found is not None else admission is not None
 
     async def _admission(self, connection: Connection, email: str) -> Admission | None:
         invitation = await _queries.find_invitation(connection, email=email, now=self._clock.now())

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import LimitReached, Refused, Unauthenticated
 from ocmt.identity.browsers import asker_of, browser_of, challenge_of, set_asker
-from ocmt.identity.entrance.model import SecondFactors
+from ocmt.identity.entrance.model import SecondFactors, is_recent
 from ocmt.identity.guards import Me, not_too_often, require_recent
 from ocmt.identity.mfa import model
 from ocmt.identity.mfa.service import Mfa
@@ -29,12 +29,16 @@ class CodeBody(BaseModel):
     code: str = Field(min_length=1, max_length=50, examples=["123456", "GSJD-32XC"])
 
 
+Way = Literal["passkey", "totp", "backup_code", "link"]
+
+
 class StepUpView(BaseModel):
     """The ways in which an account can prove once more whose it is."""
 
-    methods: list[Literal["passkey", "totp", "backup_code", "link"]] = Field(
+    methods: list[Way] = Field(
         description="`link`: there is no second factor, so a link by mail is the proof."
     )
+    recent: bool = Field(description="Whether the last proof still counts, so that none is due.")
 
 
 class MfaView(BaseModel):
@@ -64,12 +68,12 @@ class BackupCodes(BaseModel):
 def routes(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
     whole = APIRouter()
-    whole.routes += _door(mfa, identity).routes
+    whole.routes += _door(mfa, identity, clock).routes
     whole.routes += _own(mfa, identity, clock).routes
     return whole
 
 
-def _door(mfa: Mfa, identity: Identity) -> APIRouter:
+def _door(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
     router = APIRouter(prefix="/auth", tags=["sign-in"], dependencies=[Depends(not_too_often(identity))])
 
     @router.post("/mfa")
@@ -84,7 +88,7 @@ def _door(mfa: Mfa, identity: Identity) -> APIRouter:
     @router.get("/step-up")
     async def ways_to_prove(me: Me) -> StepUpView:
         """How you can prove once more that it is you: only what this account has."""
-        return StepUpView(methods=await _ways(mfa, me))
+        return StepUpView(methods=await _ways(mfa, me), recent=is_recent(me.authenticated_at, clock.now()))
 
     @router.post("/step-up/link", status_code=status.HTTP_202_ACCEPTED, response_class=Response)
     async def link_to_prove(me: Me, request: Request, background: BackgroundTasks) -> Response:
@@ -111,10 +115,10 @@ def _door(mfa: Mfa, identity: Identity) -> APIRouter:
     return router
 
 
-async def _ways(mfa: Mfa, me: Principal) -> list[Literal["passkey", "totp", "backup_code", "link"]]:
+async def _ways(mfa: Mfa, me: Principal) -> list[Way]:
     state = await mfa.state(me)
     factors = SecondFactors(state.totp, state.passkeys, state.backup_codes)
-    return StepUpView.model_validate({"methods": factors.methods or ("link",)}).methods
+    return [way for way in get_args(Way) if way in (factors.methods or ("link",))]
 
 
 def _own(mfa: Mfa, identity: Identity, clock: Clock) -> APIRouter:
