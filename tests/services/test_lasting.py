@@ -236,8 +236,6 @@ async def test_each_is_in_the_audit_log_and_is_told_to_its_user(
     await his("PUT", f"/api/v1/groups/{group}/keys/anthropic_api_key", {"value": "sk-ant-a-key-1234"})
     await his("GET", "/api/v1/me/export")
     cleo = UUID((await hers("POST", "/api/v1/admin/users", {"email": "cleo@example.org"}))["id"])
-    await hers("PATCH", f"/api/v1/admin/users/{cleo}", {"role": "auditor"})
-    await hers("PATCH", f"/api/v1/admin/users/{cleo}", {"role": "user"})
     await hers("PUT", "/api/v1/admin/sign-up-rules/domain/example.net")
     await hers("POST", "/api/v1/admin/invitations", {"email": "dan@example.org"})
     await hers("DELETE", f"/api/v1/admin/users/{cleo}")
@@ -248,6 +246,20 @@ async def test_each_is_in_the_audit_log_and_is_told_to_its_user(
         "POST", f"/api/v1/admin/users/{fay.id}/impersonate", {"reason": "They asked me to have a look."}
     )
     assert diary.done == LASTING.keys()
+
+
+async def test_a_suspension_does_not_wait_for_a_proof_but_all_that_gives_more_does(
+    house: House, clock: VirtualClock
+) -> None:
+    root = await house.sign_in("root@example.org")
+    await house.sign_in("bob@example.org")
+    bob = await house.management.accounts.identity.user_by_email("bob@example.org")
+    path = f"/api/v1/admin/users/{bob.id}"
+    await clock.advance(LATER)
+    assert (await root.call("PATCH", path, {"status": "suspended", "mfa_required": True})).status == 200
+    for more in ({"status": "active"}, {"role": "admin"}, {"mfa_required": False}):
+        refused = await root.call("PATCH", path, more)
+        assert (refused.status, refused.json()["code"]) == (403, "recent_sign_in_needed"), more
 
 
 async def test_a_refusal_is_told_to_nobody(house: House) -> None:

@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import idna
+
 from ocmt.errors import InvalidInput
 from ocmt.platform.principal import Role
 from ocmt.platform.tags import tag_of
@@ -36,7 +38,9 @@ _ADDRESS = re.compile(
     r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 _LONGEST_ADDRESS = 254
+_LONGEST_DOMAIN = 253
 _LONGEST_NAME = 200
 _LONGEST_USER_AGENT = 300
 
@@ -70,17 +74,38 @@ def own_tag(name: str | None, email: str) -> str:
 
 
 def normalise_email(text: str) -> str:
-    """The one spelling under which an address is kept and compared: trimmed and in lower case.
+    """Return the one spelling under which an address is kept and compared.
 
+    It is trimmed, in lower case, and with its domain in ASCII: `ada@München.de` is `ada@xn--mnchen-3ya.de`.
     Raises: InvalidInput where it is not an address that a mail server would take.
     """
     address = text.strip()
     if not address.isascii():
-        raise InvalidInput("Write the e-mail address in plain ASCII letters (domains in their xn-- form).")
+        local, at, domain = address.rpartition("@")
+        if not local.isascii():
+            raise InvalidInput("Only what follows the @ may have letters beyond a to z.")
+        address = f"{local}{at}{_in_ascii(domain)}"
     address = address.lower()
     if len(address) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
         raise InvalidInput("This is not an e-mail address; write it like ada@example.org.")
     return address
+
+
+def normalise_domain(text: str) -> str:
+    """Return the one spelling of a domain, as in `normalise_email`. Raises: InvalidInput."""
+    domain = text.strip().lower().removeprefix("@")
+    domain = domain if domain.isascii() else _in_ascii(domain)
+    if len(domain) > _LONGEST_DOMAIN or not _DOMAIN.fullmatch(domain):
+        raise InvalidInput("This is not a domain; write it like example.org.")
+    return domain
+
+
+def _in_ascii(domain: str) -> str:
+    """Return a domain as DNS knows it (IDNA 2008, after the mapping of UTS 46)."""
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise InvalidInput("This domain has characters that no domain can have.") from error
 
 
 def normalise_name(text: str | None) -> str | None:

@@ -296,7 +296,8 @@ def _administration(identity: Identity, clock: Clock) -> APIRouter:
         """Suspend, approve or let in again; change a role; demand a second factor. Who is approved hears of
         it by mail."""
         actor = actor_of(me, request)
-        if body.role is not None:
+        # Shutting somebody out must not wait; letting them in, or do more, outlives the session.
+        if body.role is not None or body.status == "active" or body.mfa_required is False:
             require_recent_of_people(me, clock)
         before = await identity.user(user_id)
         user = await identity.administer(

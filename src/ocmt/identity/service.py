@@ -437,7 +437,7 @@ class Identity:
         return user
 
     async def _require_user(self, connection: Connection, email: str) -> User:
-        user = _user(await _queries.find_user(connection, email=email))
+        user = _user(await _queries.find_user(connection, email=model.normalise_email(email)))
         if user is None:
             raise NotFound(f"There is no user {email}.")
         return user

@@ -57,9 +57,34 @@ def test_an_invitation_lets_in_under_every_policy_and_brings_its_role(mode: str)
     assert admission(policy(mode), invited) == Admission("active", "auditor")
 
 
-def test_what_is_no_domain_is_refused() -> None:
-    with pytest.raises(InvalidInput):
-        SignUpPolicy.parse("allowlist", ["example"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "example",
+        "*.example.org",
+        "*@example.org",
+        "ada@",
+        "@",
+        "a b.org",
+        "https://example.org",
+        "-x.org",
+        "..",
+        "ada@*",
+    ],
+)
+def test_what_is_neither_address_nor_domain_is_refused_by_name(entry: str) -> None:
+    with pytest.raises(InvalidInput, match="OCMT_SIGN_UP_ALLOWED") as refused:
+        SignUpPolicy.parse("allowlist", ["example.org", f" {entry} "])
+    assert repr(entry) in str(refused.value)
+
+
+def test_blanks_capitals_and_other_letters_are_of_no_account() -> None:
+    policy = SignUpPolicy.parse(
+        "allowlist", [" Example.ORG ", "", "  ", "münchen.de", "Ada@Bücher.example\n"]
+    )
+    assert policy.domains == {"example.org", "xn--mnchen-3ya.de"}
+    assert policy.lists("ada@xn--bcher-kva.example")
+    assert policy.lists("eve@xn--mnchen-3ya.de")
 
 
 def test_a_second_factor_is_due_where_there_is_one_unless_the_first_was_both() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
@@ -14,7 +12,7 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
 from ocmt.identity import letters
 from ocmt.identity.audit.model import Actor
-from ocmt.identity.entrance.model import Browser
+from ocmt.identity.entrance.model import Browser, RuleKind, listing
 from ocmt.identity.entrance.service import Entered
 from ocmt.identity.letters import Letter
 from ocmt.identity.model import new_token, normalise_email, token_hash
@@ -26,10 +24,8 @@ from ocmt.platform.queries import load_queries
 
 _queries = load_queries("ocmt.identity.administration")
 
-RuleKind = Literal["address", "domain"]
 INVITED_FOR = timedelta(days=7)
 LEAST_REASON = 10
-_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Administration:
 
     async def put_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Let an address or a domain in. Doing it twice succeeds. Raises: InvalidInput."""
-        value = _checked(kind, value)
+        value = listing(kind, value)
         async with self._database.transaction() as connection:
             fresh = await _queries.put_rule(
                 connection,
@@ -87,7 +83,7 @@ class Administration:
     async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Take a rule away; who came by it stays. Doing it twice succeeds."""
         async with self._database.transaction() as connection:
-            gone = await _queries.drop_rule(connection, kind=kind, value=value.strip().lower())
+            gone = await _queries.drop_rule(connection, kind=kind, value=listing(kind, value))
             if gone is not None:
                 await self._audit.record(
                     connection, "sign_up.rule_removed", actor=actor, before={kind: value}
@@ -159,12 +155,3 @@ class Administration:
             return await self._identity.entrance.impersonate(
                 connection, me, user, reason=reason, browser=browser
             )
-
-
-def _checked(kind: RuleKind, value: str) -> str:
-    if kind == "address":
-        return normalise_email(value)
-    domain = value.strip().lower().removeprefix("@")
-    if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
-        raise InvalidInput("This is not a domain; write it like example.org.")
-    return domain

@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from ocmt.errors import InvalidInput, Refused
+from ocmt.identity.model import normalise_domain, normalise_email
 from ocmt.platform.principal import Role
 
 SESSION_IDLE = timedelta(days=7)
@@ -28,6 +29,7 @@ CHALLENGE_ATTEMPTS = 5
 SECOND_FACTORS = frozenset({"totp", "backup_code", "passkey"})
 """Methods that count as the second factor. A passkey is both at once: the device asks for its owner."""
 
+RuleKind = Literal["address", "domain"]
 SignUpMode = Literal["invitation", "allowlist", "approval", "open"]
 
 
@@ -61,13 +63,21 @@ class SignUpPolicy:
 
     @classmethod
     def parse(cls, mode: SignUpMode, allowed: Collection[str]) -> SignUpPolicy:
-        """`allowed`: addresses (`ada@example.org`) and domains (`example.org`). Raises InvalidInput."""
-        entries = {entry.strip().lower() for entry in allowed if entry.strip()}
-        bare = {entry.removeprefix("@") for entry in entries if "@" not in entry.removeprefix("@")}
-        if any("." not in domain for domain in bare):
-            raise InvalidInput("Write whom to let in as addresses and domains: ada@example.org, example.com.")
-        whole = frozenset(entry for entry in entries if "@" in entry.removeprefix("@"))
-        return cls(mode, whole, frozenset(bare))
+        """Read the setting that names whom to let in: addresses (`ada@example.org`) and domains
+        (`example.org`). Raises: InvalidInput that names the entry and says how to write it."""
+        found: dict[RuleKind, set[str]] = {"address": set(), "domain": set()}
+        for entry in filter(None, map(str.strip, allowed)):
+            kind: RuleKind = "address" if "@" in entry.removeprefix("@") else "domain"
+            try:
+                found[kind].add(listing(kind, entry))
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"OCMT_SIGN_UP_ALLOWED has {entry!r}, which is neither an address nor a domain. "
+                    "Write ada@example.org for one person, and example.org for everybody with such an "
+                    "address; name each subdomain by itself.",
+                    detail=error.message,
+                ) from error
+        return cls(mode, frozenset(found["address"]), frozenset(found["domain"]))
 
     def lists(self, email: str) -> bool:
         """Whether the settings name this address or its domain."""
@@ -119,6 +129,13 @@ class Session:
     last_seen_at: datetime
     expires_at: datetime
     impersonated: bool = field(default=False)
+
+
+def listing(kind: RuleKind, value: str) -> str:
+    """Return an address or domain that people are let in by, as it is kept. Raises: InvalidInput."""
+    if "*" in value:
+        raise InvalidInput("Write a whole address or domain, without *. Name each subdomain by itself.")
+    return normalise_email(value) if kind == "address" else normalise_domain(value)
 
 
 def domain_of(email: str) -> str:

@@ -24,7 +24,7 @@ from ocmt.identity.entrance.model import SecondFactorMissing
 from ocmt.identity.entrance.service import Entered
 from ocmt.identity.guards import Me, actor_of, require_recent, signed_in
 from ocmt.identity.model import new_token
-from ocmt.identity.oidc.model import Provider
+from ocmt.identity.oidc.model import AttemptOver, Provider
 from ocmt.identity.oidc.service import Answer, Linked, Oidc
 from ocmt.identity.routes import let_in
 from ocmt.identity.service import Identity
@@ -140,6 +140,11 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
                 principal=me,
                 tell=tell,
             )
+        except AttemptOver as fault:
+            # The page was loaded twice, by the back button for one: who is signed in goes on to the app.
+            if me is not None:
+                return RedirectResponse("/", status.HTTP_303_SEE_OTHER)
+            return _sent_back(found, fault, _SIGN_IN, status.HTTP_303_SEE_OTHER)
         except OcmtError as fault:
             # Who is signed in has no use for the page to sign in at.
             return _sent_back(found, fault, _SETTINGS if me else _SIGN_IN, status.HTTP_303_SEE_OTHER)

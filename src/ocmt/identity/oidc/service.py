@@ -32,6 +32,7 @@ from ocmt.platform.rates import Rates
 _queries = load_queries("ocmt.identity.oidc")
 _log = structlog.get_logger(__name__)
 _LONGEST_TOKEN = 200
+_TOO_LATE = "This sign-in took too long or was begun in another browser: begin it again."
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,10 @@ class Oidc:
             raise _expired()
         async with self._database.transaction() as connection:
             found = await _queries.use_attempt(connection, state_hash=token_hash(state))
+        if found is None:
+            raise model.AttemptOver(_TOO_LATE)
         if (
-            found is None
-            or found["expires_at"] <= self._clock.now()
+            found["expires_at"] <= self._clock.now()
             or found["provider"] != provider.id
             or not has_token(asker, found["browser_hash"])
         ):
@@ -304,7 +306,7 @@ def redirect_uri(url: str, provider_id: str) -> str:
 
 
 def _expired() -> Unauthenticated:
-    return model.AttemptExpired("This sign-in took too long or was begun in another browser: begin it again.")
+    return model.AttemptExpired(_TOO_LATE)
 
 
 def _refusal(provider: Provider, user: User | None, linkable: bool) -> Exception:
