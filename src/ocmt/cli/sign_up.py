@@ -13,7 +13,8 @@ from cyclopts import App, Parameter
 from ocmt.cli.database import open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import NotFound
-from ocmt.identity.administration.service import Administration, Invitation, RuleKind
+from ocmt.identity.administration.service import Administration, Invitation
+from ocmt.identity.entrance.model import RuleKind
 from ocmt.identity.model import normalise_email
 from ocmt.platform.clock import SystemClock
 
