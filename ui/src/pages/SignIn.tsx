@@ -63,7 +63,8 @@ export function SignIn() {
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: once, and at every further link
   useEffect(() => {
-    if (route.value.page !== "sign-in") rememberPlace(location.pathname);
+    const left = session.value.state === "signed-out" && session.value.left;
+    if (route.value.page !== "sign-in" && !left) rememberPlace(location.pathname);
     const use = async () => {
       // Taken out of the address bar before anything else can read it there.
       const token = takeFragment("token");

@@ -13,7 +13,7 @@ export function Leaving() {
     setProblem(null);
     try {
       await api.deleteMe(confirm);
-      session.value = { state: "signed-out" };
+      session.value = { state: "signed-out", left: true };
     } catch (error) {
       setProblem(wordsFor(error));
     }
