@@ -58,19 +58,24 @@ async def _run(settings: Settings, listener: socket.socket, paths: ReachablePath
 
     telemetry.configure_logging(settings.log_format, settings.log_level)
 
+    kept = False
+
     async def ready(management: Management, orchestrator: Orchestrator) -> None:
         isolation = await orchestrator.runtime.probe()
         say(f"agents run in: {isolation.level} ({isolation.summary})")
         for missing in isolation.missing:
             say(f"  not here: {missing}")
+        nonlocal kept
         keep_address(settings)
+        kept = True
         say(f"ready {settings.url}")
         say(await _how_to_sign_in(management.accounts.identity))
 
     try:
         await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
     finally:
-        forget_address(settings)
+        if kept:  # else the folder may be another process's, and the address its own
+            forget_address(settings)
     say("stopped")
 
 
