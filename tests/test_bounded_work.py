@@ -11,6 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "ocmt"
 MAY_USE_THREADS_OF_THEIR_OWN = {
     "platform/work.py",  # the pools themselves
     "platform/disk.py",  # syncs up to 32 files at once, and ends its threads with the call
+    "runtimes/egress.py",  # the names that agents ask for, each agent a few at once
     "setup/",  # a process of its own, for the one person who installs
     "testing/",  # doubles for tests
 }

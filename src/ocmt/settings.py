@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     """What users type; default `http://localhost:PORT`."""
     agent_url: str | None = None
     """A host name of its own for what agents show: OpenClaw's pages and `/agent/gateway`."""
+    behind_proxy: bool = False
+    """Only a proxy or a port mapping on this machine reaches `host`, although `public_url` is a loopback
+    address. Without it such a combination is refused at the start."""
     ui_dir: Path | None = None
     database_url: SecretStr | None = Field(
         default=None, validation_alias=_alias("DATABASE_URL", "OCMT_DATABASE_URL", "database_url")
@@ -290,7 +293,9 @@ class Settings(BaseSettings):
             return cls.model_fields[info.field_name or ""].get_default(call_default_factory=True)
         return text
 
-    @field_validator("public_url", "anthropic_url", "openai_url", "telegram_url", "slack_url", "github_url")
+    @field_validator(
+        "public_url", "agent_url", "anthropic_url", "openai_url", "telegram_url", "slack_url", "github_url"
+    )
     @classmethod
     def _web_address(cls, url: str | None) -> str | None:
         return None if url is None else checked_web_address(url)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -85,9 +86,54 @@ class TestThereAndBack:
         assert await target.objects.get(f"users/{bob}/workspace/empty") == b""
         assert await target.secrets.get("signing-key") == b"\x00secret"
         restored = await everything(target.dsn)
-        for table in before.keys() - {"agents", "conversations", "installation"}:
+        # Of users the moment from which on their tokens count is another one.
+        for table in before.keys() - {"agents", "conversations", "users", "installation"}:
             assert restored[table] == before[table]
         assert restored["installation"] != before["installation"]  # the copy is an installation of its own
+
+    async def test_nobody_is_signed_in_and_what_was_revoked_since_stays_so(
+        self, source: Installation, rooms: Rooms, target: Installation, file: Path
+    ) -> None:
+        people = [await rooms.move_in(name, "hello") for name in ("anna", "bob", "cleo")]
+        anna, bob, cleo = people
+        key, session = uuid4(), uuid4()
+        async with rooms.database.connection() as connection:
+            await connection.execute(
+                "insert into api_keys (id, user_id, name, prefix, key_hash, scopes, created_at)"
+                " values ($1, $2, 'k', 'p', 'h', '{}', now())",
+                key,
+                anna,
+            )
+            await connection.execute(
+                "insert into login_sessions (id, user_id, token_hash, created_at, last_seen_at, expires_at)"
+                " values ($1, $2, 't', now(), now(), now() + interval '1 day')",
+                session,
+                anna,
+            )
+            await connection.execute(
+                "insert into sign_in_links (token_hash, email, created_at, expires_at)"
+                " values ('l', 'anna', now(), now() + interval '1 day')"
+            )
+        await source.backups().create(file, PASSPHRASE)
+        await restore(file, target)
+        alive = "select count(*) from login_sessions where revoked_at is null"
+        assert await rows(target.dsn, alive) == [(0,)]
+        assert await rows(target.dsn, "select count(*) from sign_in_links") == [(0,)]
+        moved = "select bool_and(tokens_valid_from > now() - interval '1 hour') from users"
+        assert await rows(target.dsn, moved) == [(True,)]
+        for statement in (
+            f"update api_keys set revoked_at = now() where id = '{key}'",
+            f"update users set status = 'suspended' where id = '{bob}'",
+            f"insert into account_deletions (id, user_id, asked_at, finished_at)"
+            f" values (gen_random_uuid(), '{cleo}', now(), now())",
+            f"delete from users where id = '{cleo}'",
+        ):
+            await rows(target.dsn, statement)
+        await restore(file, target, force=True)
+        assert await rows(target.dsn, "select id, revoked_at is null from api_keys") == [(key, False)]
+        found = dict(await rows(target.dsn, "select id, status from users"))
+        assert found == {anna: "active", bob: "suspended", cleo: "deleting"}
+        assert await rows(target.dsn, "select user_id, finished_at from account_deletions") == [(cleo, None)]
 
     async def test_numbers_that_were_given_are_not_given_again(
         self, source: Installation, rooms: Rooms, target: Installation, file: Path
@@ -379,7 +425,7 @@ class TestNothingIsRestoredByHalves:
     async def test_what_is_there_is_replaced_only_when_asked(
         self, backup: Path, source: Installation, rooms: Rooms
     ) -> None:
-        before = await everything(source.dsn)
+        people = await rows_of_users(source.dsn)
         eve = await rooms.move_in("eve", "new")
         await source.objects.put(f"users/{eve}/workspace/new", b"x")
         await source.secrets.put("new", b"x")
@@ -389,7 +435,7 @@ class TestNothingIsRestoredByHalves:
         with pytest.raises(Conflict, match=r"not empty\. Restore into an empty .* --force"):
             await restore(backup, source)
         await restore(backup, source, force=True)
-        assert (await everything(source.dsn))["users"] == before["users"]
+        assert await rows_of_users(source.dsn) == people
         assert [key.rpartition("/")[2] for key in await source.objects.list("")] == ["0", "1", "2"]
         assert await source.secrets.names() == ["vault-master-key"]
 

@@ -4,6 +4,7 @@ No agent is started in here.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -84,13 +85,48 @@ async def test_a_value_is_shown_to_who_has_just_signed_in_and_to_nobody_else(ann
     await anna.button("Lock").click()
     await expect(shown).to_have_count(0)
     await anna.button("Show Anthropic API key").click()
-    question = anna.page.get_by_role("dialog", name="Is it you?")
+    question = anna.page.get_by_role("dialog", name="Confirm it's you")
     await expect(question).to_be_visible()
     await question.get_by_role("button", name="Close").click()
     await expect(anna.page.get_by_role("region", name="What is stored").get_by_role("alert")).to_contain_text(
         "Prove once more"
     )
     await expect(shown).to_have_count(0)
+
+
+async def test_without_a_second_factor_a_link_by_mail_is_the_proof_and_nothing_typed_is_lost(
+    anna: Visitor, installation: Installation
+) -> None:
+    await anna.open("/vault")
+    await anna.page.locator("#vault-value").fill("half written")
+    await anna.button("Show Anthropic API key").click()
+    question = anna.page.get_by_role("dialog", name="Confirm it's you")
+    await expect(question.get_by_role("textbox")).to_have_count(0)
+    await question.get_by_role("button", name="E-mail me a link").click()
+    await expect(question.get_by_role("status")).to_contain_text("We sent a link to")
+    mails = [line for line in installation.output if line.startswith("mail for ") and "#token=" in line]
+    tab = await anna.page.context.new_page()
+    await tab.goto(mails[-1][mails[-1].index("http") :].strip())
+    await expect(tab).to_have_url(re.compile("/vault$"))
+    await expect(question).to_have_count(0)
+    shown = anna.page.get_by_role("status", name="Anthropic API key", exact=True)
+    await expect(shown).to_contain_text("sk-ant-first-one")
+    await expect(anna.page.locator("#vault-value")).to_have_value("half written")
+    await tab.close()
+
+
+async def test_a_sign_in_returns_to_the_page_that_was_asked_for(
+    browser: Browser, installation: Installation
+) -> None:
+    context = await browser.new_context()
+    visitor = await Visitor.arrive(context, installation.url)
+    visitor.expected.append("status of 401")
+    await visitor.page.goto(f"{installation.url}/groups")
+    await expect(visitor.button("Send me a link")).to_be_visible()
+    who = "admin@localhost"
+    await visitor.page.goto((await installation.command("users", "login-link", who)).strip())
+    await expect(visitor.page).to_have_url(re.compile("/groups$"))
+    await context.close()
 
 
 async def test_the_former_vault_opens_by_its_old_password(
@@ -183,6 +219,7 @@ async def test_an_administrator_sees_what_a_user_sees_under_a_banner(
     await anna.button("Begin").click()
     banner = anna.page.get_by_role("alert").filter(has_text="You see what")
     await expect(banner).to_contain_text(BERT)
+    await expect(anna.message).to_be_disabled()
     await anna.open("/vault")
     await expect(banner).to_be_visible()
     await banner.get_by_role("button", name="Back to yourself").click()

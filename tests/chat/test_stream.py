@@ -14,7 +14,7 @@ from starlette.types import Message
 from ocmt.chat import log
 from ocmt.chat.model import Event, EventType, Turn
 from ocmt.chat.service import Chat
-from ocmt.chat.stream import PING_INTERVAL, EventStream
+from ocmt.chat.stream import CHECK_EVERY, PING_INTERVAL, EventStream
 from ocmt.errors import InvalidInput, NotFound, Unauthenticated, Unavailable
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.principal import Principal
@@ -325,3 +325,27 @@ class Stuck(Browser):
             await asyncio.Event().wait()
         await super().send(message)
         self.stuck = bool(self.text)
+
+
+@pytest.mark.parametrize("refusal", [None, Unauthenticated("This token is not valid, or not any more.")])
+async def test_it_ends_when_whoever_reads_is_signed_out(
+    stream: EventStream, anna: UUID, turn: Turn, clock: VirtualClock, refusal: Unauthenticated | None
+) -> None:
+    answers: list[object] = [anna, Unavailable("The database does not answer."), refusal]
+
+    async def still() -> object | None:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    asked = scope(anna, turn.conversation_id)
+    asked["state"]["still"] = still
+    async with reading_at_once(stream, asked) as browser:
+        await until(lambda: len(browser.numbers()) == 5)
+        for left in (2, 1):
+            await clock.advance(CHECK_EVERY)
+            await until(lambda left=left: len(answers) == left)
+            assert not browser.ended
+        await clock.advance(CHECK_EVERY)
+        await until(lambda: browser.ended)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import resource
 import socket
+from pathlib import Path
 
 import pytest
 
 from ocmt.cli import process, up
 from ocmt.errors import SetupProblem
+from ocmt.platform.folder_lock import FolderLock
 from ocmt.settings import Settings
 
 
@@ -58,3 +60,26 @@ def test_files_are_allowed_for_many_agents() -> None:
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(process.MOST_FILES, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_a_listener_for_strangers_without_a_public_address_is_refused(host: str) -> None:
+    with pytest.raises(SetupProblem, match="OCMT_BEHIND_PROXY"):
+        process.require_safe_address(Settings(host=host))
+    process.require_safe_address(Settings(host=host, behind_proxy=True))
+    process.require_safe_address(Settings(host=host, public_url="https://agents.example.org"))
+
+
+def test_commands_know_the_address_of_a_running_server(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, port=8591)
+    lock = FolderLock(tmp_path / process.IN_USE)
+    assert process.address_of_running(tmp_path) is None
+    lock.acquire("in use")
+    assert process.address_of_running(tmp_path) is None, "it is only starting"
+    process.keep_address(settings)
+    process.keep_address(settings)
+    assert process.address_of_running(tmp_path) == "http://localhost:8591"
+    lock.release()
+    assert process.address_of_running(tmp_path) is None, "what an ended process has left is not believed"
+    process.forget_address(settings)
+    process.forget_address(settings)

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from ocmt.errors import NotFound
 from ocmt.groups import model
 from ocmt.groups.routes import routes
 from ocmt.groups.service import Groups
@@ -45,7 +46,15 @@ class House:
         self.vault = Vault(database, self.secrets, audit, clock)
         self.shared = GroupKeys(database, self.vault.master, audit, clock)
         self.keys = ModelKeys(self.vault, self.shared, database, clock)
-        self.groups = Groups(database, audit, clock, url="http://localhost:8080")
+        identity = self.accounts.identity
+        self.groups = Groups(
+            database,
+            audit,
+            clock,
+            url="http://localhost:8080",
+            post=identity.post,
+            admits=identity.entrance.would_admit,
+        )
         api = FastAPI(exception_handlers=exception_handlers())
         api.include_router(self.accounts.routes(), prefix="/api/v1")
         api.include_router(
@@ -281,3 +290,114 @@ async def test_what_the_old_production_had_is_shown_and_never_how_to_sign_in(
     (share,) = (await ada.call("GET", "/api/v1/shares")).json()["items"]
     assert (share["resource_name"], share["permissions"]) == ("Tool", {"read": True})
     assert (await (await house.browser("eve")).call("GET", "/api/v1/shares")).json()["items"] == []
+
+
+class TestWhoActsAndForWhom:
+    """An administrator who looks through a user's eyes is never the one who joins, owns or is asked."""
+
+    async def test_membership_and_ownership_follow_for_whom_and_the_log_names_both(
+        self, house: House, database: Database
+    ) -> None:
+        ada, carol = await house.browser("ada"), await house.browser("carol")
+        root, for_carol = await house.id_of("root"), await house.id_of("carol")
+        actor = Actor(by=root, on_behalf_of=for_carol)
+        group = await made(ada)
+        invited = await ada.call(
+            "POST", f"{group}/invitations", {"email": "carol@example.org", "role": "admin"}
+        )
+        joined_id = await house.groups.decide(actor, UUID(invited.json()["id"]), accept=True)
+        own = await house.groups.make(actor, "Carol's", None)
+        await house.shared.put(
+            actor, own.id, ANTHROPIC_API_KEY, KEY, require_admin=house.groups.require_admin
+        )
+        async with database.connection() as connection:
+            for column, table in (
+                ("user_id", "group_members"),
+                ("created_by", "groups"),
+                ("invited_by", "group_invitations"),
+                ("updated_by", "group_vault_items"),
+            ):
+                named = {row[0] for row in await connection.fetch(f"select {column} from {table}")}
+                assert root not in named, table
+            rows = await connection.fetch(
+                "select actor_id, details from audit_log where action like 'group.%'"
+            )
+        assert [one.id for one in await house.groups.list(for_carol)] == [own.id, joined_id]
+        assert list(await house.groups.list(root)) == []
+        by_root = [row for row in rows if row["actor_id"] == root]
+        assert len(by_root) == 3
+        assert all(str(for_carol) in str(row["details"]) for row in by_root)
+        mine = (await carol.call("GET", "/api/v1/audit")).json()["items"]
+        assert {"group.joined", "group.made"} <= {row["action"] for row in mine}, "the user reads of it"
+
+    async def test_an_invitation_is_only_for_whom_it_names_whoever_acts(self, house: House) -> None:
+        ada = await house.browser("ada")
+        await house.browser("carol")
+        root, for_carol = await house.id_of("root"), await house.id_of("carol")
+        group = await made(ada)
+        invited = await ada.call("POST", f"{group}/invitations", {"email": "root@example.org"})
+        with pytest.raises(NotFound):
+            await house.groups.decide(
+                Actor(by=root, on_behalf_of=for_carol), UUID(invited.json()["id"]), accept=True
+            )
+
+
+class TestMailsToStrangers:
+    """Group invitations are mails that any user can have sent: no relay for anybody's words."""
+
+    LURE = "Payroll. Confirm your salary at https://evil.example/login"
+
+    async def test_nothing_of_the_senders_choosing_is_in_them(self, house: House) -> None:
+        ada = await house.browser("ada")
+        await house.browser("bob")
+        await ada.call("PATCH", "/api/v1/me", {"name": "https://evil.example"})
+        group = await made(ada, self.LURE)
+        await ada.call("POST", f"{group}/invitations", {"email": "bob@example.org"})
+        (mail,) = [one for one in house.mail.sent if one.to == "bob@example.org"]
+        for words in ("evil", "Payroll", "salary"):
+            assert words not in mail.subject + mail.text
+        assert "ada@example.org invites you" in mail.text
+
+    async def test_a_sender_has_twenty_a_day_and_a_victim_gets_one(
+        self, house: House, clock: VirtualClock
+    ) -> None:
+        eve = await house.browser("eve")
+        await house.browser("victim")
+        group = await made(eve)
+        statuses = [
+            (await eve.call("POST", f"{group}/invitations", {"email": "victim@example.org"})).status
+            for _ in range(30)
+        ]
+        assert statuses == [201] * 20 + [429] * 10
+        assert [one.to for one in house.mail.sent].count("victim@example.org") == 1
+        other = await made(eve, "Another group")
+        assert (await eve.call("POST", f"{other}/invitations", {"email": "x@example.org"})).status == 429
+        bob = await house.browser("bob")
+        group = await made(bob)
+        assert (await bob.call("POST", f"{group}/invitations", {"email": "eve@example.org"})).status == 201
+
+    async def test_an_address_gets_five_a_day_from_everybody_together(self, house: House) -> None:
+        await house.browser("victim")
+        for sender in ("mallory", "trudy"):
+            browser = await house.browser(sender)
+            for number in range(4):
+                group = await made(browser, f"Group {number}")
+                answer = await browser.call("POST", f"{group}/invitations", {"email": "victim@example.org"})
+                assert answer.status == 201
+        assert [one.to for one in house.mail.sent].count("victim@example.org") == 5
+
+    async def test_strangers_whom_sign_up_keeps_out_get_none_and_nobody_learns_who_they_are(
+        self, house: House
+    ) -> None:
+        ada = await house.browser("ada")
+        await house.browser("bob")
+        group = await made(ada)
+        answers = [
+            await ada.call("POST", f"{group}/invitations", {"email": email})
+            for email in ("bob@example.org", "stranger@elsewhere.example")
+        ]
+        assert [answer.status for answer in answers] == [201, 201]
+        assert {frozenset(answer.json()) for answer in answers} == {frozenset({"id"})}
+        assert "stranger@elsewhere.example" not in [one.to for one in house.mail.sent]
+        listed = (await ada.call("GET", f"{group}/invitations")).json()["items"]
+        assert {one["email"] for one in listed} == {"bob@example.org", "stranger@elsewhere.example"}

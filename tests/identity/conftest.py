@@ -9,7 +9,6 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from ocmt.identity.accounts import Accounts
-from ocmt.identity.middleware import Authentication
 from ocmt.identity.service import Identity
 from ocmt.platform.database import Database
 from ocmt.platform.http import exception_handlers
@@ -65,9 +64,7 @@ def behind_the_door(accounts: Accounts) -> ASGIApp:
     api = FastAPI(exception_handlers=exception_handlers())
     api.include_router(accounts.routes(), prefix="/api/v1")
     api.include_router(accounts.well_known())
-    return Authentication(
-        api, accounts.identity.entrance, accounts.identity.address, bearers=accounts.bearers
-    )
+    return accounts.authentication(api)
 
 
 @pytest.fixture

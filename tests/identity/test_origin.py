@@ -105,3 +105,29 @@ def test_programs_may_sign_in_but_other_sites_may_not_sign_their_visitors_in() -
     assert address.admits_sign_in("https://agents.example.org", "same-origin")
     assert not address.admits_sign_in("https://evil.org", None)
     assert not address.admits_sign_in(None, "cross-site")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://localhost:8080", "http://127.0.0.1:8080", "https://localhost", "http://[::1]:80"]
+)
+@pytest.mark.parametrize(
+    "listener", ["0.0.0.0", "::", "", "192.0.2.7", "10.0.0.1", "agents.example.org", "localhost.evil.org"]
+)
+def test_a_listener_for_strangers_under_an_address_of_this_machine_is_refused(
+    url: str, listener: str
+) -> None:
+    with pytest.raises(SetupProblem, match=r"OCMT_PUBLIC_URL.*OCMT_BEHIND_PROXY"):
+        PublicAddress.parse(url, listener=listener)
+    behind = PublicAddress.parse(url, listener=listener, behind_proxy=True)
+    assert not behind.local, "behind a proxy nobody knows who asks"
+
+
+@pytest.mark.parametrize("listener", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_only_where_address_and_listener_are_loopback_is_it_local(listener: str) -> None:
+    assert PublicAddress.parse("http://localhost:8080", listener=listener).local
+    assert not PublicAddress.parse("https://agents.example.org", listener=listener).local
+    assert not PublicAddress.parse("http://localhost:8080").local, "where the listener is not known"
+
+
+def test_blanks_around_the_address_are_left_out() -> None:
+    assert PublicAddress.parse(" https://agents.example.org/ \n").url == "https://agents.example.org"

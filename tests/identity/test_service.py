@@ -51,6 +51,12 @@ async def reinstate(identity: Identity, email: str) -> User:
     return await identity.administer((await identity.user_by_email(email)).id, status="active")
 
 
+async def start_token(identity: Identity) -> str:
+    link = await identity.make_start_link()
+    assert link is not None
+    return token_of(link)
+
+
 def token_of(link: str) -> str:
     match = re.fullmatch(re.escape(PUBLIC_URL) + r"/sign-in#token=([\w-]{43})", link)
     assert match, link
@@ -58,12 +64,12 @@ def token_of(link: str) -> str:
 
 
 class TestWhoIsAdmitted:
-    async def test_the_first_to_sign_in_becomes_administrator(
+    async def test_a_stranger_who_comes_first_gets_no_letter(
         self, identity: Identity, letters: Letters
     ) -> None:
-        token = await linked(identity, letters, "Ada@Example.org")
-        user, _ = await enter(identity, token)
-        assert (user.email, user.is_admin) == ("ada@example.org", True)
+        await identity.request_link("eve@evil.example")
+        assert letters.sent == []
+        assert list(await identity.users()) == []
 
     async def test_afterwards_a_stranger_gets_no_letter_and_hears_nothing(
         self, identity: Identity, letters: Letters
@@ -87,12 +93,12 @@ class TestWhoIsAdmitted:
         await identity.request_link("bob@example.org")
         assert letters.sent == []
 
-    async def test_of_two_who_come_first_at_once_only_one_gets_in(
-        self, identity: Identity, letters: Letters
+    async def test_of_several_who_use_the_start_link_at_once_only_one_gets_in(
+        self, identity: Identity
     ) -> None:
-        tokens = [await linked(identity, letters, f"{name}@example.org") for name in ("ada", "bob", "eve")]
-        results = await asyncio.gather(*(enter(identity, token) for token in tokens), return_exceptions=True)
-        assert sorted(type(result).__name__ for result in results) == ["Refused", "Refused", "tuple"]
+        token = await start_token(identity)
+        results = await asyncio.gather(*(enter(identity, token) for _ in range(4)), return_exceptions=True)
+        assert sum(isinstance(result, tuple) for result in results) == 1
         assert [user.is_admin for user in await identity.users()] == [True]
 
     async def test_what_is_no_address_is_refused(self, identity: Identity) -> None:
@@ -184,21 +190,47 @@ class TestLinks:
 
 class TestTheStartLink:
     async def test_on_an_empty_installation_it_makes_the_administrator(self, identity: Identity) -> None:
-        user, _ = await enter(identity, token_of(await identity.make_link(None)))
+        user, _ = await enter(identity, await start_token(identity))
         assert (user.email, user.is_admin) == ("admin@localhost", True)
 
-    async def test_later_it_signs_in_the_oldest_active_administrator(
+    async def test_there_is_none_once_there_is_an_administrator(
         self, identity: Identity, clock: VirtualClock
     ) -> None:
-        for email, admin in (("ada", True), ("bob", False), ("cleo", True), ("dan", True)):
-            await identity.add_user(f"{email}@example.org", "admin" if admin else "user")
-            await clock.advance(1)
+        await identity.add_user("ada@example.org")
+        await clock.advance(1)
+        await identity.add_user("cleo@example.org", "admin")
+        assert await identity.make_start_link() is None
         await suspend(identity, "ada@example.org")
-        user, _ = await enter(identity, token_of(await identity.make_link(None)))
-        assert user.email == "cleo@example.org"
+        assert await identity.make_start_link() is None
+        first = await identity.first_administrator()
+        assert first is not None
+        assert first.email == "cleo@example.org"
+
+    async def test_one_that_was_printed_before_is_void_then(self, identity: Identity) -> None:
+        token = await start_token(identity)
+        await identity.add_user("ada@example.org", "admin")
+        with pytest.raises(Unauthenticated):
+            await enter(identity, token)
+        assert [user.email for user in await identity.users()] == ["ada@example.org"]
+
+    async def test_it_works_for_an_hour_at_most(self, identity: Identity, clock: VirtualClock) -> None:
+        token = await start_token(identity)
+        await clock.advance(timedelta(hours=1).total_seconds())
+        with pytest.raises(Unauthenticated):
+            await enter(identity, token)
+
+    async def test_strangers_who_signed_up_first_do_not_take_it_away(
+        self, database: Database, letters: Letters, clock: VirtualClock
+    ) -> None:
+        identity = Identity.over(database, letters, clock, public_url=PUBLIC_URL, sign_up="open")
+        await identity.request_link("eve@evil.example")
+        stranger, _ = await enter(identity, letters.last_token())
+        assert not stranger.is_admin
+        user, _ = await enter(identity, await start_token(identity))
+        assert user.is_admin
 
     async def test_a_new_one_voids_the_one_before(self, identity: Identity) -> None:
-        older, newer = [token_of(await identity.make_link(None)) for _ in range(2)]
+        older, newer = [await start_token(identity) for _ in range(2)]
         with pytest.raises(Unauthenticated):
             await enter(identity, older)
         await enter(identity, newer)
@@ -322,7 +354,7 @@ class TestUsers:
             await suspend(identity, "eve@example.org")
 
     async def test_the_first_administrator_gets_a_proper_name_and_address(self, identity: Identity) -> None:
-        user, _ = await enter(identity, token_of(await identity.make_link(None)))
+        user, _ = await enter(identity, await start_token(identity))
         changed = await identity.change_user(user.id, name="Ada", email="Ada@example.org")
         assert (changed.name, changed.email) == ("Ada", "ada@example.org")
         changed = await identity.change_user(user.id, name=None)

@@ -105,7 +105,7 @@ class House:
         email = f"{name}@example.org"
         browser = await let_in(self.front, self.accounts, email)
         user = await self.accounts.identity.user_by_email(email)
-        actor = Actor(user.id, "203.0.113.7")
+        actor = Actor.oneself(user.id, "203.0.113.7")
         await self.agents.find(user.id)
         conversation = await self.chat.create_conversation(user.id, f"About {name}")
         file = await self.chat.attachments.keep(user.id, f"{name}.txt", "text/plain", one_piece(b"hello"))
@@ -284,9 +284,9 @@ class TestDeletion:
         gone, browser = await house.move_in("anselm")
         heir, _ = await house.move_in("berta")
         (group,) = await house.groups.list(gone)
-        actor = Actor(gone)
+        actor = Actor.oneself(gone)
         number, _ = await house.groups.invite(actor, group.id, "berta@example.org", "member")
-        await house.groups.decide(Actor(heir), "berta@example.org", number, accept=True)
+        await house.groups.decide(Actor.oneself(heir), number, accept=True)
         await browser.call("DELETE", "/api/v1/me", {"confirm": "anselm@example.org"})
         assert await house.eraser.carry_out() == 1
         assert (await house.groups.find(heir, group.id)).role == "admin"

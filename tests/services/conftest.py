@@ -189,8 +189,6 @@ async def house(
         agents=agents,
         policy=policy,
         egress=egress,
-        identity=features.accounts.identity,
-        clock=clock,
         runtime=runtime,
         revisions=Revisions(database, agents, clock),
         reconciler=replica.reconciler,
@@ -212,6 +210,7 @@ async def house(
             forget=no_files,
             remembered=nothing_left,
         ),
+        audit=features.accounts.identity.audit,
         retention=Retention(features.accounts.identity.audit, clock, None),
         channels=ChannelRoom.over(
             database,

@@ -20,6 +20,7 @@ OPEN = ENTRANCE | {
     "/api/v1/auth/token",
     "/api/v1/auth/step-up",
     "/api/v1/auth/step-up/passkey",
+    "/api/v1/auth/step-up/link",
 }
 """What lies below `/auth/`: the routes themselves ask for a session, or are the entrance."""
 STREAMS = {"/api/v1/admin/audit/stream"}

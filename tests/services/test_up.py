@@ -124,6 +124,8 @@ async def test_a_second_one_on_the_same_data_says_so_in_one_line(
     assert_one_line(ended, naming=str(installation.data), advising="its own by --data")
     async with Person(installation.url) as anna:
         assert await anna.call("GET", "/readyz") == {"status": "ready"}, "the first one is not disturbed"
+    link = await installation.command("users", "login-link", "admin@localhost")
+    assert link.startswith(f"{installation.url}/sign-in#token="), "commands still know where it answers"
 
 
 async def test_killed_it_takes_its_database_with_it_and_starts_again(installation: Installation) -> None:

@@ -42,6 +42,7 @@ import type {
   User,
   UserChange,
   VaultItem,
+  WaysToProve,
 } from "./types";
 
 const TIMEOUT_MS = 30_000;
@@ -65,6 +66,13 @@ export function wordsFor(error: unknown): string {
   return "Something went wrong in this page. Reload it and try again.";
 }
 
+let proveAgain: () => Promise<boolean> = async () => false;
+
+/** Calls `ask` where a request takes a recent sign-in; the request is repeated if it says that there was one. */
+export function onProofNeeded(ask: () => Promise<boolean>): void {
+  proveAgain = ask;
+}
+
 let whenSignedOut: () => void = () => {};
 
 /** Calls `listener` whenever the server says that nobody is signed in. */
@@ -80,6 +88,16 @@ interface Options {
 }
 
 async function request<T>(method: string, path: string, options: Options = {}): Promise<T> {
+  try {
+    return await requestOnce<T>(method, path, options);
+  } catch (error) {
+    const asked = error instanceof ApiError && error.code === "recent_sign_in_needed";
+    if (!asked || !(await proveAgain())) throw error;
+    return await requestOnce<T>(method, path, options);
+  }
+}
+
+async function requestOnce<T>(method: string, path: string, options: Options): Promise<T> {
   const headers: Record<string, string> = { accept: "application/json", ...options.headers };
   if (options.body !== undefined) headers["content-type"] = "application/json";
   if (options.file) headers["content-type"] = "application/zip";
@@ -152,6 +170,8 @@ export const api = {
     request<SignInStep>("POST", "/api/v1/auth/magic-link/verify", { body: { token, confirm } }),
   secondFactor: (code: string) => request<SignInStep>("POST", "/api/v1/auth/mfa", { body: { code } }),
   stepUp: (code: string) => request<void>("POST", "/api/v1/auth/step-up", { body: { code } }),
+  waysToProve: () => request<WaysToProve>("GET", "/api/v1/auth/step-up"),
+  linkToProve: () => request<void>("POST", "/api/v1/auth/step-up/link"),
   signOut: () => request<void>("POST", "/api/v1/auth/logout"),
 
   providers: () => request<SignInWays>("GET", "/api/v1/auth/providers"),

@@ -772,6 +772,19 @@ export interface SignedIn {
   role: "user" | "admin" | "auditor";
 }
 /**
+ * The ways in which an account can prove once more whose it is.
+ */
+export interface StepUpView {
+  /**
+   * `link`: there is no second factor, so a link by mail is the proof.
+   */
+  methods: ("passkey" | "totp" | "backup_code" | "link")[];
+  /**
+   * Whether the last proof still counts, so that none is due.
+   */
+  recent: boolean;
+}
+/**
  * What was stored.
  */
 export interface StoredView {

@@ -7,7 +7,8 @@ import type { User } from "./types";
 export type Session =
   | { state: "unknown" }
   | { state: "unreachable"; problem: string }
-  | { state: "signed-out" }
+  /** `left`: on purpose, so that there is no page to return to. */
+  | { state: "signed-out"; left?: boolean }
   | { state: "signed-in"; user: User };
 
 export const session = signal<Session>({ state: "unknown" });
@@ -24,7 +25,7 @@ export async function findSession(): Promise<void> {
 export async function signOut(): Promise<void> {
   await api.signOut();
   forgetDrafts();
-  session.value = { state: "signed-out" };
+  session.value = { state: "signed-out", left: true };
 }
 
 onSignedOut(() => {

@@ -1,27 +1,34 @@
 /**
- * What takes a recent sign-in: asked for where the server says so, by one dialog, and then the request is repeated.
- * Whoever has no second factor is told to sign in again.
+ * What takes a recent sign-in: wherever the server says so, one dialog asks for a proof, and then the request is
+ * repeated. The page behind the dialog stays as it is, with what was typed into it.
  */
 import { signal } from "@preact/signals";
-import { ApiError } from "./api";
+import { ApiError, api, onProofNeeded } from "./api";
 
 interface Question {
   proved: () => void;
-  given_up: (error: ApiError) => void;
+  given_up: () => void;
 }
 
 /** The question that the dialog asks now. */
 export const question = signal<Question | null>(null);
 
-/** The result of `work`, which may have been done twice: before and after a proof of who one is. */
-export async function withProof<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (!(error instanceof ApiError) || error.code !== "recent_sign_in_needed") throw error;
-    await new Promise<void>((proved, reject) => {
-      question.value = { proved, given_up: () => reject(error) };
-    });
-    return await work();
-  }
+let asking: Promise<boolean> | null = null;
+
+/** Whether the person has proved once more who they are. Several requests share one dialog. */
+function ask(): Promise<boolean> {
+  asking ??= new Promise<boolean>((resolve) => {
+    question.value = { proved: () => resolve(true), given_up: () => resolve(false) };
+  }).finally(() => {
+    asking = null;
+  });
+  return asking;
+}
+
+onProofNeeded(ask);
+
+/** Before the browser itself goes somewhere that takes a recent sign-in. Throws where the person gives up. */
+export async function ensureProof(): Promise<void> {
+  if ((await api.waysToProve()).recent || (await ask())) return;
+  throw new ApiError(403, "recent_sign_in_needed", "That takes a recent sign-in.", false);
 }

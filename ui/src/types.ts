@@ -25,6 +25,7 @@ export type {
   RowView as AuditRow,
   RulesView as SignUpRules,
   SessionView as LoginSession,
+  StepUpView as WaysToProve,
   TotpView as TotpBegun,
   TrialView as KeyTrial,
   UsageView as UsageReport,

@@ -37,6 +37,7 @@ from ocmt.runtimes.base import START_STEPS, AgentRuntime
 log = structlog.get_logger(__name__)
 
 NOT_HERE = "Another server, or the next start of this one, looks after your agent."
+SHUT_OUT = "This account may not use its agent any more. An administrator knows why."
 REPAIRING = "OpenClaw refuses this agent's configuration; its own doctor is trying to mend it."
 SAVE_AT_THE_END = 2.0
 """Seconds for the files of an agent that nobody wants awake, when the process ends."""
@@ -136,8 +137,14 @@ class Driver:
             self._telling.begin()
             self._waking = asyncio.create_task(self._wake(), name=f"wake {self.user_id}")
             self._waking.add_done_callback(_noticed)
+        waking = self._waking
         with self._telling.to(report):
-            return await asyncio.shield(self._waking)
+            try:
+                return await asyncio.shield(waking)
+            except asyncio.CancelledError:
+                if waking.cancelled() and not self._closed and not _cancelling():
+                    raise AgentFailed(SHUT_OUT) from None
+                raise
 
     async def dial(self, report: Report | None = None) -> socket.socket:
         """A connection of its own to the gateway of the awake agent, for its user's program.
@@ -153,10 +160,14 @@ class Driver:
 
         `agent`: as it was read just now. What is decided by it is looked at again under the lock.
         """
+        if agent is not None and agent.shut_out:
+            await self._cancel_wake()
         if self._lock.locked() or self._closed:
             return
         agent = agent or await self._agents.find(self.user_id)
-        if agent.restart_asked:
+        if agent.shut_out:
+            await self._end_for_good()
+        elif agent.restart_asked:
             await self._restart()
         elif agent.state is State.STOPPING and await self._cron.is_due(agent):
             await self.awake()
@@ -241,6 +252,8 @@ class Driver:
                 if resumed is not None:
                     return resumed
             agent = await self._agents.find(self.user_id)
+            if agent.shut_out:
+                raise AgentFailed(SHUT_OUT)
             if self._ending.broken(agent):
                 agent = await self._ending.lost(replace(agent, desired=State.AWAKE))
             elif self._ending.runs_on(agent):
@@ -332,6 +345,26 @@ class Driver:
                 )
                 await self._ending.put_to_rest(await self._ending.lost(agent, seen))
 
+    async def _cancel_wake(self) -> None:
+        """End a start that is under way. Who waits for it hears why."""
+        if self._waking is not None and not self._waking.done():
+            self._waking.cancel()
+            await asyncio.wait([self._waking])
+
+    async def _end_for_good(self) -> None:
+        """End it at once, whatever it is doing, because its user was shut out. Its files are saved."""
+        async with self._hand():
+            agent = await self._agents.find(self.user_id)
+            if not agent.shut_out:
+                return
+            if self._ending.broken(agent):
+                await self._ending.put_to_rest(await self._ending.lost(replace(agent, desired=State.STOPPED)))
+            elif agent.state in SETTLED:
+                log.info("agent ended with the suspension of its user", user_id=str(self.user_id))
+                agent = await self._agents.apply(agent, self.lease, Change(Event.STOP, desired=State.STOPPED))
+                await self._ending.end(agent.runtime_state, grace=1)
+                await self._ending.put_to_rest(agent)
+
     async def _restart(self) -> None:
         async with self._hand():
             agent = await self._agents.find(self.user_id)
@@ -353,6 +386,12 @@ class Driver:
 
 def _words(agent: Agent) -> str:
     return (agent.error or {}).get("message") or "Your agent keeps failing to start."
+
+
+def _cancelling() -> bool:
+    """Whether it is the asking task itself that is cancelled."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _noticed(wake: asyncio.Task[GatewayClient]) -> None:

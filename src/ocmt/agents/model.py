@@ -159,6 +159,8 @@ class Agent:
     plan: Plan = Plan()
     saved: Saved = Saved()
     holds: Sequence[Hold] = field(default=())
+    shut_out: bool = False
+    """Its user may not use the platform (suspended, being deleted): it must not run, whatever wants it."""
 
     @property
     def wanted(self) -> bool:
@@ -167,7 +169,8 @@ class Agent:
         For the latter nobody starts one that was given up. `find_due_agents` says the same in SQL.
         """
         given_up = self.state is State.FAILED and self.retry_at is None
-        return self.desired is State.AWAKE or (self.schedule_unread and not given_up)
+        needed = self.desired is State.AWAKE or (self.schedule_unread and not given_up)
+        return needed and not self.shut_out
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ select user_id, slot, runtime, desired, state, since, progress, runtime_state, e
        retry_at, error, next_wake_at, restart_asked, image, lease_token, schedule_unread, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
-       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress_policy
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress_policy,
+       exists (select from users u where u.id = a.user_id and u.status <> 'active') as shut_out
 from agents a join plans p on p.name = a.plan where user_id = any(:user_ids::uuid[]);
 
 -- name: list_agents
@@ -100,6 +101,11 @@ where user_id = :user_id
   and not exists (select from turns t where t.user_id = a.user_id and t.status in ('accepted', 'running'))
 returning user_id;
 
+-- name: shut_out!
+-- Its user is shut out: nothing holds it awake, nothing starts it again, and its token is void at once.
+with held as (delete from holds where user_id = :user_id)
+update agents set desired = 'stopped', restart_asked = false, broker_token_hash = :nobody where user_id = :user_id;
+
 -- name: ask_restart!
 update agents set restart_asked = true, desired = 'awake', last_active_at = :now, failures = 0,
   retry_at = case when state = 'failed' then :now::timestamptz end
@@ -154,7 +160,8 @@ returning user_id;
 select user_id from agents
 where (:user_ids::uuid[] is null or user_id = any(:user_ids::uuid[]))
   and (lease_expires_at is null or lease_expires_at <= now())
-  and (((desired = 'awake' or schedule_unread) and (state = 'stopped' or (state = 'failed' and retry_at <= :now)))
+  and (((desired = 'awake' or schedule_unread) and (state = 'stopped' or (state = 'failed' and retry_at <= :now))
+        and exists (select from users u where u.id = agents.user_id and u.status = 'active'))
     or (state = 'stopped' and next_wake_at <= :wake_before
         and exists (select from users u where u.id = agents.user_id and u.status = 'active'))
     or (desired = 'stopped' and state = 'failed' and (retry_at is null or not schedule_unread)

@@ -217,7 +217,8 @@ class Reconciler:
             if not driver.asleep:
                 return
             agent = await self._agents.find(driver.user_id)
-            wanted = agent.restart_asked or (agent.wanted and agent.state is State.STOPPED)
+            restart = agent.restart_asked and not agent.shut_out
+            wanted = restart or (agent.wanted and agent.state is State.STOPPED)
             if driver.asleep and agent.state in ENDED and not wanted:
                 await self._give_back(driver)
         except LeaseLost:

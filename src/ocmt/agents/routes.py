@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, StrictBool
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -28,9 +27,8 @@ ModelOf = Callable[[UUID], Awaitable[Mapping[str, str]]]
 """user → {"kind": "user" | "platform" | "demo", "label"}: which model answers."""
 
 
-ChangeEgress = Callable[[Request, bool], Awaitable[BackgroundTask | None]]
-"""Keeps whether the asking user wants the internet for their agent, and returns what is to be done after the
-answer. Raises: Refused, and what says that the request may not change this."""
+ChangeEgress = Callable[[Request, bool], Awaitable[None]]
+"""Keeps whether the asking user wants the internet for their agent. Raises: Refused."""
 
 
 class AgentPatch(BaseModel):
@@ -70,10 +68,8 @@ def routes(
 
     async def patch_agent(request: Request) -> Response:
         patch = await json_body(request, AgentPatch)
-        afterwards = await change_egress(request, patch.egress)
-        response = await show(request)
-        response.background = afterwards
-        return response
+        await change_egress(request, patch.egress)
+        return await show(request)
 
     async def wake(request: Request) -> Response:
         await agents.ask_awake(principal(request).user_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ NOT_OURS = "Another replica drives this agent now."
 
 
 _Row = TypeVar("_Row")
+Note = Callable[[Connection, Mapping[str, Any]], Awaitable[None]]
+"""Writes down, in the transaction of a change, that it was made; with what there is to say of it."""
 
 
 def ours(row: _Row | None, user_id: UUID, *, what: str = "agent") -> _Row:
@@ -47,6 +49,15 @@ def ours(row: _Row | None, user_id: UUID, *, what: str = "agent") -> _Row:
 def token_hash(token: str) -> bytes:
     """How tokens are stored: they are random, so a plain SHA-256 is enough."""
     return hashlib.sha256(token.encode()).digest()
+
+
+async def shut_out(connection: Connection, user_id: UUID) -> None:
+    """Stop the agent of a user who is shut out, in the transaction that says so.
+
+    The holder of its lease ends it at the hint of the commit, whatever it is doing: see `Agent.shut_out`.
+    """
+    await queries.shut_out(connection, user_id=user_id, nobody=secrets.token_bytes(32))
+    await notify(connection, CHANNEL, str(user_id))
 
 
 @dataclass(frozen=True)
@@ -395,5 +406,6 @@ def _agent(row: Any, holds: Sequence[Hold]) -> Agent:
             egress=row["egress_policy"],
         ),
         saved=Saved(row["saved_at"], row["snapshot_generation"], row["save_problem"]),
+        shut_out=row["shut_out"],
         holds=tuple(holds),
     )

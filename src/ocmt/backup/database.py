@@ -7,9 +7,12 @@ migrations at the revision that the rows were written under, which then lead to 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from uuid import UUID
+
+import asyncpg
 
 from ocmt.backup.model import Part, Writer
 from ocmt.errors import Conflict
@@ -115,12 +118,34 @@ async def set_sequences(connection: Connection, data: bytes) -> None:
         await queries.set_sequence(connection, name=name, last_value=last_value)
 
 
-async def settle(connection: Connection) -> None:
-    """To this program's schema; and forget what was true of the other machine only."""
+async def find_revocations(connection: Connection) -> Mapping[str, list[UUID]]:
+    """Return what the installation that is about to be replaced has revoked, suspended, and deleted.
+
+    A schema that is empty, or older than accounts, knows of nothing.
+    """
+    try:
+        async with connection.transaction():
+            return dict(await queries.find_revocations(connection))
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        return {}
+
+
+async def settle(connection: Connection, revocations: Mapping[str, list[UUID]]) -> None:
+    """Bring the rows to this program's schema, and forget what was true of the other machine only.
+
+    Nobody is signed in afterwards, and what was revoked since the backup stays revoked as far as
+    `revocations` tell.
+    """
     await migrate_within(connection, target_revision())
     await queries.forget_agents(connection)
     await queries.forget_holds(connection)
     await queries.forget_transcripts(connection)
+    await queries.end_sessions(connection)
+    await queries.end_tokens(connection)
+    await queries.forget_half_ways(connection)
+    await queries.keep_revoked(connection, keys=revocations.get("keys", []))
+    await queries.keep_suspended(connection, suspended=revocations.get("suspended", []))
+    await queries.keep_deleted(connection, deleted=revocations.get("deleted", []))
     await queries.renew_installation(connection)
 
 

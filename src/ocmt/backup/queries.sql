@@ -75,3 +75,36 @@ select exists (select from conversations where id = :id);
 -- name: renew_installation!
 -- A restored copy is an installation of its own.
 update installation set id = gen_random_uuid(), marked = false;
+
+-- name: end_sessions!
+-- Sessions that were ended or stolen since the backup are not to be alive again.
+update login_sessions set revoked_at = now() where revoked_at is null;
+
+-- name: end_tokens!
+update users set tokens_valid_from = now();
+
+-- name: forget_half_ways!
+-- Links, challenges and attempts to sign in are of minutes that are over.
+with links as (delete from sign_in_links), challenges as (delete from sign_in_challenges),
+     passkeys as (delete from passkey_challenges)
+delete from oidc_attempts;
+
+-- name: find_revocations^
+-- What the installation that is replaced knows to be over.
+select array(select id from api_keys where revoked_at is not null) as keys,
+       array(select id from users where status = 'suspended') as suspended,
+       array(select user_id from account_deletions) as deleted;
+
+-- name: keep_revoked!
+update api_keys set revoked_at = now() where id = any(:keys::uuid[]) and revoked_at is null;
+
+-- name: keep_suspended!
+update users set status = 'suspended' where id = any(:suspended::uuid[]) and status in ('active', 'pending');
+
+-- name: keep_deleted!
+-- Who was deleted is deleted again, with what the backup has of them.
+with gone as (
+  update users set status = 'deleting' where id = any(:deleted::uuid[]) returning id)
+insert into account_deletions (id, user_id, asked_at)
+select gen_random_uuid(), id, now() from gone
+on conflict (user_id) do update set finished_at = null;

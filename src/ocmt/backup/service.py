@@ -195,6 +195,7 @@ class Backups:
             async with connection.transaction():
                 about = next(items)
                 assert isinstance(about, About)
+                revocations = await rows.find_revocations(connection)
                 await rows.make_schema(connection, about.revision)
                 for part in items:
                     if isinstance(part, Part):
@@ -204,7 +205,7 @@ class Backups:
                 if force:
                     await self._remove_others(set(written), set(secrets))
                 await self.objects.persist(written)
-                await rows.settle(connection)
+                await rows.settle(connection, revocations)
                 await installation.forget_marks(self.objects, self.secrets)
         except BaseException:
             if not force:

@@ -49,16 +49,16 @@ class ChannelSeal:
 
 def kinds_of_channels(settings: Settings, http: HttpClient, clock: Clock) -> Mapping[str, Channel]:
     """All of them, by name."""
+    from ocmt.bootstrap.features import public_address
     from ocmt.channels.github import GitHub
     from ocmt.channels.signed import Signed
     from ocmt.channels.slack import Slack
     from ocmt.channels.telegram import Telegram
-    from ocmt.identity.origin import PublicAddress
 
     kinds: list[Channel] = [
         Telegram(http.session, settings.telegram_url),
         Slack(http.session, settings.slack_url),
         GitHub(http.session, settings.github_url),
-        Signed(http.session, clock.now, local=PublicAddress.parse(settings.url).local),
+        Signed(http.session, clock.now, local=public_address(settings).local),
     ]
     return {kind.name: kind for kind in kinds}

@@ -201,8 +201,6 @@ def compose_orchestrator(
         agents=agents,
         policy=policy,
         egress=egress,
-        identity=features.accounts.identity,
-        clock=clock,
         runtime=runtime,
         revisions=revisions,
         reconciler=reconciler,
@@ -224,6 +222,7 @@ def compose_orchestrator(
         ),
         retention=Retention(features.accounts.identity.audit, clock, settings.audit_keep),
         channels=channels,
+        audit=features.accounts.identity.audit,
         sockets=Sockets(agents, reconciler.drive, clock, owner=owner),
         pages=ControlUi(
             control_ui(settings.cache_dir), strangers_to=BEGIN if settings.agent_url is not None else "/"

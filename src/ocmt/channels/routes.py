@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from starlette.routing import Route
 
 from ocmt.channels.history import NO_DELIVERY, NO_ENDPOINT, Deliveries
 from ocmt.channels.model import ENDED, Connection, Delivery, Sender, State
-from ocmt.channels.service import Channels, Opened
+from ocmt.channels.service import Channels, Note, Opened
 from ocmt.errors import InvalidInput
 from ocmt.platform.http import json_body, path_id, principal
 
@@ -68,7 +69,11 @@ class Replay(BaseModel):
     """Without them: of `ids` all that have ended, of a time range the dead ones."""
 
 
-def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
+Noting = Callable[[Request, str], Note]
+"""(request, action) → what writes it into the audit log."""
+
+
+def routes(channels: Channels, deliveries: Deliveries, noting: Noting) -> list[Route]:
     """The routes, to be mounted at the root of the orchestrator."""
 
     def shown(connection: Connection) -> dict[str, Any]:
@@ -93,7 +98,9 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
     async def connect(request: Request) -> Response:
         user_id = principal(request).user_id
         body = await json_body(request, NewChannel)
-        opened = await channels.connect(user_id, body.channel, body.fields, body.name)
+        opened = await channels.connect(
+            user_id, body.channel, body.fields, body.name, note=noting(request, "channel.connected")
+        )
         return JSONResponse(describe_opened(opened), 201)
 
     async def show(request: Request) -> Response:
@@ -112,7 +119,8 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
     async def reconnect(request: Request) -> Response:
         user_id, endpoint_id = principal(request).user_id, _endpoint(request)
         body = await json_body(request, Reconnect) if await request.body() else Reconnect()
-        opened = await channels.reconnect(user_id, endpoint_id, body.fields)
+        note = noting(request, "channel.reconnected")
+        opened = await channels.reconnect(user_id, endpoint_id, body.fields, note=note)
         return JSONResponse(describe_opened(opened))
 
     async def list_senders(request: Request) -> Response:
@@ -124,10 +132,11 @@ def routes(channels: Channels, deliveries: Deliveries) -> list[Route]:
         body = await json_body(request, Approval)
         if (body.code is None) == (body.sender is None):
             raise InvalidInput("Send a code, or the id of a sender.")
+        note = noting(request, "channel.sender_approved")
         if body.code is not None:
-            sender = await channels.approve(user_id, endpoint_id, body.code)
+            sender = await channels.approve(user_id, endpoint_id, body.code, note=note)
         else:
-            sender = await channels.set_sender(user_id, endpoint_id, body.sender or "", "approved")
+            sender = await channels.set_sender(user_id, endpoint_id, body.sender or "", "approved", note=note)
         return JSONResponse(describe_sender(sender))
 
     async def block(request: Request) -> Response:

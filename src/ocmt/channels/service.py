@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +28,7 @@ from ocmt.channels.model import (
     code_hash,
 )
 from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError
+from ocmt.platform import database
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
@@ -36,6 +37,8 @@ LEAVING_SECONDS = 30.0
 """In which vendors may remove the webhooks of somebody who goes."""
 MAX_FIELD = 4096
 """Characters of what is filled in, in one field."""
+Note = Callable[[database.Connection, Mapping[str, Any]], Awaitable[None]]
+"""Writes down, in the transaction of a change, that it was made; with what there is to say of it."""
 _NO_SENDER = "There is no such sender."
 
 log = structlog.get_logger(__name__)
@@ -85,7 +88,13 @@ class Channels:
         return _connection(await self._row(user_id, endpoint_id))
 
     async def connect(
-        self, user_id: UUID, channel: str, fields: Mapping[str, str], name: str | None = None
+        self,
+        user_id: UUID,
+        channel: str,
+        fields: Mapping[str, str],
+        name: str | None = None,
+        *,
+        note: Note | None = None,
     ) -> Opened:
         """Connect one, and register its webhook where the vendor's API can. Else nothing remains; only where
         this very process dies meanwhile it is in the list, to be reconnected or disconnected.
@@ -115,6 +124,8 @@ class Channels:
             if row is None:
                 raise _too_many()
             await announce(connection, endpoint_id)
+            if note is not None:
+                await note(connection, {"endpoint": str(endpoint_id), "channel": channel})
         made = _connection(row)
         endpoint = Endpoint(endpoint_id, user_id, channel, connected.secrets, connected.settings)
         try:
@@ -127,7 +138,12 @@ class Channels:
         return Opened(made, self.webhook_url(made), connected.shown)
 
     async def reconnect(
-        self, user_id: UUID, endpoint_id: UUID, fields: Mapping[str, str] | None = None
+        self,
+        user_id: UUID,
+        endpoint_id: UUID,
+        fields: Mapping[str, str] | None = None,
+        *,
+        note: Note | None = None,
     ) -> Opened:
         """Register its webhook anew, with what is known or with other `fields`. Raises as `connect` does.
 
@@ -157,6 +173,8 @@ class Channels:
             if row is None:
                 raise NotFound(NO_ENDPOINT)
             await announce(connection, endpoint_id)
+            if note is not None:
+                await note(connection, {"endpoint": str(endpoint_id), "channel": kind.name})
         made = _connection(row)
         return Opened(made, self.webhook_url(made), connected.shown)
 
@@ -196,7 +214,9 @@ class Channels:
             rows = await every(queries.list_senders(connection, user_id=user_id, endpoint_id=endpoint_id))
         return [_sender(row) for row in rows]
 
-    async def approve(self, user_id: UUID, endpoint_id: UUID, code: str) -> Sender:
+    async def approve(
+        self, user_id: UUID, endpoint_id: UUID, code: str, *, note: Note | None = None
+    ) -> Sender:
         """Let in whoever was told this code; what they said last goes to the agent. Raises: NotFound."""
         hashed = code_hash(endpoint_id, code)
         now = self._clock.now()
@@ -207,9 +227,13 @@ class Channels:
             if row is None:
                 raise NotFound("Nobody was told this code, or it has expired. Codes are good for an hour.")
             await queries.let_in(connection, sender=row["sender"], most=WAITING_KEPT, now=now, **where)
+            if note is not None:
+                await note(connection, {"endpoint": str(endpoint_id), "sender": row["sender"]})
         return _sender(row)
 
-    async def set_sender(self, user_id: UUID, endpoint_id: UUID, sender: str, state: str) -> Sender:
+    async def set_sender(
+        self, user_id: UUID, endpoint_id: UUID, sender: str, state: str, *, note: Note | None = None
+    ) -> Sender:
         """Let somebody in by their id, or block them. Raises: NotFound."""
         if not sender or len(sender) > MAX_ID or clean(sender) != sender:
             raise InvalidInput("This is not the id of a sender.")
@@ -221,6 +245,8 @@ class Channels:
             row = await queries.set_sender(connection, sender=sender, state=state, now=now, **where)
             if state == "approved":
                 await queries.let_in(connection, sender=sender, most=WAITING_KEPT, now=now, **where)
+            if note is not None:
+                await note(connection, {"endpoint": str(endpoint_id), "sender": sender})
         return _sender(row)
 
     async def remove_sender(self, user_id: UUID, endpoint_id: UUID, sender: str) -> None:

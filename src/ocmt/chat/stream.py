@@ -7,7 +7,9 @@ last number that it saw, on whatever replica. Looking at a stream does not wake 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 import structlog
@@ -17,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from ocmt.chat.feed import Feeds, Window
 from ocmt.chat.model import Conversation
 from ocmt.chat.service import UNKNOWN, Chat
-from ocmt.errors import InvalidInput, LimitReached, OcmtError
+from ocmt.errors import InvalidInput, LimitReached, OcmtError, Unauthenticated
 from ocmt.platform.clock import Clock, happens
 from ocmt.platform.database import Database, Hints
 from ocmt.platform.http import disconnected, path_id, principal
@@ -28,9 +30,15 @@ MAX_STREAMS = 20
 """Of one user in this process: windows, not programs."""
 PING_INTERVAL = 15.0
 """Seconds; keeps proxies from closing a quiet stream, and finds browsers that are gone."""
+CHECK_EVERY = 30.0
+"""Seconds between two looks whether the user may still read this."""
 LIFETIME = 300.0
 """Seconds after which the browser is sent to connect anew, and so to sign in anew."""
 RECONNECT_MS = 500
+
+
+Still = Callable[[], Awaitable[object | None]]
+"""Who asks by now, None or Unauthenticated where nobody does any more."""
 
 
 class EventStream:
@@ -54,6 +62,7 @@ class EventStream:
         user_id = principal(request).user_id
         conversation = await self._chat.conversation(user_id, path_id(request, "conversation_id", UNKNOWN))
         after = _after(request)
+        still = scope["state"].get("still")
         if self._open[user_id] >= MAX_STREAMS:
             raise LimitReached(f"You have {MAX_STREAMS} windows open on your conversations. Close some.")
         self._open[user_id] += 1
@@ -63,14 +72,20 @@ class EventStream:
                 await self._replay(user_id, conversation.id, after, send)
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             else:
-                await self._serve(user_id, conversation, after, receive, send)
+                await self._serve(user_id, conversation, after, still, receive, send)
         finally:
             self._open[user_id] -= 1
             if not self._open[user_id]:
                 del self._open[user_id]
 
     async def _serve(
-        self, user_id: UUID, conversation: Conversation, after: int, receive: Receive, send: Send
+        self,
+        user_id: UUID,
+        conversation: Conversation,
+        after: int,
+        still: Still | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
         async with self._feeds.window(user_id, conversation.id, conversation.last_seq) as window:
             following = asyncio.create_task(self._follow(user_id, conversation.id, after, window, send))
@@ -81,6 +96,8 @@ class EventStream:
                 asyncio.create_task(self.closing.wait()),
                 asyncio.create_task(window.let_go.wait()),
             }
+            if still is not None:
+                tasks.add(asyncio.create_task(self._until_signed_out(still)))
             try:
                 await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -97,6 +114,20 @@ class EventStream:
                 )
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _until_signed_out(self, still: Still) -> None:
+        """Return once the session or token that opened the stream is not valid any more."""
+        # Spread, or those of a reconnecting crowd would all be checked in the same second.
+        await self._clock.sleep(random.uniform(0.5, 1) * CHECK_EVERY)  # noqa: S311
+        while True:
+            try:
+                if await still() is None:
+                    return
+            except Unauthenticated:
+                return
+            except OcmtError as error:
+                logger.info("could not look who follows a stream", error=str(error))
+            await self._clock.sleep(CHECK_EVERY)
 
     async def _replay(self, user_id: UUID, conversation_id: UUID, after: int, send: Send) -> int:
         """Send what is in the database behind number `after`; return the number of the last event."""

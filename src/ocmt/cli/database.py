@@ -12,14 +12,16 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+from uuid import UUID
 
 import structlog
 
+from ocmt.cli.process import address_of_running
 from ocmt.errors import NotFound, SetupProblem
 from ocmt.identity.service import Identity
 from ocmt.platform import telemetry
 from ocmt.platform.clock import SystemClock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Connection, Database
 from ocmt.platform.embedded_postgres import EmbeddedPostgres
 from ocmt.platform.folder_lock import FolderLock
 from ocmt.platform.installation import Stores
@@ -66,6 +68,10 @@ async def open_installation(
     Raises: NotFound where there is none, SetupProblem where it cannot be opened or its schema is behind.
     """
     settings = load_settings(data_dir=data, port=port)
+    running = None if port is not None else address_of_running(settings.data_dir)
+    if running is not None:
+        # The running process may have got its port and address from settings that this shell does not have.
+        settings = settings.model_copy(update={"public_url": running})
     async with open_dsn(settings, create=create) as dsn, AsyncExitStack() as stack:
         await check_not_too_new(dsn)
         if not await schema_is_current(dsn):
@@ -83,6 +89,7 @@ async def open_installation(
             sign_up=settings.sign_up,
             allowed=settings.sign_up_allowed,
             mfa_for_admins=settings.mfa_for_admins,
+            shut_out=_stop_agent,
         )
         yield Opened(settings, database, identity)
 
@@ -120,6 +127,12 @@ async def open_dsn(settings: Settings, *, create: bool) -> AsyncIterator[str]:
         yield await server.start()
     finally:
         await server.stop()
+
+
+async def _stop_agent(connection: Connection, user_id: UUID) -> None:
+    from ocmt.agents.service import shut_out  # late: few commands need it
+
+    await shut_out(connection, user_id)
 
 
 def _make(data: Path) -> None:

@@ -13,7 +13,9 @@ from cyclopts import App, Parameter
 from ocmt.cli.database import open_installation
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import NotFound
-from ocmt.identity.administration.service import Administration, Invitation, RuleKind
+from ocmt.identity.administration.service import Administration, Invitation
+from ocmt.identity.entrance.model import RuleKind
+from ocmt.identity.model import normalise_email
 from ocmt.platform.clock import SystemClock
 
 app = App(name="sign-up", help="Who may make an account: rules and invitations.")
@@ -75,7 +77,7 @@ async def revoke(email: Email, /, *, data: DataDir = None) -> None:
     """Take an invitation back."""
     async with _administration(data) as administration:
         async for one in _open_invitations(administration):
-            if one.email == email.strip().lower():
+            if one.email == normalise_email(email):
                 await administration.revoke(one.id)
                 print(f"{one.email} is not invited any more.")
                 return

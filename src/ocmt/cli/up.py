@@ -5,20 +5,19 @@ from __future__ import annotations
 import errno
 import socket
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 
-from ocmt.cli.process import allow_many_files, listen, say
+from ocmt.cli.process import allow_many_files, forget_address, keep_address, listen, require_safe_address, say
 from ocmt.errors import SetupProblem
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.settings import Settings, load_settings
 
-LINK_LIFETIME = timedelta(hours=12)
-"""Of the link that is printed at the start: whoever reads this terminal administers the machine anyway."""
+if TYPE_CHECKING:
+    from ocmt.identity.service import Identity
 
 
 def up(
@@ -35,6 +34,7 @@ def up(
 ) -> None:
     """Run everything on this machine, on one port; Ctrl-C ends it."""
     settings = load_settings(data_dir=data, port=port, host=host, runtime=runtime, demo_model=demo_model)
+    require_safe_address(settings)
     listener = listen(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     namesake = _keep_namesake(settings)
@@ -58,16 +58,35 @@ async def _run(settings: Settings, listener: socket.socket, paths: ReachablePath
 
     telemetry.configure_logging(settings.log_format, settings.log_level)
 
+    kept = False
+
     async def ready(management: Management, orchestrator: Orchestrator) -> None:
         isolation = await orchestrator.runtime.probe()
         say(f"agents run in: {isolation.level} ({isolation.summary})")
         for missing in isolation.missing:
             say(f"  not here: {missing}")
+        nonlocal kept
+        keep_address(settings)
+        kept = True
         say(f"ready {settings.url}")
-        say(f"sign in once: {await management.accounts.identity.make_link(None, ttl=LINK_LIFETIME)}")
+        say(await _how_to_sign_in(management.accounts.identity))
 
-    await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
+    try:
+        await run_all_in_one(settings, listener, paths, announce=say, ready=ready)
+    finally:
+        if kept:  # else the folder may be another process's, and the address its own
+            forget_address(settings)
     say("stopped")
+
+
+async def _how_to_sign_in(identity: Identity) -> str:
+    """Return the line that says how to sign in: a link while nobody administers, then the command."""
+    link = await identity.make_start_link()
+    if link is not None:
+        return f"sign in once: {link}"
+    admin = await identity.first_administrator()
+    email = admin.email if admin else "EMAIL"
+    return f"sign in: `ocmt users login-link {email}` prints a link (with the same --data)"
 
 
 def _keep_namesake(settings: Settings) -> AbstractContextManager[object]:

@@ -68,7 +68,9 @@ async def login_link(
     email: Email,
     /,
     *,
-    port: Annotated[int | None, Parameter(help="The port that `ocmt up` was given, if any.")] = None,
+    port: Annotated[
+        int | None, Parameter(help="The port of the server, where it does not run on this data folder.")
+    ] = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:

@@ -66,6 +66,9 @@ order by i.created_at desc limit 100;
 select exists (select from group_members m join users u on u.id = m.user_id
                where m.group_id = :group_id and lower(u.email) = :email);
 
+-- name: find_address$
+select email from users where id = :user_id;
+
 -- name: drop_open_invitation!
 -- A new one for the same address takes the place of the one before.
 delete from group_invitations where group_id = :group_id and lower(email) = :email and decided_at is null;
@@ -82,9 +85,9 @@ update group_invitations set decided_at = :now, decision = 'withdrawn'
 where id = :id and group_id = :group_id and decided_at is null returning email;
 
 -- name: decide_invitation^
--- By whom it was sent to, and nobody else.
+-- By whom it was sent to, and nobody else: address and member are of one and the same row.
 update group_invitations set decided_at = :now, decision = :decision
-where id = :id and lower(email) = lower(:email) and decided_at is null and expires_at > :now
+where id = :id and lower(email) = (select lower(u.email) from users u where u.id = :user_id) and decided_at is null and expires_at > :now
 returning group_id, role;
 
 -- name: list_resources

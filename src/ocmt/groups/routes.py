@@ -15,7 +15,7 @@ from ocmt.groups.service import Groups
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.etags import IfMatch, seen_of, set_etag
 from ocmt.identity.guards import Me, actor_of
-from ocmt.identity.model import Letter
+from ocmt.identity.letters import Letter
 
 Deliver = Callable[[Letter], Awaitable[None]]
 PutKey = Callable[[Actor, UUID, str, str], Awaitable[None]]
@@ -265,7 +265,8 @@ def _members(groups: Groups, deliver: Deliver) -> APIRouter:
     ) -> MadeInvitation:
         """Ask somebody to join, by mail; they decide (its admins)."""
         number, letter = await groups.invite(actor_of(me, request), group_id, body.email, body.role)
-        background.add_task(deliver, letter)
+        if letter is not None:
+            background.add_task(deliver, letter)
         return MadeInvitation(id=number)
 
     @router.delete("/invitations/{invitation_id}", status_code=_EMPTY, response_class=Response)
@@ -289,13 +290,13 @@ def _own(groups: Groups) -> APIRouter:
     @router.post("/group-invitations/{invitation_id}/accept")
     async def accept(invitation_id: UUID, me: Me, request: Request) -> GroupView:
         """Join."""
-        group_id = await groups.decide(actor_of(me, request), me.email, invitation_id, accept=True)
+        group_id = await groups.decide(actor_of(me, request), invitation_id, accept=True)
         return GroupView.model_validate(await groups.find(me.user_id, group_id), from_attributes=True)
 
     @router.post("/group-invitations/{invitation_id}/decline", status_code=_EMPTY, response_class=Response)
     async def decline(invitation_id: UUID, me: Me, request: Request) -> Response:
         """Say no."""
-        await groups.decide(actor_of(me, request), me.email, invitation_id, accept=False)
+        await groups.decide(actor_of(me, request), invitation_id, accept=False)
         return Response(status_code=_EMPTY)
 
     @router.get("/shares")

@@ -6,7 +6,7 @@ commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,22 +15,32 @@ from uuid_utils.compat import uuid7
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused
 from ocmt.groups import model
 from ocmt.groups.model import Group, Invitation, Member, MemberRole, Resource, Share
+from ocmt.identity import letters
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
-from ocmt.identity.model import Letter, normalise_email, one_line
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import normalise_email, one_line
+from ocmt.identity.post import Post
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import load_queries
 from ocmt.platform.tags import require_seen, tag_of
 
 _queries = load_queries("ocmt.groups")
+Admits = Callable[[Connection, str], Awaitable[bool]]
+"""Whether somebody who proves this address would be let in."""
 
 
 class Groups:
     """The groups of this installation."""
 
-    def __init__(self, database: Database, audit: Audit, clock: Clock, *, url: str) -> None:
+    def __init__(
+        self, database: Database, audit: Audit, clock: Clock, *, url: str, post: Post, admits: Admits
+    ) -> None:
+        """`post`: counts whom somebody invites. `admits`: to whom a mail is worth sending."""
         self._database = database
+        self._post = post
+        self._admits = admits
         self._audit = audit
         self._clock = clock
         self._url = url
@@ -53,20 +63,20 @@ class Groups:
         """A new group, whose maker is its admin. Raises: InvalidInput, LimitReached."""
         group_id, name = uuid7(), one_line(name, "the group")
         async with self._database.transaction() as connection:
-            await self._admit_one_more(connection, actor.user_id)
+            await self._admit_one_more(connection, actor.on_behalf_of)
             await _queries.add_group(
                 connection,
                 group_id=group_id,
                 name=name,
                 description=model.checked_description(description),
-                user_id=actor.user_id,
+                user_id=actor.on_behalf_of,
                 now=self._clock.now(),
             )
             await _queries.add_member(
-                connection, group_id=group_id, user_id=actor.user_id, role="admin", now=self._clock.now()
+                connection, group_id=group_id, user_id=actor.on_behalf_of, role="admin", now=self._clock.now()
             )
             await self._record(connection, "group.made", actor, group_id, after={"name": name})
-        return await self.find(actor.user_id, group_id)
+        return await self.find(actor.on_behalf_of, group_id)
 
     async def change(
         self, actor: Actor, group_id: UUID, name: str, description: str | None, *, seen: str | None = None
@@ -83,7 +93,7 @@ class Groups:
                 connection, group_id=group_id, name=name, description=model.checked_description(description)
             )
             await self._record(connection, "group.changed", actor, group_id, after={"name": name})
-        return await self.find(actor.user_id, group_id)
+        return await self.find(actor.on_behalf_of, group_id)
 
     async def delete(self, actor: Actor, group_id: UUID) -> None:
         """By an admin of it: members, invitations and the shared key go with it. Raises: NotFound,
@@ -129,12 +139,12 @@ class Groups:
         """
         async with self._database.transaction() as connection:
             own = await self._require_member(connection, actor, group_id)
-            if member_id != actor.user_id and own["role"] != "admin":
+            if member_id != actor.on_behalf_of and own["role"] != "admin":
                 raise _not_an_admin()
             if await self._role_of(connection, group_id, member_id) == "admin":
                 await self._refuse_the_last(connection, group_id)
             await _queries.drop_member(connection, group_id=group_id, member_id=member_id)
-            left = "group.left" if member_id == actor.user_id else "group.member_removed"
+            left = "group.left" if member_id == actor.on_behalf_of else "group.member_removed"
             await self._record(connection, left, actor, group_id, subject=member_id)
 
     async def give_up(self, user_id: UUID) -> None:
@@ -147,18 +157,24 @@ class Groups:
 
     async def invitations(self, actor: Actor, group_id: UUID) -> Sequence[Invitation]:
         """The open ones, to an admin. Raises: NotFound, Refused."""
-        if (await self.find(actor.user_id, group_id)).role != "admin":
+        if (await self.find(actor.on_behalf_of, group_id)).role != "admin":
             raise _not_an_admin()
         async with self._database.connection() as connection:
             rows = _queries.list_invitations(connection, group_id=group_id, now=self._clock.now())
             return [Invitation(**row) async for row in rows]
 
-    async def invite(self, actor: Actor, group_id: UUID, email: str, role: MemberRole) -> tuple[UUID, Letter]:
+    async def invite(
+        self, actor: Actor, group_id: UUID, email: str, role: MemberRole
+    ) -> tuple[UUID, Letter | None]:
         """Ask somebody to join; the letter is the caller's to deliver. An open invitation before is replaced.
+
+        There is no letter to an address that the sign-up policy would not let in. Nobody is told: that would
+        say which addresses have an account.
 
         Raises: NotFound, Refused, InvalidInput, Conflict for a member, LimitReached.
         """
         address, now, number = normalise_email(email), self._clock.now(), uuid7()
+        await self._post.admit("group_invitation", actor.on_behalf_of)
         async with self._database.transaction() as connection:
             await self.require_admin(connection, actor, group_id)
             if await _queries.is_member(connection, group_id=group_id, email=address):
@@ -173,15 +189,19 @@ class Groups:
                 group_id=group_id,
                 email=address,
                 role=role,
-                invited_by=actor.user_id,
+                invited_by=actor.on_behalf_of,
                 now=now,
                 expires_at=now + model.INVITED_FOR,
             )
             await self._record(
                 connection, "group.invited", actor, group_id, after={"email": address, "role": role}
             )
-        name = (await self.find(actor.user_id, group_id)).name
-        return number, _letter(address, name, self._url)
+            admitted = await self._admits(connection, address)
+            by = await _queries.find_address(connection, user_id=actor.on_behalf_of)
+        letter = letters.group_invitation(
+            address, by or "", self._url, group_id=str(group_id), days=model.INVITED_FOR.days
+        )
+        return number, letter if admitted else None
 
     async def withdraw(self, actor: Actor, group_id: UUID, invitation_id: UUID) -> None:
         """By an admin. Raises: NotFound, Refused."""
@@ -202,15 +222,15 @@ class Groups:
             rows = _queries.own_invitations(connection, email=email, now=self._clock.now())
             return [Invitation(**row) async for row in rows]
 
-    async def decide(self, actor: Actor, email: str, invitation_id: UUID, *, accept: bool) -> UUID:
-        """Join, or say no; returns the group. Raises: NotFound for what was not sent to this address,
-        LimitReached."""
+    async def decide(self, actor: Actor, invitation_id: UUID, *, accept: bool) -> UUID:
+        """Join, or say no; returns the group. Raises: NotFound for what was not sent to the address of the
+        user for whom `actor` acts, LimitReached."""
         now = self._clock.now()
         async with self._database.transaction() as connection:
             decided = await _queries.decide_invitation(
                 connection,
                 id=invitation_id,
-                email=email,
+                user_id=actor.on_behalf_of,
                 now=now,
                 decision="accepted" if accept else "declined",
             )
@@ -218,14 +238,14 @@ class Groups:
                 raise NotFound("There is no such invitation for you (any more).")
             group_id: UUID = decided["group_id"]
             if accept:
-                await self._admit_one_more(connection, actor.user_id)
+                await self._admit_one_more(connection, actor.on_behalf_of)
                 if await _queries.count_members(connection, group_id=group_id) >= model.MOST_MEMBERS:
                     raise LimitReached(f"This group is full: it has {model.MOST_MEMBERS} members.")
                 await _queries.add_member(
-                    connection, group_id=group_id, user_id=actor.user_id, role=decided["role"], now=now
+                    connection, group_id=group_id, user_id=actor.on_behalf_of, role=decided["role"], now=now
                 )
             action = "group.joined" if accept else "group.invitation_declined"
-            await self._record(connection, action, actor, group_id, subject=actor.user_id)
+            await self._record(connection, action, actor, group_id, subject=actor.on_behalf_of)
         return group_id
 
     # Of the old production
@@ -255,7 +275,7 @@ class Groups:
         self, connection: Connection, actor: Actor, group_id: UUID
     ) -> Mapping[str, Any]:
         locked: Mapping[str, Any] | None = await _queries.lock_group(
-            connection, group_id=group_id, user_id=actor.user_id
+            connection, group_id=group_id, user_id=actor.on_behalf_of
         )
         if locked is None:
             raise _unknown()
@@ -302,14 +322,3 @@ def _unknown() -> NotFound:
 
 def _not_an_admin() -> Refused:
     return Refused("Only the group's admins may do this.")
-
-
-def _letter(to: str, group: str, url: str) -> Letter:
-    return Letter(
-        to=to,
-        subject=f"You are invited to the group {group}",
-        text=(
-            f"You are invited to the group {group}. Sign in under this address and say yes or no there:\n\n"
-            f"{url}/settings\n\nThe invitation is good for {model.INVITED_FOR.days} days.\n"
-        ),
-    )

@@ -66,9 +66,15 @@ _NOT_THROUGH_OTHER_EYES = (
     "/api/v1/oidc-accounts",
     "/api/v1/vault",
     "/api/v1/me/export",
-    "/api/v1/auth/token",
+    "/agent/gateway",
 )
-"""What an administrator who impersonates somebody may neither see nor change."""
+"""What an administrator who looks through somebody's eyes may not even see. The gateway's pages and sockets
+are programs of the agent's, which do more than show."""
+_WAY_BACK = ("POST", "/api/v1/auth/logout")
+LOOKING_ONLY = (
+    "You are looking through this user's eyes: you can read, but not change anything. "
+    "Return to your own account first."
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ def need_of(method: str, path: str) -> Need:
 
 def check(principal: Principal, method: str, path: str) -> None:
     """Raises: Refused where this principal may not make this request, whatever the route would say."""
-    if principal.scopes is None and not principal.must_enrol and principal.impersonator_id is None:
+    if principal.impersonator_id is not None:
+        _check_looking(method, path)
+    if principal.scopes is None and not principal.must_enrol:
         return
     need = need_of(method, path)
     if need.scope == _OPEN:
@@ -99,12 +107,16 @@ def check(principal: Principal, method: str, path: str) -> None:
         raise SecondFactorMissing(
             "Your administrator asks for a second factor: set one up under Settings first."
         )
-    if principal.impersonator_id is not None and (
-        path.startswith(_NOT_THROUGH_OTHER_EYES) or (path == "/api/v1/me" and method not in _READS)
-    ):
-        raise Refused("This is the user's own: it can be neither seen nor changed on their behalf.")
     if principal.scopes is not None:
         if need.scope == SESSION_ONLY:
             raise Refused("This takes a browser's session; no token may do it.")
         if need.scope not in principal.scopes:
             raise Refused(f"This token lacks the scope {need.scope}.")
+
+
+def _check_looking(method: str, path: str) -> None:
+    """Of who looks through other eyes: nothing is changed, and some things are not shown. Raises: Refused."""
+    if path.startswith(_NOT_THROUGH_OTHER_EYES):
+        raise Refused("This is the user's own: it can be neither seen nor changed on their behalf.")
+    if method not in _READS and (method, path) != _WAY_BACK:
+        raise Refused(LOOKING_ONLY)

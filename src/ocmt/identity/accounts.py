@@ -22,10 +22,11 @@ from ocmt.identity.middleware import Authentication, Bearer
 from ocmt.identity.oidc.clients import Clients
 from ocmt.identity.oidc.routes import routes as oidc_routes
 from ocmt.identity.oidc.service import Oidc
+from ocmt.identity.origin import PublicAddress
 from ocmt.identity.passkeys.routes import routes as passkey_routes
 from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import routes as identity_routes
-from ocmt.identity.service import Identity
+from ocmt.identity.service import Identity, ShutOut
 from ocmt.identity.tokens.keys import PublicKeys, SigningKeys
 from ocmt.identity.tokens.routes import routes as token_routes
 from ocmt.identity.tokens.routes import well_known
@@ -62,12 +63,13 @@ class Accounts:
         mail: Mail,
         clock: Clock,
         *,
-        public_url: str,
+        public_url: str | PublicAddress,
         sign_up: SignUpMode = "invitation",
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,
         gate: ArgonGate | None = None,
         oidc: Clients | None = None,
+        shut_out: ShutOut | None = None,
     ) -> Self:
         """Raises: SetupProblem, InvalidInput: see `Identity.over`."""
         identity = Identity.over(
@@ -78,6 +80,7 @@ class Accounts:
             sign_up=sign_up,
             allowed=allowed,
             mfa_for_admins=mfa_for_admins,
+            shut_out=shut_out,
         )
         rates = identity.rates
         url = identity.address.url
@@ -111,7 +114,14 @@ class Accounts:
     def authentication(self, app: ASGIApp, proxies: Sequence[Network] = ()) -> ASGIApp:
         """`app` behind the middleware that finds out who asks; `proxies`: see `Authentication`."""
         identity = self.identity
-        return Authentication(app, identity.entrance, identity.address, bearers=self.bearers, proxies=proxies)
+        return Authentication(
+            app,
+            identity.entrance,
+            identity.address,
+            bearers=self.bearers,
+            proxies=proxies,
+            tell=identity.notify,
+        )
 
     def routes(self) -> APIRouter:
         """All routes below `/api/v1`."""

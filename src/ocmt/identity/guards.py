@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import BackgroundTasks, Depends, Request
+from fastapi import Depends, Request
 
 from ocmt.errors import Refused
 from ocmt.identity import limits
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.entrance.model import SignInAgain, is_recent
-from ocmt.identity.model import notice_letter
+from ocmt.identity.lasting import AGAIN
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
@@ -67,12 +67,7 @@ def no_flood(identity: Identity) -> Callable[[Request, Principal], Awaitable[Non
 def require_recent(me: Principal, clock: Clock) -> None:
     """Raises: SignInAgain where the last proof is too long ago, or the request comes with a token."""
     if not is_recent(me.authenticated_at, clock.now()):
-        raise SignInAgain("Prove once more that it is you: sign in again, then repeat this.")
-
-
-def tell(background: BackgroundTasks, identity: Identity, me: Principal, what: str) -> None:
-    """Have the user hear by mail, after the answer, of a change of how they sign in."""
-    background.add_task(identity.deliver, notice_letter(me.email, what, identity.address.url))
+        raise SignInAgain(AGAIN)
 
 
 def require_recent_of_people(me: Principal, clock: Clock) -> None:
@@ -82,5 +77,6 @@ def require_recent_of_people(me: Principal, clock: Clock) -> None:
 
 
 def actor_of(me: Principal, request: Request) -> Actor:
-    """For the audit log: the person who really acts."""
-    return Actor(me.impersonator_id or me.user_id, getattr(request.state, "address", None))
+    """Return who acts, and for whom."""
+    address = getattr(request.state, "address", None)
+    return Actor(by=me.impersonator_id or me.user_id, on_behalf_of=me.user_id, address=address)

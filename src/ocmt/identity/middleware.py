@@ -1,7 +1,8 @@
 """Who asks: turns a cookie or a bearer token into `scope["state"]["principal"]`, for every room behind it.
 
 It refuses what another site's page sends with our cookie (writes and sockets, by their Origin), what a token
-is not meant for (`access.py`), and lets everything else pass, signed in or not: whether one must be is the
+is not meant for (`access.py`), and what lasts longer than a session without a recent sign-in (`lasting.py`).
+It lets everything else pass, signed in or not: whether one must be is the
 route's own business. Bare ASGI, because event streams and sockets run through it.
 """
 
@@ -10,26 +11,31 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocmt.errors import OcmtError, Refused, Unauthenticated
-from ocmt.identity import access
+from ocmt.identity import access, lasting
 from ocmt.identity.origin import PublicAddress
 from ocmt.platform.http import problem
 from ocmt.platform.http.addresses import Network, client_address
 from ocmt.platform.principal import Principal
 
 Still = Callable[[], Awaitable[Principal | None]]
-"""`scope["state"]["still"]` of a socket: who its cookie or token stands for by now; None or Unauthenticated:
-nobody any more."""
+"""`scope["state"]["still"]`, for what lasts longer than a request (sockets, streams): who the cookie or token
+stands for by now; None or Unauthenticated: nobody any more."""
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _FORMS = frozenset({"text/plain", "multipart/form-data", "application/x-www-form-urlencoded"})
 _POLICY_VIOLATION = 1008
 _TRY_AGAIN_LATER = 1013
+
+
+Tell = Callable[[Principal, str], Awaitable[None]]
+"""Has a user hear by mail what was done in their name."""
 
 
 class Bearer(Protocol):
@@ -48,6 +54,9 @@ class Cookies(Protocol):
     async def authenticate(self, token: str, /) -> Principal | None:
         """Whose it is; None where it is nobody's (any more)."""
 
+    def now(self) -> datetime:
+        """Return the time by their clock."""
+
 
 class Authentication:
     """ASGI middleware; what needs no session still passes through it."""
@@ -60,12 +69,15 @@ class Authentication:
         *,
         bearers: Sequence[Bearer] = (),
         proxies: Sequence[Network] = (),
+        tell: Tell | None = None,
     ) -> None:
+        """`tell`: sends a notice about what lasts longer than the session that made it."""
         self._app = app
         self._entrance = entrance
         self._address = address
         self._bearers = bearers
         self._proxies = proxies
+        self._tell = tell
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
@@ -77,17 +89,34 @@ class Authentication:
         state.pop("principal", None)
         state.pop("still", None)
         state["address"] = client_address(connection, self._proxies)
+        rule = None
         try:
             principal = await self._identify(connection, state["address"])
             if principal is not None:
-                access.check(principal, scope.get("method", "WEBSOCKET"), scope["path"])
+                method = scope.get("method", "WEBSOCKET")
+                access.check(principal, method, scope["path"])
+                rule = lasting.rule_of(method, scope["path"])
+                if rule is not None:
+                    lasting.check(rule, principal, self._entrance.now())
                 state["principal"] = principal
-                if scope["type"] == "websocket":
-                    state["still"] = self._asker_again(connection, state["address"])
+                state["still"] = self._asker_again(connection, state["address"])
         except OcmtError as error:
             await _turn_away(error, scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        if rule is None or rule.notice is None or principal is None or self._tell is None:
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._app(scope, receive, watch)
+        if 200 <= status < 300:
+            await self._tell(principal, rule.notice)
 
     async def _identify(self, connection: HTTPConnection, address: str | None) -> Principal | None:
         bearer = _bearer(connection)

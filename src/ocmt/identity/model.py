@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
+import idna
+
 from ocmt.errors import InvalidInput
 from ocmt.platform.principal import Role
 from ocmt.platform.tags import tag_of
@@ -25,6 +27,8 @@ DEFAULT_ADMIN = "admin@localhost"
 """The address that the start link gives the first administrator, until they set their own."""
 
 LINK_LIFETIME = timedelta(minutes=15)
+START_LINK_LIFETIME = timedelta(hours=1)
+"""How long the link works that makes the first administrator."""
 LINK_KEPT = timedelta(hours=1)
 """How long the row of an expired link is kept."""
 
@@ -34,7 +38,9 @@ _ADDRESS = re.compile(
     r"[a-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
     r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
 )
+_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 _LONGEST_ADDRESS = 254
+_LONGEST_DOMAIN = 253
 _LONGEST_NAME = 200
 _LONGEST_USER_AGENT = 300
 
@@ -67,27 +73,39 @@ def own_tag(name: str | None, email: str) -> str:
     return tag_of(name, email)
 
 
-@dataclass(frozen=True)
-class Letter:
-    """A sign-in mail that is ready to go."""
-
-    to: str
-    subject: str
-    text: str
-
-
 def normalise_email(text: str) -> str:
-    """The one spelling under which an address is kept and compared: trimmed and in lower case.
+    """Return the one spelling under which an address is kept and compared.
 
+    It is trimmed, in lower case, and with its domain in ASCII: `ada@München.de` is `ada@xn--mnchen-3ya.de`.
     Raises: InvalidInput where it is not an address that a mail server would take.
     """
     address = text.strip()
     if not address.isascii():
-        raise InvalidInput("Write the e-mail address in plain ASCII letters (domains in their xn-- form).")
+        local, at, domain = address.rpartition("@")
+        if not local.isascii():
+            raise InvalidInput("Only what follows the @ may have letters beyond a to z.")
+        address = f"{local}{at}{_in_ascii(domain)}"
     address = address.lower()
     if len(address) > _LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
         raise InvalidInput("This is not an e-mail address; write it like ada@example.org.")
     return address
+
+
+def normalise_domain(text: str) -> str:
+    """Return the one spelling of a domain, as in `normalise_email`. Raises: InvalidInput."""
+    domain = text.strip().lower().removeprefix("@")
+    domain = domain if domain.isascii() else _in_ascii(domain)
+    if len(domain) > _LONGEST_DOMAIN or not _DOMAIN.fullmatch(domain):
+        raise InvalidInput("This is not a domain; write it like example.org.")
+    return domain
+
+
+def _in_ascii(domain: str) -> str:
+    """Return a domain as DNS knows it (IDNA 2008, after the mapping of UTS 46)."""
+    try:
+        return idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError as error:
+        raise InvalidInput("This domain has characters that no domain can have.") from error
 
 
 def normalise_name(text: str | None) -> str | None:
@@ -138,39 +156,3 @@ def token_hash(token: str) -> bytes:
 def has_token(holder: str | None, stored: bytes) -> bool:
     """Whether what somebody holds is the token that we have stored so."""
     return holder is not None and token_hash(holder) == stored
-
-
-def approval_letter(to: str, url: str) -> Letter:
-    """For somebody who has waited for an administrator's approval."""
-    return Letter(
-        to=to,
-        subject="You may sign in now",
-        text=f"Your account was approved. Sign in here:\n\n{url}/sign-in\n",
-    )
-
-
-def notice_letter(to: str, what: str, url: str) -> Letter:
-    """That something changed about how one signs in: `A passkey was added`."""
-    return Letter(
-        to=to,
-        subject=f"Your account: {what[0].lower()}{what[1:]}",
-        text=(
-            f"{what}. If that was you, there is nothing to do.\n\n"
-            "If it was not, sign in and look under Settings: end the sessions that are not yours, take away\n"
-            f"what you do not know, and tell your administrator.\n\n{url}/settings\n"
-        ),
-    )
-
-
-def sign_in_letter(to: str, link: str) -> Letter:
-    """The mail that carries a sign-in link."""
-    minutes = int(LINK_LIFETIME.total_seconds() // 60)
-    return Letter(
-        to=to,
-        subject="Your sign-in link",
-        text=(
-            "Open this link to sign in to your agent:\n\n"
-            f"{link}\n\n"
-            f"It works once, and for {minutes} minutes. If you did not ask for it, do nothing.\n"
-        ),
-    )

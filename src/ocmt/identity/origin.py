@@ -29,13 +29,18 @@ class PublicAddress:
     origins: frozenset[str]
     """The origins of our own pages, as browsers write them."""
     local: bool = False
-    """Whether only people at this machine can reach it."""
+    """Whether only people at this machine can reach us: both the address and the listener are loopback."""
 
     @classmethod
-    def parse(cls, url: str) -> PublicAddress:
-        """Raises: SetupProblem for what is no plain address, and for http where others could listen in."""
+    def parse(cls, url: str, *, listener: str | None = None, behind_proxy: bool = False) -> PublicAddress:
+        """Read the public address of a server that listens on the address `listener` (None: not known).
+
+        `behind_proxy`: the operator says that what reaches the listener has passed through a proxy or a port
+        mapping of this machine. Raises: SetupProblem for what is no plain address, for http where others
+        could listen in, and for a listener that other machines reach under a loopback address.
+        """
         try:
-            parts = urlsplit(url.rstrip("/"))
+            parts = urlsplit(url.strip().rstrip("/"))
             host, port = parts.hostname, parts.port
         except ValueError as error:
             raise SetupProblem(_HOW_TO_WRITE_IT, detail=str(error)) from error
@@ -49,6 +54,14 @@ class PublicAddress:
                 "Sign-in over plain http is safe only on this machine: put TLS in front, and OCMT_PUBLIC_URL "
                 f"to https://{host}; or use http://localhost."
             )
+        listens_here = listener is not None and is_loopback(listener)
+        if loopback and listener is not None and not listens_here and not behind_proxy:
+            raise SetupProblem(
+                f"OCMT would listen on {listener or 'every address'}, which other machines can reach, but "
+                f"its public address is {url}. Set OCMT_PUBLIC_URL to the https address that people use, or "
+                "listen on 127.0.0.1. If only a proxy or a container's port mapping on this machine reaches "
+                "OCMT, set OCMT_BEHIND_PROXY=true."
+            )
         own = f"[{host}]" if ":" in host else host
         hosts = {own, *(_LOOPBACK_HOSTS if loopback else ())}
         shown_port = "" if port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{port}"
@@ -56,7 +69,7 @@ class PublicAddress:
             url=f"{parts.scheme}://{own}{shown_port}",
             secure=parts.scheme == "https",
             origins=frozenset(f"{parts.scheme}://{each}{shown_port}" for each in hosts),
-            local=loopback,
+            local=loopback and listens_here,
         )
 
     @property
@@ -97,9 +110,9 @@ class PublicAddress:
 
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address is this machine itself."""
-    if host == "localhost":
+    if host.lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False

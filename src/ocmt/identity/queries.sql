@@ -8,6 +8,10 @@ select pg_advisory_xact_lock(hashtextextended('ocmt.identity.users', 0));
 -- name: any_user$
 select exists (select from users);
 
+-- name: any_admin$
+-- Of any status: a suspended administrator still means that this installation has had its first one.
+select exists (select from users where role = 'admin');
+
 -- name: find_user^
 select id, email, name, role, status, mfa_required, created_at from users where lower(email) = :email;
 

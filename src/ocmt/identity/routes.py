@@ -15,6 +15,7 @@ from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Respons
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.errors import Refused
+from ocmt.identity import letters
 from ocmt.identity.browsers import (
     asker_of,
     back_to_own_session,
@@ -34,7 +35,7 @@ from ocmt.identity.guards import (
     require_recent,
     require_recent_of_people,
 )
-from ocmt.identity.model import Status, User, approval_letter, new_token, own_tag
+from ocmt.identity.model import Status, User, new_token, own_tag
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import principal
@@ -295,7 +296,8 @@ def _administration(identity: Identity, clock: Clock) -> APIRouter:
         """Suspend, approve or let in again; change a role; demand a second factor. Who is approved hears of
         it by mail."""
         actor = actor_of(me, request)
-        if body.role is not None:
+        # Shutting somebody out must not wait; letting them in, or do more, outlives the session.
+        if body.role is not None or body.status == "active" or body.mfa_required is False:
             require_recent_of_people(me, clock)
         before = await identity.user(user_id)
         user = await identity.administer(
@@ -308,7 +310,7 @@ def _administration(identity: Identity, clock: Clock) -> APIRouter:
         )
         set_etag(response, user.tag)
         if before.status == "pending" and user.status == "active":
-            background.add_task(identity.deliver, approval_letter(user.email, identity.address.url))
+            background.add_task(identity.deliver, letters.approval(user.email, identity.address.url))
         return _user(user)
 
     return router

@@ -6,8 +6,8 @@ Nothing here tells an asker which addresses have a user. Who has proved an addre
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Self
@@ -17,18 +17,20 @@ import structlog
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, LimitReached, NotFound, Refused, Unauthenticated
-from ocmt.identity import limits, model
+from ocmt.identity import letters, limits, model
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.entrance.model import Browser, SignUpMode, SignUpPolicy
 from ocmt.identity.entrance.service import Entrance, Outcome, refusal
 from ocmt.identity.entrance.service import user_of as _user
-from ocmt.identity.model import Letter, Status, User
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import Status, User
 from ocmt.identity.origin import PublicAddress
+from ocmt.identity.post import Post
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.mail import Mail
-from ocmt.platform.principal import Role
+from ocmt.platform.principal import Principal, Role
 from ocmt.platform.queries import load_queries
 from ocmt.platform.rates import Rates
 from ocmt.platform.tags import require_seen
@@ -37,8 +39,19 @@ _queries = load_queries("ocmt.identity")
 _log = structlog.get_logger(__name__)
 
 _LONGEST_TOKEN = 200
-_MAIL_TIMEOUT = 60.0
 _KEEP: Any = object()
+
+
+ShutOut = Callable[[Connection, UUID], Awaitable[None]]
+"""What another room does, in the same transaction, when a user is shut out: their agent is stopped."""
+
+
+async def _nothing_else(_connection: Connection, _user_id: UUID) -> None:
+    return None
+
+
+class _Withheld(Exception):
+    """There was no room in a purse."""
 
 
 class ConfirmationNeeded(Conflict):
@@ -60,9 +73,11 @@ class Identity:
         rates: Rates,
         entrance: Entrance,
         address: PublicAddress,
+        shut_out: ShutOut,
     ) -> None:
         self._database = database
-        self._mail = mail
+        self._shut_out = shut_out
+        self.post = Post(mail, rates)
         self._clock = clock
         self.audit = audit
         self.rates = rates
@@ -76,22 +91,32 @@ class Identity:
         mail: Mail,
         clock: Clock,
         *,
-        public_url: str,
+        public_url: str | PublicAddress,
         sign_up: SignUpMode = "invitation",
         allowed: Sequence[str] = (),
         mfa_for_admins: bool = False,
+        shut_out: ShutOut | None = None,
     ) -> Self:
-        """The room with its audit log and its entrance.
+        """The room with its audit log and its entrance. `shut_out`: what other rooms do at a suspension.
 
         Raises: SetupProblem where `public_url` is no address to sign in over safely, InvalidInput for what
         is no address or domain to let in.
         """
-        address = PublicAddress.parse(public_url)
+        address = PublicAddress.parse(public_url) if isinstance(public_url, str) else public_url
         audit = Audit(database, clock)
-        policy = SignUpPolicy.parse(sign_up, allowed, first_by_mail=address.local)
+        policy = SignUpPolicy.parse(sign_up, allowed)
         entrance = Entrance(database, audit, clock, policy, mfa_for_admins=mfa_for_admins)
         rates = Rates(database, clock)
-        return cls(database, mail, clock, audit=audit, rates=rates, entrance=entrance, address=address)
+        return cls(
+            database,
+            mail,
+            clock,
+            audit=audit,
+            rates=rates,
+            entrance=entrance,
+            address=address,
+            shut_out=shut_out or _nothing_else,
+        )
 
     # Sign-in links
 
@@ -115,47 +140,74 @@ class Identity:
         token = model.new_token()
         try:
             await self.rates.take(limits.LINKS_TO, address)
-            known = await self._is_known(address)
-            await self.rates.take(limits.LINKS_TO_USERS if known else limits.LINKS_TO_STRANGERS, "")
         except LimitReached:
             _log.warning("sign_in_link_withheld")
             return None
-        async with self._database.transaction() as connection:
-            await _queries.forget_links(connection, before=now - model.LINK_KEPT)
-            await self._add_link(connection, token, address, model.LINK_LIFETIME, asker or model.new_token())
-            if not await self.entrance.would_admit(connection, address):
-                return None
-        return model.sign_in_letter(address, self.address.sign_in_link(token))
+        known = await self._is_known(address)
+        withheld = False
+        try:
+            await self.rates.take(limits.LINKS_TO_USERS if known else limits.LINKS_TO_STRANGERS, "")
+        except LimitReached:
+            withheld = True
+        # The same statements follow in any case: what is withheld is only rolled back.
+        with suppress(_Withheld):
+            async with self._database.transaction() as connection:
+                await _queries.forget_links(connection, before=now - model.LINK_KEPT)
+                await self._add_link(
+                    connection, token, address, model.LINK_LIFETIME, asker or model.new_token()
+                )
+                admitted = await self.entrance.would_admit(connection, address)
+                if withheld:
+                    raise _Withheld
+            minutes = int(model.LINK_LIFETIME.total_seconds() // 60)
+            link = self.address.sign_in_link(token)
+            return letters.sign_in(address, link, minutes=minutes) if admitted else None
+        _log.warning("sign_in_link_withheld")
+        return None
 
     async def _is_known(self, address: str) -> bool:
         async with self._database.connection() as connection:
             return await _queries.find_user(connection, email=address) is not None
 
     async def deliver(self, letter: Letter) -> None:
-        """Send the mail. Called after the answer, whose delay would tell that there was one to send."""
-        try:
-            async with asyncio.timeout(_MAIL_TIMEOUT):
-                await self._mail.send(letter.to, letter.subject, letter.text)
-        except Exception as error:  # the asker got their answer; what is left is to tell the operator
-            _log.exception("sign_in_mail_failed", error=type(error).__name__)
+        """Send the mail, within its bounds. See `Post.deliver`."""
+        await self.post.deliver(letter)
 
-    async def make_link(self, email: str | None, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
-        """A sign-in link to hand over in person; a URL. `email` None: the start link, which signs in the
-        first administrator and makes them if there is nobody yet. A new start link voids the unused ones.
+    async def notify(self, user: Principal, what: str) -> None:
+        """Have a user hear by mail of something that was done in their name: `A passkey was added`."""
+        await self.deliver(letters.notice(user.email, what, self.address.url))
+
+    async def make_link(self, email: str, *, ttl: timedelta = model.LINK_LIFETIME) -> str:
+        """Return a sign-in link, to be handed over in person.
 
         Raises: InvalidInput, NotFound for an address without a user, Refused for a suspended one.
         """
-        token = model.new_token()
-        address = None if email is None else model.normalise_email(email)
+        token, address = model.new_token(), model.normalise_email(email)
         async with self._database.transaction() as connection:
-            if address is None:
-                await _queries.void_start_links(connection)
-            else:
-                user = await self._require_user(connection, address)
-                if user.status != "active":
-                    raise Refused(f"{address} is {user.status}: lift that first.")
+            user = await self._require_user(connection, address)
+            if user.status != "active":
+                raise Refused(f"{address} is {user.status}: lift that first.")
             await self._add_link(connection, token, address, ttl, None)
         return self.address.sign_in_link(token)
+
+    async def make_start_link(self) -> str | None:
+        """Return the link that makes the first administrator; None where there is one already.
+
+        A new start link voids those before it, and none works once there is an administrator.
+        """
+        token = model.new_token()
+        async with self._database.transaction() as connection:
+            await _queries.lock_users(connection)
+            await _queries.void_start_links(connection)
+            if await _queries.any_admin(connection):
+                return None
+            await self._add_link(connection, token, None, model.START_LINK_LIFETIME, None)
+        return self.address.sign_in_link(token)
+
+    async def first_administrator(self) -> User | None:
+        """Return the active administrator whose account is the oldest; None where there is none."""
+        async with self._database.connection() as connection:
+            return _user(await _queries.first_admin(connection))
 
     async def _add_link(
         self, connection: Connection, token: str, email: str | None, lifetime: timedelta, asker: str | None
@@ -193,7 +245,7 @@ class Identity:
             if await _queries.use_link(connection, token_hash=hashed, now=now) is None:
                 raise _used_up()
             if link["email"] is None:
-                user = await self._first_administrator(connection)
+                user: User | None = await self._make_first_administrator(connection)
             else:
                 user = await self.entrance.admit(connection, link["email"], method="link", browser=browser)
             outcome = (
@@ -204,16 +256,12 @@ class Identity:
             raise refusal(user)
         return outcome
 
-    async def _first_administrator(self, connection: Connection) -> User | None:
-        """Whom the start link signs in, made if there is nobody yet; None where all administrators are
-        gone."""
+    async def _make_first_administrator(self, connection: Connection) -> User:
+        """Make the user whom the start link signs in. Raises: Unauthenticated where there is one already."""
         await _queries.lock_users(connection)
-        user = _user(await _queries.first_admin(connection))
-        if user is None and not await _queries.any_user(connection):
-            user = await self._insert_user(
-                connection, model.DEFAULT_ADMIN, name=None, role="admin", actor=None
-            )
-        return user
+        if await _queries.any_admin(connection):
+            raise _used_up()
+        return await self._insert_user(connection, model.DEFAULT_ADMIN, name=None, role="admin", actor=None)
 
     # Users
 
@@ -333,8 +381,9 @@ class Identity:
         """Change what administrators may change of a user, who have `seen` a certain state (`User.tag`):
         all of it or nothing. What is None stays; setting what is set already succeeds.
 
-        A status other than active shuts the user out: all their sessions and tokens end now. Access tokens
-        say the role, so with another role they end, too.
+        A status other than active shuts the user out: all their sessions and tokens end now, those in which
+        they look through other users' eyes as well, and their agent is stopped. Access tokens say the role,
+        so with another role they end, too.
 
         Raises: NotFound, Conflict for the last active administrator, PreconditionFailed.
         """
@@ -353,6 +402,9 @@ class Identity:
                 await self._refuse_the_last(connection, before)
             if shut_out:
                 await self.entrance.end_all(connection, user_id)
+                await self._shut_out(connection, user_id)
+            elif before.is_admin and not after.is_admin:
+                await self.entrance.end_impersonations(connection, user_id)
             await _queries.administer(
                 connection,
                 user_id=user_id,
@@ -385,7 +437,7 @@ class Identity:
         return user
 
     async def _require_user(self, connection: Connection, email: str) -> User:
-        user = _user(await _queries.find_user(connection, email=email))
+        user = _user(await _queries.find_user(connection, email=model.normalise_email(email)))
         if user is None:
             raise NotFound(f"There is no user {email}.")
         return user

@@ -31,6 +31,8 @@ class Principal:
     """A second factor is demanded of them and they have none yet: until then they may do nothing else."""
     impersonator_id: UUID | None = None
     """The administrator who looks through this user's eyes."""
+    vault_locked: bool = False
+    """The user has locked the vault in this session and has not proved since then who they are."""
 
     @property
     def is_admin(self) -> bool:

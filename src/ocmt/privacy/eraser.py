@@ -113,7 +113,7 @@ class Eraser:
             return False
         async with self._database.transaction() as connection:
             await _queries.finish(connection, id=deletion.id, report=report, now=self._clock.now())
-            asker = Actor(deletion.asked_by) if deletion.asked_by else None
+            asker = Actor.oneself(deletion.asked_by) if deletion.asked_by else None
             await self._audit.record(connection, "account.deleted", actor=asker)
         _log.info("account_deleted", user_id=str(user_id))
         return True

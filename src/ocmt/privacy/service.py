@@ -60,7 +60,7 @@ class Privacy:
     @asynccontextmanager
     async def export(self, actor: Actor) -> AsyncIterator[Ready]:
         """All that is a user's as a zip, to be sent to them. Raises: LimitReached, Unavailable."""
-        of = actor.user_id
+        of = actor.on_behalf_of
         await self._rates.take(model.EXPORTS, str(of))
         async with self._places.place(of) as pace:
             await OTHER.run(lambda: self._folder.mkdir(mode=0o700, parents=True, exist_ok=True))
@@ -88,7 +88,7 @@ class Privacy:
         await self._identity.administer(user_id, status="deleting", actor=actor)
         async with self._database.transaction() as connection:
             asked = await _queries.ask_deletion(
-                connection, id=uuid7(), user_id=user_id, now=self._clock.now(), asked_by=actor.user_id
+                connection, id=uuid7(), user_id=user_id, now=self._clock.now(), asked_by=actor.by
             )
             if asked is not None:
                 await self._record(connection, "account.deletion_asked", actor, user_id)

@@ -19,7 +19,7 @@ from ocmt.groups.service import Groups
 from ocmt.identity.accounts import Accounts
 from ocmt.identity.audit.model import Actor
 from ocmt.identity.guards import actor_of, administrator, auditor, no_flood, signed_in
-from ocmt.identity.model import Letter
+from ocmt.identity.letters import Letter
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.http import (
     RequestLimits,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.requests import Request
 
 from ocmt.agents.egress import Egress
@@ -34,10 +34,9 @@ from ocmt.gateway.pages import ControlUi
 from ocmt.gateway.routes import routes as gateway_routes
 from ocmt.gateway.service import Sockets
 from ocmt.identity.audit.retention import Retention
-from ocmt.identity.guards import actor_of, require_recent
-from ocmt.identity.model import notice_letter
-from ocmt.identity.service import Identity
-from ocmt.platform.clock import Clock, SystemClock
+from ocmt.identity.audit.service import Audit
+from ocmt.identity.guards import actor_of
+from ocmt.platform.clock import SystemClock
 from ocmt.platform.database import Connection
 from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import exception_handlers, principal
@@ -54,8 +53,6 @@ class Orchestrator:
     agents: Agents
     policy: Policy
     egress: Egress
-    identity: Identity
-    clock: Clock
     runtime: AgentRuntime
     reconciler: Reconciler
     broker: Broker
@@ -71,6 +68,7 @@ class Orchestrator:
     sockets: Sockets
     pages: ControlUi
     channels: ChannelRoom
+    audit: Audit
     space: FreeSpace | None = None
     """Of the disk below all of it; None: nobody watches."""
 
@@ -81,28 +79,15 @@ class Orchestrator:
             model = await self.broker.model_for(user_id)
             return {"kind": model.kind, "label": model.label}
 
-        async def change_egress(request: Request, wanted: bool) -> BackgroundTask | None:
-            """The internet outlives the session that asks for it: that takes a recent sign-in."""
+        async def change_egress(request: Request, wanted: bool) -> None:
             me = principal(request)
             await self.egress.check(me.user_id, wanted)
-            if wanted:
-                require_recent(me, self.clock)
+            note = self._noting(request, "agent.egress")
 
             async def record(connection: Connection) -> None:
-                await self.identity.audit.record(
-                    connection,
-                    "agent.egress",
-                    actor=actor_of(me, request),
-                    subject_id=me.user_id,
-                    before=not wanted,
-                    after=wanted,
-                )
+                await note(connection, {"before": not wanted, "after": wanted})
 
-            if not await self.egress.change(me.user_id, wanted, record):
-                return None
-            what = "Your agent can now reach the internet" if wanted else "Your agent lost the internet"
-            letter = notice_letter(me.email, what, self.identity.address.url)
-            return BackgroundTask(self.identity.deliver, letter)
+            await self.egress.change(me.user_id, wanted, record)
 
         app = Starlette(
             routes=[
@@ -110,13 +95,23 @@ class Orchestrator:
                 *snapshot_routes(self.snapshots, self.transfers),
                 *chat_routes(self.chat, self.stream),
                 *gateway_routes(self.sockets, self.pages),
-                *channel_routes(self.channels.channels, self.channels.deliveries),
+                *channel_routes(self.channels.channels, self.channels.deliveries, self._noting),
             ],
             exception_handlers=exception_handlers(),
         )
         # Its redirects are made of what the request says about scheme and host.
         app.router.redirect_slashes = False
         return app
+
+    def _noting(self, request: Request, action: str) -> Callable[..., Awaitable[None]]:
+        """Return what writes an action of whoever asks into the audit log, in the caller's transaction."""
+        me = principal(request)
+        actor = actor_of(me, request)
+
+        async def note(connection: Connection, details: Mapping[str, Any]) -> None:
+            await self.audit.record(connection, action, actor=actor, subject_id=me.user_id, **details)
+
+        return note
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[asyncio.Future[None]]:

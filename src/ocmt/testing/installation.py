@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -26,7 +27,7 @@ START_TIMEOUT = 60.0
 STOP_TIMEOUT = 15.0
 ANSWER_TIMEOUT = 120.0
 COMMAND_TIMEOUT = 30.0
-
+_LOGIN_LINK = re.compile(r"users login-link (\S+?)`")
 
 _SETTINGS = ("OCMT_", "DATABASE_URL", "PORT", "ANTHROPIC_API_KEY")
 
@@ -49,6 +50,7 @@ class Installation:
     """All lines that it printed, standard error included."""
     process: asyncio.subprocess.Process | None = None
     _reading: asyncio.Task[None] | None = None
+    _administrator: str = ""
 
     async def __aenter__(self) -> Self:
         """Start it; returns once it is ready."""
@@ -95,6 +97,9 @@ class Installation:
         if not ready.is_set():
             await self.kill()
             raise AssertionError("ocmt up did not get ready:\n" + "\n".join(self.output))
+        if not self.link:
+            # There is an administrator already, so that the start printed no link.
+            self.link = (await self.command("users", "login-link", self._administrator)).strip()
         return took[0]
 
     async def stop(self, how: signal.Signals = signal.SIGINT) -> float:
@@ -148,7 +153,8 @@ class Installation:
                 self.url = line.removeprefix("ready ").strip()
             if "#token=" in line:
                 self.link = line[line.index("http") :].strip()
-            if self.url and self.link:
+            if self.url and line.startswith("sign in"):
+                self._administrator = asked[1] if (asked := _LOGIN_LINK.search(line)) else ""
                 ready.set()
 
     async def _read_to_the_end(self) -> None:

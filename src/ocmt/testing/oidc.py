@@ -145,7 +145,9 @@ class FakeIssuer(_Double):
         self.address_in_token = True
         """Whether the ID token has the address; else userinfo alone."""
         self.userinfo: dict[str, Any] = {}
-        """Put into userinfo over what should be there."""
+        """Put into userinfo over what should be there; None leaves it out."""
+        self.signs_userinfo = False
+        """Whether userinfo is a signed token (application/jwt)."""
         self.names_itself = False
         self.answer_issuer: str | None = None
         """Put into `iss` of the answer in place of itself."""
@@ -283,7 +285,11 @@ class FakeIssuer(_Double):
         person = self._bearer(request)
         if person is None:
             return web.json_response({"error": "invalid_token"}, status=401)
-        return web.json_response({**person, **self.userinfo})
+        told = {name: value for name, value in {**person, **self.userinfo}.items() if value is not None}
+        if self.signs_userinfo:
+            signed = self.signed({"iss": self.url, "aud": CLIENT_ID, **told})
+            return web.Response(text=signed, content_type="application/jwt")
+        return web.json_response(told)
 
 
 class FakeGitHub(_Double):

@@ -52,7 +52,7 @@ class GroupKeys:
                 version=version,
                 ciphertext=seal(key, kept.encode(), item_binding(group_id, name, version)),
                 hint=model.hint_of("provider_key", kept),
-                updated_by=actor.user_id,
+                updated_by=actor.on_behalf_of,
                 now=self._clock.now(),
             )
             await self._record(connection, "group.key_put", actor, group_id, name)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Path, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from ocmt.errors import InvalidInput
+from ocmt.identity.entrance.model import SignInAgain
 from ocmt.identity.etags import seen_version, set_etag
 from ocmt.identity.guards import Me, actor_of, require_recent
 from ocmt.platform.clock import Clock
@@ -143,6 +144,8 @@ def routes(vault: Vault, trial: Trial, rates: Rates, clock: Clock) -> APIRouter:
     async def reveal_item(me: Me, request: Request, response: Response, name: Name) -> ValueView:
         """The value in the clear. Takes a recent sign-in, and is written into the audit log."""
         require_recent(me, clock)
+        if me.vault_locked:
+            raise SignInAgain("The vault is locked. Prove once more that it is you to see this value.")
         response.headers["cache-control"] = "no-store"
         return ValueView(value=await vault.reveal(me.user_id, name, actor=actor_of(me, request)))
 

@@ -97,7 +97,7 @@ async def test_twenty_who_write_at_once_make_one_chain(database: Database, clock
     async def write(number: int) -> None:
         async with database.transaction() as connection:
             await audit.record(
-                connection, "test.done", actor=Actor(UUID(int=number)), before=None, after=number
+                connection, "test.done", actor=Actor.oneself(UUID(int=number)), before=None, after=number
             )
 
     await asyncio.gather(*(write(number) for number in range(20)))
@@ -124,7 +124,7 @@ async def test_pages_go_from_new_to_old_and_are_ones_own(database: Database, clo
     audit, ada, bob = Audit(database, clock), UUID(int=1), UUID(int=2)
     async with database.transaction() as connection:
         for actor, subject in ((ada, ada), (bob, ada), (bob, bob), (ada, None)):
-            await audit.record(connection, "test.done", actor=Actor(actor), subject_id=subject)
+            await audit.record(connection, "test.done", actor=Actor.oneself(actor), subject_id=subject)
     assert [row.id for row in await audit.page(user_id=ada)] == [4, 2, 1]
     assert [row.id for row in await audit.page(user_id=ada, before=4, limit=1)] == [2]
     assert [row.id for row in await audit.page(user_id=None)] == [4, 3, 2, 1]

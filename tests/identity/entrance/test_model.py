@@ -23,8 +23,8 @@ ADA = "ada@example.org"
 LISTED = ("example.com", "@example.net", "Ada@Example.org")
 
 
-def policy(mode: str, *, by_mail: bool = False) -> SignUpPolicy:
-    return SignUpPolicy.parse(mode, LISTED, first_by_mail=by_mail)  # type: ignore[arg-type]
+def policy(mode: str) -> SignUpPolicy:
+    return SignUpPolicy.parse(mode, LISTED)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,34 @@ def test_an_invitation_lets_in_under_every_policy_and_brings_its_role(mode: str)
     assert admission(policy(mode), invited) == Admission("active", "auditor")
 
 
-def test_the_first_by_mail_becomes_administrator_only_where_nobody_else_can_ask() -> None:
-    first = Newcomer("x@y.org", nobody_yet=True)
-    assert admission(policy("invitation", by_mail=True), first) == Admission("active", "admin")
-    assert admission(policy("invitation"), first) is None
-    assert admission(policy("open"), first) == Admission("active", "user")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "example",
+        "*.example.org",
+        "*@example.org",
+        "ada@",
+        "@",
+        "a b.org",
+        "https://example.org",
+        "-x.org",
+        "..",
+        "ada@*",
+    ],
+)
+def test_what_is_neither_address_nor_domain_is_refused_by_name(entry: str) -> None:
+    with pytest.raises(InvalidInput, match="OCMT_SIGN_UP_ALLOWED") as refused:
+        SignUpPolicy.parse("allowlist", ["example.org", f" {entry} "])
+    assert repr(entry) in str(refused.value)
 
 
-def test_what_is_no_domain_is_refused() -> None:
-    with pytest.raises(InvalidInput):
-        SignUpPolicy.parse("allowlist", ["example"], first_by_mail=False)
+def test_blanks_capitals_and_other_letters_are_of_no_account() -> None:
+    policy = SignUpPolicy.parse(
+        "allowlist", [" Example.ORG ", "", "  ", "münchen.de", "Ada@Bücher.example\n"]
+    )
+    assert policy.domains == {"example.org", "xn--mnchen-3ya.de"}
+    assert policy.lists("ada@xn--bcher-kva.example")
+    assert policy.lists("eve@xn--mnchen-3ya.de")
 
 
 def test_a_second_factor_is_due_where_there_is_one_unless_the_first_was_both() -> None:

@@ -8,6 +8,7 @@ import { pastesFiles } from "../attachments";
 import type { Conversation } from "../conversation";
 import { keepDraft, readDraft } from "../drafts";
 import { openTurn } from "../events";
+import { session } from "../session";
 import { AttachChips } from "./AttachChips";
 import { ClipIcon, SendIcon, StopIcon } from "./Icons";
 import { Problem } from "./Problem";
@@ -20,6 +21,28 @@ export function focusComposer(): void {
 }
 
 export function Composer({ conversation }: { conversation: Conversation }) {
+  const now = session.value;
+  const looking = now.state === "signed-in" && now.user.impersonated_by !== null;
+  return looking ? <LookingOnly /> : <Writing conversation={conversation} />;
+}
+
+/** In the place of the box while an administrator looks through somebody's eyes: the server takes no message. */
+function LookingOnly() {
+  return (
+    <div class="composer">
+      <div class="composer-box">
+        <textarea
+          rows={1}
+          aria-label="Message"
+          disabled
+          placeholder="You can look, but not write: this is somebody else's account"
+        />
+      </div>
+    </div>
+  );
+}
+
+function Writing({ conversation }: { conversation: Conversation }) {
   const id = conversation.id.value;
   const box = useRef<HTMLTextAreaElement>(null);
   const [text, setText] = useState(() => readDraft(id));

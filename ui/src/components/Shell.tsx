@@ -56,7 +56,8 @@ export function Shell({ title, children }: Props) {
         {who?.impersonated_by && (
           <div class="banner" role="alert">
             <span>
-              You see what <strong>{who.email}</strong> sees. They will read of it.
+              You see what <strong>{who.email}</strong> sees. You can look, but not change anything. They will
+              read of it.
             </span>
             <button type="button" class="button" onClick={() => void backToOneself()}>
               Back to yourself

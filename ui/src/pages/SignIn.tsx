@@ -10,6 +10,7 @@ import { useTitle } from "../components/hooks";
 import { Spinner } from "../components/Icons";
 import { Problem } from "../components/Problem";
 import { takeFragment, wordsForCode } from "../providers";
+import { rememberPlace, signIns, takePlace } from "../returning";
 import { navigate, route } from "../router";
 import { findSession, session } from "../session";
 import type { SignInStep } from "../types";
@@ -36,8 +37,12 @@ export function SignIn() {
       return;
     }
     await findSession();
-    if (session.value.state === "signed-in") navigate("/", { replace: true });
-    else setStage("asking");
+    if (session.value.state === "signed-in") {
+      const channel = signIns();
+      channel?.postMessage("signed in");
+      channel?.close();
+      navigate(takePlace(), { replace: true });
+    } else setStage("asking");
   };
 
   const redeem = async (token: string, confirm: boolean) => {
@@ -58,6 +63,8 @@ export function SignIn() {
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: once, and at every further link
   useEffect(() => {
+    const left = session.value.state === "signed-out" && session.value.left;
+    if (route.value.page !== "sign-in" && !left) rememberPlace(location.pathname);
     const use = async () => {
       // Taken out of the address bar before anything else can read it there.
       const token = takeFragment("token");
@@ -78,7 +85,7 @@ export function SignIn() {
   const idle = stage === "asking" && problem === null;
   const superfluous = idle && session.value.state === "signed-in" && route.value.page === "sign-in";
   useEffect(() => {
-    if (superfluous) navigate("/", { replace: true });
+    if (superfluous) navigate(takePlace(), { replace: true });
   }, [superfluous]);
 
   const ask = async () => {

@@ -9,8 +9,9 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from ocmt.identity.administration.service import Administration, Invitation, RuleKind
+from ocmt.identity.administration.service import Administration, Invitation
 from ocmt.identity.browsers import browser_of, keep_own_session, set_outcome
+from ocmt.identity.entrance.model import RuleKind
 from ocmt.identity.guards import (
     Me,
     actor_of,

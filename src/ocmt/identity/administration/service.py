@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
 from ocmt.errors import Conflict, InvalidInput, NotFound, Refused
+from ocmt.identity import letters
 from ocmt.identity.audit.model import Actor
-from ocmt.identity.entrance.model import Browser
+from ocmt.identity.entrance.model import Browser, RuleKind, listing
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.model import Letter, new_token, normalise_email, token_hash
+from ocmt.identity.letters import Letter
+from ocmt.identity.model import new_token, normalise_email, token_hash
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
@@ -24,10 +24,8 @@ from ocmt.platform.queries import load_queries
 
 _queries = load_queries("ocmt.identity.administration")
 
-RuleKind = Literal["address", "domain"]
 INVITED_FOR = timedelta(days=7)
 LEAST_REASON = 10
-_DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 
 
 @dataclass(frozen=True)
@@ -70,14 +68,14 @@ class Administration:
 
     async def put_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Let an address or a domain in. Doing it twice succeeds. Raises: InvalidInput."""
-        value = _checked(kind, value)
+        value = listing(kind, value)
         async with self._database.transaction() as connection:
             fresh = await _queries.put_rule(
                 connection,
                 kind=kind,
                 value=value,
                 now=self._clock.now(),
-                created_by=actor.user_id if actor else None,
+                created_by=actor.by if actor else None,
             )
             if fresh is not None:
                 await self._audit.record(connection, "sign_up.rule_added", actor=actor, after={kind: value})
@@ -85,7 +83,7 @@ class Administration:
     async def drop_rule(self, kind: RuleKind, value: str, *, actor: Actor | None = None) -> None:
         """Take a rule away; who came by it stays. Doing it twice succeeds."""
         async with self._database.transaction() as connection:
-            gone = await _queries.drop_rule(connection, kind=kind, value=value.strip().lower())
+            gone = await _queries.drop_rule(connection, kind=kind, value=listing(kind, value))
             if gone is not None:
                 await self._audit.record(
                     connection, "sign_up.rule_removed", actor=actor, before={kind: value}
@@ -102,8 +100,13 @@ class Administration:
     async def invite(
         self, email: str, role: Role, *, actor: Actor | None = None
     ) -> tuple[Invitation, Letter]:
-        """Invite somebody; the letter is the caller's to deliver. Raises: InvalidInput, Conflict."""
+        """Invite somebody; the letter is the caller's to deliver.
+
+        Raises: InvalidInput, Conflict, LimitReached.
+        """
         address, now = normalise_email(email), self._clock.now()
+        if actor is not None:
+            await self._identity.post.admit("invitation", actor.by)
         invitation = Invitation(uuid7(), address, role, now, now + INVITED_FOR, None, None)
         async with self._database.transaction() as connection:
             if await _queries.has_user(connection, email=address):
@@ -114,14 +117,15 @@ class Administration:
                 email=address,
                 role=role,
                 token_hash=token_hash(new_token()),
-                invited_by=actor.user_id if actor else None,
+                invited_by=actor.by if actor else None,
                 now=now,
                 expires_at=invitation.expires_at,
             )
             await self._audit.record(
                 connection, "user.invited", actor=actor, after={"email": address, "role": role}
             )
-        return invitation, _invitation_letter(address, self._identity.address.url)
+        url = self._identity.address.url
+        return invitation, letters.invitation(address, url, days=INVITED_FOR.days)
 
     async def revoke(self, invitation_id: UUID, *, actor: Actor | None = None) -> None:
         """Take an invitation back. Raises: NotFound where there is none that is open."""
@@ -151,23 +155,3 @@ class Administration:
             return await self._identity.entrance.impersonate(
                 connection, me, user, reason=reason, browser=browser
             )
-
-
-def _checked(kind: RuleKind, value: str) -> str:
-    if kind == "address":
-        return normalise_email(value)
-    domain = value.strip().lower().removeprefix("@")
-    if len(domain) > 253 or not _DOMAIN.fullmatch(domain):
-        raise InvalidInput("This is not a domain; write it like example.org.")
-    return domain
-
-
-def _invitation_letter(to: str, url: str) -> Letter:
-    return Letter(
-        to=to,
-        subject="You are invited",
-        text=(
-            "You are invited to an agent of your own. Ask for a sign-in link under this address here:\n\n"
-            f"{url}/sign-in\n\nThe invitation is good for {INVITED_FOR.days} days.\n"
-        ),
-    )

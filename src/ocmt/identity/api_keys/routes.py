@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from ocmt.identity.access import SCOPES
 from ocmt.identity.api_keys.model import ApiKey
 from ocmt.identity.api_keys.service import ApiKeys
 from ocmt.identity.browsers import browser_of
-from ocmt.identity.guards import Me, require_recent, signed_in, tell
+from ocmt.identity.guards import Me, require_recent, signed_in
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 
@@ -64,16 +64,13 @@ def routes(keys: ApiKeys, identity: Identity, clock: Clock) -> APIRouter:
         return KeyPage(items=[_view(key) for key in await keys.list(me.user_id)], scopes=SCOPES)
 
     @router.post("", status_code=status.HTTP_201_CREATED)
-    async def make_key(
-        body: NewKey, me: Me, request: Request, response: Response, background: BackgroundTasks
-    ) -> MadeKey:
+    async def make_key(body: NewKey, me: Me, request: Request, response: Response) -> MadeKey:
         """Make a key. Takes a recent sign-in."""
         require_recent(me, clock)
         address = browser_of(request).address
         made, secret = await keys.make(
             me, body.name, body.scopes, expires_at=body.expires_at, address=address
         )
-        tell(background, identity, me, "An API key was added")
         response.headers["cache-control"] = "no-store"
         return MadeKey(**_view(made).model_dump(), key=secret)
 

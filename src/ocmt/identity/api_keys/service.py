@@ -76,7 +76,7 @@ class ApiKeys:
             await self._audit.record(
                 connection,
                 "api_key.made",
-                actor=Actor(me.user_id, address),
+                actor=Actor.oneself(me.user_id, address),
                 subject_id=me.user_id,
                 after={"name": made.name, "prefix": made.prefix, "scopes": made.scopes},
             )
@@ -96,7 +96,7 @@ class ApiKeys:
             await self._audit.record(
                 connection,
                 "api_key.revoked",
-                actor=Actor(me.user_id, address),
+                actor=Actor.oneself(me.user_id, address),
                 subject_id=me.user_id,
                 before=dict(gone),
             )

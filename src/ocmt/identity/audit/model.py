@@ -22,10 +22,22 @@ SALT_BYTES = 16
 
 @dataclass(frozen=True)
 class Actor:
-    """Who changes something, and from where; the platform's own operator is none."""
+    """Who changes something, for whom, and from where; the platform's own operator is none.
 
-    user_id: UUID
+    The two differ while an administrator looks through a user's eyes. Membership and ownership follow
+    `on_behalf_of`; the audit log names both.
+    """
+
+    by: UUID
+    """The person at the keyboard."""
+    on_behalf_of: UUID
+    """The user whose account the request is about."""
     address: str | None = None
+
+    @classmethod
+    def oneself(cls, user_id: UUID, address: str | None = None) -> Actor:
+        """Return somebody who acts for themselves."""
+        return cls(user_id, user_id, address)
 
 
 @dataclass(frozen=True)

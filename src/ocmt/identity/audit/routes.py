@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
+from ocmt.errors import Unauthenticated
 from ocmt.identity.audit.model import Row
 from ocmt.identity.audit.service import Audit
 from ocmt.identity.guards import Me, auditor, signed_in
@@ -143,6 +144,8 @@ async def _rows(audit: Audit, after: int) -> AsyncIterator[str]:
 async def _following(audit: Audit, clock: Clock, request: Request, after: int) -> AsyncIterator[str]:
     ends = clock.monotonic() + LONGEST
     while clock.monotonic() < ends and not await request.is_disconnected():
+        if not await _may_still_read(request):
+            return
         rows = await audit.read(after=after)
         for row in rows:
             yield _line(row)
@@ -151,6 +154,15 @@ async def _following(audit: Audit, clock: Clock, request: Request, after: int) -
         else:
             yield "\n"  # so that a reader who has gone is noticed
             await clock.sleep(POLL)
+
+
+async def _may_still_read(request: Request) -> bool:
+    """Whether who follows is still signed in, and still an administrator or auditor."""
+    try:
+        me = await request.state.still()
+    except Unauthenticated:
+        return False
+    return me is not None and me.role in ("admin", "auditor")
 
 
 def _page(rows: Any, limit: int) -> RowPage:

@@ -54,6 +54,11 @@ class Audit:
         `details` are JSON values without secrets, by custom `before` and `after`. The time is the chain's
         own: two rows never stand in another order than their times.
         """
+        through_other_eyes = actor is not None and actor.by != actor.on_behalf_of
+        if actor is not None and through_other_eyes:
+            # The user whose account it is reads of it, too.
+            details["on_behalf_of"] = str(actor.on_behalf_of)
+            subject_id = subject_id or actor.on_behalf_of
         said = {"address": actor.address if actor else None, **details}
         kept: Mapping[str, Any] = {name: value for name, value in said.items() if value is not None}
         salt = os.urandom(SALT_BYTES)
@@ -62,7 +67,7 @@ class Audit:
             "id": head["last_id"] + 1,
             "at": self._clock.now(),
             "action": action,
-            "actor_id": actor.user_id if actor else None,
+            "actor_id": actor.by if actor else None,
             "subject_id": subject_id,
             "details_hash": hash_of_details(salt, kept),
         }

@@ -9,6 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from ocmt.errors import InvalidInput, Refused
+from ocmt.identity.model import normalise_domain, normalise_email
 from ocmt.platform.principal import Role
 
 SESSION_IDLE = timedelta(days=7)
@@ -28,6 +29,7 @@ CHALLENGE_ATTEMPTS = 5
 SECOND_FACTORS = frozenset({"totp", "backup_code", "passkey"})
 """Methods that count as the second factor. A passkey is both at once: the device asks for its owner."""
 
+RuleKind = Literal["address", "domain"]
 SignUpMode = Literal["invitation", "allowlist", "approval", "open"]
 
 
@@ -58,19 +60,24 @@ class SignUpPolicy:
     mode: SignUpMode = "invitation"
     addresses: frozenset[str] = frozenset()
     domains: frozenset[str] = frozenset()
-    first_by_mail: bool = False
-    """Whether the first who proves an address becomes administrator; else only the start link makes one.
-    Only where nobody but this machine's people can ask."""
 
     @classmethod
-    def parse(cls, mode: SignUpMode, allowed: Collection[str], *, first_by_mail: bool) -> SignUpPolicy:
-        """`allowed`: addresses (`ada@example.org`) and domains (`example.org`). Raises InvalidInput."""
-        entries = {entry.strip().lower() for entry in allowed if entry.strip()}
-        bare = {entry.removeprefix("@") for entry in entries if "@" not in entry.removeprefix("@")}
-        if any("." not in domain for domain in bare):
-            raise InvalidInput("Write whom to let in as addresses and domains: ada@example.org, example.com.")
-        whole = frozenset(entry for entry in entries if "@" in entry.removeprefix("@"))
-        return cls(mode, whole, frozenset(bare), first_by_mail)
+    def parse(cls, mode: SignUpMode, allowed: Collection[str]) -> SignUpPolicy:
+        """Read the setting that names whom to let in: addresses (`ada@example.org`) and domains
+        (`example.org`). Raises: InvalidInput that names the entry and says how to write it."""
+        found: dict[RuleKind, set[str]] = {"address": set(), "domain": set()}
+        for entry in filter(None, map(str.strip, allowed)):
+            kind: RuleKind = "address" if "@" in entry.removeprefix("@") else "domain"
+            try:
+                found[kind].add(listing(kind, entry))
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"OCMT_SIGN_UP_ALLOWED has {entry!r}, which is neither an address nor a domain. "
+                    "Write ada@example.org for one person, and example.org for everybody with such an "
+                    "address; name each subdomain by itself.",
+                    detail=error.message,
+                ) from error
+        return cls(mode, frozenset(found["address"]), frozenset(found["domain"]))
 
     def lists(self, email: str) -> bool:
         """Whether the settings name this address or its domain."""
@@ -85,8 +92,6 @@ class Newcomer:
     invited_as: Role | None = None
     listed: bool = False
     """By a rule that an administrator made."""
-    nobody_yet: bool = False
-    """Whether this installation has no user at all."""
 
 
 @dataclass(frozen=True)
@@ -126,15 +131,24 @@ class Session:
     impersonated: bool = field(default=False)
 
 
+def listing(kind: RuleKind, value: str) -> str:
+    """Return an address or domain that people are let in by, as it is kept. Raises: InvalidInput."""
+    if "*" in value:
+        raise InvalidInput("Write a whole address or domain, without *. Name each subdomain by itself.")
+    return normalise_email(value) if kind == "address" else normalise_domain(value)
+
+
 def domain_of(email: str) -> str:
     """What stands behind the @."""
     return email.rpartition("@")[2]
 
 
 def admission(policy: SignUpPolicy, newcomer: Newcomer) -> Admission | None:
-    """How somebody is let in who has proved that an address is theirs; None: not at all."""
-    if newcomer.nobody_yet and policy.first_by_mail:
-        return Admission("active", "admin")
+    """Return how to let in somebody who has proved an address; None: not at all.
+
+    Nobody becomes an administrator by being the first to sign up: only the start link, an operator's command,
+    or an administrator's invitation makes one.
+    """
     if newcomer.invited_as is not None:
         return Admission("active", newcomer.invited_as)
     listed = newcomer.listed or policy.lists(newcomer.email)

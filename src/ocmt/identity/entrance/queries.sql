@@ -38,9 +38,10 @@ delete from sign_in_challenges where expires_at < :now;
 
 -- name: add_session!
 insert into login_sessions (id, user_id, token_hash, user_agent, address, methods, created_at, last_seen_at,
-                            authenticated_at, expires_at, impersonator_id, impersonation_reason)
+                            authenticated_at, expires_at, impersonator_id, impersonator_session_id,
+                            impersonation_reason)
 values (:session_id, :user_id, :token_hash, :user_agent, :address, :methods, :now, :now,
-        :now, :expires_at, :impersonator_id, :reason);
+        :now, :expires_at, :impersonator_id, :impersonator_session_id, :reason);
 
 -- name: crowd_out!
 -- All but the most recently used :most.
@@ -51,12 +52,19 @@ where user_id = :user_id and id in (
   order by last_seen_at desc, id desc offset :most);
 
 -- name: find_session^
+-- A session through other eyes lasts only while its administrator may begin one: active, an administrator, and still
+-- signed in by the session that began it.
 select session.id, session.created_at, session.last_seen_at, session.authenticated_at, session.methods,
-       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required, owner.name,
-       owner.created_at as user_since
+       session.impersonator_id, session.vault_locked, owner.id as user_id, owner.email, owner.role,
+       owner.mfa_required, owner.name, owner.created_at as user_since
 from login_sessions session join users owner on owner.id = session.user_id
 where session.token_hash = :token_hash and session.revoked_at is null and session.expires_at > :now
-  and owner.status = 'active';
+  and owner.status = 'active'
+  and (session.impersonator_id is null
+       or exists (select from login_sessions own join users admin on admin.id = own.user_id
+                  where own.id = session.impersonator_session_id and own.user_id = session.impersonator_id
+                    and own.impersonator_id is null and own.revoked_at is null and own.expires_at > :now
+                    and admin.status = 'active' and admin.role = 'admin'));
 
 -- name: touch_session!
 update login_sessions set last_seen_at = :now, expires_at = :expires_at
@@ -64,12 +72,12 @@ where id = :session_id and user_id = :user_id and revoked_at is null and imperso
 
 -- name: prove_again!
 update login_sessions
-set authenticated_at = :now,
+set authenticated_at = :now, vault_locked = false,
     methods = case when :method = any(methods) then methods else array_append(methods, :method) end
 where id = :session_id and user_id = :user_id and revoked_at is null;
 
--- name: forget_proof!
-update login_sessions set authenticated_at = to_timestamp(0) where id = :session_id and user_id = :user_id;
+-- name: lock_vault!
+update login_sessions set vault_locked = true where id = :session_id and user_id = :user_id;
 
 -- name: list_sessions
 select id, user_agent, address, methods, created_at, last_seen_at, expires_at, impersonator_id is not null as impersonated
@@ -84,8 +92,13 @@ where id = :session_id and user_id = :user_id and revoked_at is null and expires
 returning id;
 
 -- name: end_sessions!
+-- A user's own, and those in which they look through other users' eyes.
 update login_sessions set revoked_at = :now
-where user_id = :user_id and revoked_at is null;
+where (user_id = :user_id or impersonator_id = :user_id) and revoked_at is null;
+
+-- name: end_impersonations!
+update login_sessions set revoked_at = :now
+where impersonator_id = :user_id and revoked_at is null;
 
 -- name: forget_sessions!
 -- At every sign-in of a user: what ended long ago goes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -72,6 +73,10 @@ class Entrance:
         self.policy = policy
         self._mfa_for_admins = mfa_for_admins
 
+    def now(self) -> datetime:
+        """Return the time by which sessions are counted."""
+        return self._clock.now()
+
     # Who is let in
 
     async def admit(
@@ -105,7 +110,7 @@ class Entrance:
         await self._audit.record(
             connection,
             "user.signed_up",
-            actor=Actor(user.id, browser.address),
+            actor=Actor.oneself(user.id, browser.address),
             subject_id=user.id,
             method=method,
             after={"email": email, "role": user.role, "status": user.status},
@@ -115,9 +120,9 @@ class Entrance:
     async def would_admit(self, connection: Connection, email: str) -> bool:
         """Whether an address would be let in if it were proved: for mails that are not worth sending else."""
         found = user_of(await _users.find_user(connection, email=email))
-        if found is not None:
-            return found.status == "active"
-        return await self._admission(connection, email) is not None
+        # Asked in any case: the time of the answer is not to tell whether there is such a user.
+        admission = await self._admission(connection, email)
+        return found.status == "active" if found is not None else admission is not None
 
     async def _admission(self, connection: Connection, email: str) -> Admission | None:
         invitation = await _queries.find_invitation(connection, email=email, now=self._clock.now())
@@ -125,7 +130,6 @@ class Entrance:
             email,
             invited_as=invitation["role"] if invitation else None,
             listed=await _queries.is_listed(connection, email=email, domain=model.domain_of(email)),
-            nobody_yet=not await _users.any_user(connection),
         )
         return model.admission(self.policy, newcomer)
 
@@ -222,12 +226,10 @@ class Entrance:
             now=self._clock.now(),
         )
 
-    async def forget_proof(self, principal: Principal) -> None:
-        """Their session is not recent any more: what takes a recent sign-in takes a new proof."""
+    async def lock_vault(self, principal: Principal) -> None:
+        """Reveal nothing of the vault in this session until its user has proved again who they are."""
         async with self._database.connection() as connection:
-            await _queries.forget_proof(
-                connection, session_id=principal.session_id, user_id=principal.user_id
-            )
+            await _queries.lock_vault(connection, session_id=principal.session_id, user_id=principal.user_id)
 
     # Sessions
 
@@ -243,7 +245,7 @@ class Entrance:
         await self._audit.record(
             connection,
             "session.opened",
-            actor=Actor(user.id, browser.address),
+            actor=Actor.oneself(user.id, browser.address),
             subject_id=user.id,
             session=str(session_id),
             methods=methods,
@@ -262,12 +264,13 @@ class Entrance:
             browser,
             expires_at=self._clock.now() + model.IMPERSONATION,
             impersonator_id=admin.user_id,
+            impersonator_session_id=admin.session_id,
             reason=reason,
         )
         await self._audit.record(
             connection,
             "session.impersonated",
-            actor=Actor(admin.user_id, browser.address),
+            actor=Actor.oneself(admin.user_id, browser.address),
             subject_id=user.id,
             session=str(session_id),
             reason=reason,
@@ -283,6 +286,7 @@ class Entrance:
         *,
         expires_at: Any,
         impersonator_id: UUID | None = None,
+        impersonator_session_id: UUID | None = None,
         reason: str | None = None,
     ) -> tuple[UUID, str]:
         session_id, token = uuid7(), new_token()
@@ -297,6 +301,7 @@ class Entrance:
             now=self._clock.now(),
             expires_at=expires_at,
             impersonator_id=impersonator_id,
+            impersonator_session_id=impersonator_session_id,
             reason=reason,
         )
         return session_id, token
@@ -338,6 +343,7 @@ class Entrance:
             authenticated_at=None if impersonator else found["authenticated_at"],
             must_enrol=impersonator is None and model.must_enrol(found["methods"], demanded=demanded),
             impersonator_id=impersonator,
+            vault_locked=found["vault_locked"],
         )
 
     async def sessions(self, user_id: UUID) -> Sequence[Session]:
@@ -359,14 +365,21 @@ class Entrance:
             await self._audit.record(
                 connection,
                 "session.ended",
-                actor=Actor(principal.impersonator_id or principal.user_id, address),
+                actor=Actor(principal.impersonator_id or principal.user_id, principal.user_id, address),
                 subject_id=principal.user_id,
                 session=str(session_id),
             )
 
     async def end_all(self, connection: Connection, user_id: UUID) -> None:
-        """End a user's sessions. The caller's transaction says why in the audit log."""
+        """End a user's sessions, and those in which they look through other users' eyes.
+
+        The caller's transaction says why in the audit log.
+        """
         await _queries.end_sessions(connection, user_id=user_id, now=self._clock.now())
+
+    async def end_impersonations(self, connection: Connection, user_id: UUID) -> None:
+        """End the sessions in which this user looks through other users' eyes."""
+        await _queries.end_impersonations(connection, user_id=user_id, now=self._clock.now())
 
     async def sign_out(self, principal: Principal, *, address: str | None = None) -> None:
         """End the session that a principal came with. Signing out twice succeeds."""

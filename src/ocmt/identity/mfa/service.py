@@ -205,7 +205,7 @@ class Mfa:
                     if used is None:
                         return False
                     await self._audit.record(
-                        connection, "mfa.backup_code_used", actor=Actor(user_id), subject_id=user_id
+                        connection, "mfa.backup_code_used", actor=Actor.oneself(user_id), subject_id=user_id
                     )
                 return True
         return False
@@ -232,7 +232,9 @@ class Mfa:
         )
 
     async def _record(self, connection: Connection, action: str, me: Principal, address: str | None) -> None:
-        await self._audit.record(connection, action, actor=Actor(me.user_id, address), subject_id=me.user_id)
+        await self._audit.record(
+            connection, action, actor=Actor.oneself(me.user_id, address), subject_id=me.user_id
+        )
 
     async def _key(self) -> bytes:
         return await self._secrets.ensure(SEAL_KEY, new_key)

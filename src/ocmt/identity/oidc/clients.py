@@ -125,8 +125,8 @@ class Issuer:
             raise TokenInvalid("The answer came from another provider.", detail="iss of the answer")
         tokens = await self._exchange(described, ask, code)
         claims: Mapping[str, Any] = await self._claims(described, ask, tokens)
-        if "email" not in claims and described.userinfo_endpoint is not None:
-            claims = await self._more(described.userinfo_endpoint, claims, tokens.get("access_token"))
+        if described.userinfo_endpoint is not None and model.lacks(self._provider, claims):
+            claims = await self._more(described, claims, tokens.get("access_token"))
         return model.profile(self._provider, claims)
 
     async def describe(self) -> Description:
@@ -201,17 +201,33 @@ class Issuer:
 
         return await self._keys.get(fetch, max_age=max_age)
 
-    async def _more(self, url: str, claims: Mapping[str, Any], access_token: object) -> Mapping[str, Any]:
-        """Where the ID token has no address: some issuers tell it at userinfo only."""
-        if not isinstance(access_token, str):
+    async def _more(
+        self, described: Description, claims: Mapping[str, Any], access_token: object
+    ) -> Mapping[str, Any]:
+        """Where the ID token leaves the address or its verification open, userinfo may tell."""
+        url = described.userinfo_endpoint
+        if url is None or not isinstance(access_token, str):
             return claims
-        reply = await self._fetcher.get(url, headers={"authorization": _bearer(access_token)})
-        if not reply.ok or not isinstance(reply.body, dict):
+        headers = {"authorization": _bearer(access_token), "accept": "application/json, application/jwt"}
+        reply = await self._fetcher.get(url, headers=headers)
+        told = reply.body
+        if reply.ok and reply.kind == "application/jwt":
+            told = await self._signed_userinfo(described, reply.text)
+        if not reply.ok or not isinstance(told, dict):
             raise self._fetcher.unavailable(f"no userinfo (status {reply.status})")
-        # Otherwise anybody's userinfo would do (OpenID Connect Core 5.3.2).
-        if reply.body.get("sub") != claims.get("sub"):
-            raise TokenInvalid("The provider's answer does not fit together.", detail="sub of userinfo")
-        return {**reply.body, **claims}
+        return model.completed(claims, told)
+
+    async def _signed_userinfo(self, described: Description, token: str) -> dict[str, Any]:
+        """Some issuers sign their userinfo (OpenID Connect Core 5.3.2)."""
+        from ocmt.identity.oidc import id_tokens
+
+        def verified(keys: KeySet) -> dict[str, Any]:
+            return id_tokens.verify_userinfo(token, keys, self._provider, issuer=described.issuer)
+
+        try:
+            return verified(await self._key_set(described, max_age=KEPT_SECONDS))
+        except id_tokens.UnknownKey:
+            return verified(await self._key_set(described, max_age=KEYS_AGAIN_SECONDS))
 
 
 class _Kept(Generic[T]):

@@ -25,6 +25,10 @@ class Reply:
     status: int
     body: Any
     """The JSON value; None where it is none."""
+    kind: str = ""
+    """The media type that it says it has."""
+    text: str = ""
+    """The same in characters, where it is ASCII."""
 
     @property
     def ok(self) -> bool:
@@ -93,7 +97,8 @@ class Fetcher:
             raise self.unavailable(f"{path}: more than {MAX_BYTES} bytes")
         if response.status >= 500 or 300 <= response.status < 400:
             raise self.unavailable(f"{path}: status {response.status}")
-        return Reply(response.status, _json(body))
+        text = body.decode("ascii").strip() if body.isascii() else ""
+        return Reply(response.status, _json(body), response.content_type, text)
 
 
 def _json(body: bytes) -> Any:

@@ -81,6 +81,28 @@ def verify(
     return dict(claims)
 
 
+def verify_userinfo(token: str, keys: KeySet, provider: Provider, *, issuer: str) -> dict[str, Any]:
+    """Return the claims of userinfo that its issuer has signed. Raises: UnknownKey, TokenInvalid.
+
+    It has neither a nonce nor a time. Where it says who signed it, and for whom, that must be so.
+    """
+    if len(token) > _LONGEST:
+        raise _invalid("userinfo is too long")
+    registry = jws.JWSRegistry(algorithms=sorted(ALGORITHMS), strict_check_header=False)
+    registry.max_header_length = 8 * 1024
+    try:
+        claims = jwt.decode(token, keys, algorithms=sorted(ALGORITHMS), registry=registry).claims
+    except InvalidKeyIdError as error:
+        raise UnknownKey(_SENTENCE, detail="userinfo is signed with an unknown key") from error
+    except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _invalid(f"userinfo: {type(error).__name__}") from error
+    audience = claims.get("aud", provider.client_id)
+    named = audience if isinstance(audience, list) else [audience]
+    if claims.get("iss", issuer) not in (issuer, provider.also_issuer) or provider.client_id not in named:
+        raise _invalid("userinfo is not from this issuer, or not for us")
+    return dict(claims)
+
+
 _SENTENCE = "The provider's answer does not prove who you are: begin the sign-in again."
 
 

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from ocmt.errors import Conflict, InvalidInput, Refused, SetupProblem, Unauthenticated, Unavailable
 from ocmt.identity.entrance.model import domain_of
-from ocmt.identity.model import normalise_email
+from ocmt.identity.model import normalise_domain, normalise_email
 from ocmt.identity.origin import is_loopback
 
 ATTEMPT_LIFETIME = timedelta(minutes=10)
@@ -31,12 +31,23 @@ _GOOGLE = "https://accounts.google.com"
 _GITHUB = "https://github.com"
 _ID = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _LONGEST_SUBJECT = 255
+_MICROSOFT = (
+    "https://login.microsoftonline.com/",
+    "https://login.microsoftonline.us/",
+    "https://sts.windows.net/",
+)
+_VERIFIED = ("email_verified", "xms_edov")
+"""Claims that say that an address is the person's."""
 
 
 class AttemptExpired(Unauthenticated):
     """This sign-in was begun too long ago, in another browser, or is over already."""
 
     code = "attempt_expired"
+
+
+class AttemptOver(AttemptExpired):
+    """This sign-in is over: its answer was brought before, or so long ago that nobody remembers it."""
 
 
 class Cancelled(Refused):
@@ -167,9 +178,10 @@ def configure(
         raise SetupProblem(f"The setting {name}.issuer is missing: the address of the provider.")
     if own is not None and not client_secret:
         raise SetupProblem(f"The setting {name}.client_secret is missing: it comes with the client id.")
-    domains = {domain.strip().lower().removeprefix("@") for domain in trusted_domains}
-    if any("." not in domain or "@" in domain or "*" in domain for domain in domains):
-        raise SetupProblem(f"Write {name}.trusted_domains as domains: example.org, example.com.")
+    try:
+        domains = {normalise_domain(domain) for domain in trusted_domains if domain.strip()}
+    except InvalidInput as error:
+        raise SetupProblem(f"Write {name}.trusted_domains as domains: example.org, example.com.") from error
     google = id == "google" and issuer in (None, _GOOGLE)
     return Provider(
         id=id,
@@ -215,23 +227,69 @@ def profile(provider: Provider, claims: Mapping[str, Any]) -> Profile:
 
     Raises: TokenInvalid without a subject, AddressUnverified without an address that is the person's.
     """
-    subject, email = claims.get("sub"), claims.get("email")
+    subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= _LONGEST_SUBJECT or "\0" in subject:
         raise TokenInvalid("The provider did not say who you are.", detail="sub")
-    try:
-        address = normalise_email(email) if isinstance(email, str) else None
-    except InvalidInput:
-        address = None
+    address = _address(claims)
     if address is None:
         raise _unverified(provider, "no address that mail could be sent to")
     domain = domain_of(address)
     trusted = domain in provider.trusted_domains
-    # Some issuers write their booleans as text (Amazon Cognito).
-    said = claims.get("email_verified")
-    if not trusted and said is not True and said != "true":
+    if not trusted and not is_verified(provider, claims):
         raise _unverified(provider, "email_verified is not true")
     hosted = provider.hosted_domain_claim and claims.get(provider.hosted_domain_claim) == domain
     return Profile(subject, address, trusted or bool(hosted) or domain in provider.own_domains)
+
+
+def is_verified(provider: Provider, claims: Mapping[str, Any]) -> bool:
+    """Whether a set of claims says that the address in the same set is the person's."""
+    said = claims.get("email_verified")
+    if said is None and provider.issuer.startswith(_MICROSOFT):
+        # Microsoft's own word for it: the owner of the domain has proved it. Without it an address there is
+        # whatever the administrator of some tenant has typed.
+        said = claims.get("xms_edov")
+        return said in (True, 1, "1") or _says_true(said)
+    return _says_true(said)
+
+
+def _says_true(said: object) -> bool:
+    """Some issuers write their booleans as text (Amazon Cognito)."""
+    return said is True or (isinstance(said, str) and said.lower() == "true")
+
+
+def lacks(provider: Provider, claims: Mapping[str, Any]) -> bool:
+    """Whether the claims of an ID token leave open what userinfo may tell: the address, or whether it is
+    verified. What the signed token denies stays denied."""
+    address = _address(claims)
+    if address is None:
+        return claims.get("email_verified") is None or _says_true(claims.get("email_verified"))
+    if domain_of(address) in provider.trusted_domains or is_verified(provider, claims):
+        return False
+    return claims.get("email_verified") is None
+
+
+def completed(claims: Mapping[str, Any], userinfo: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the claims of an ID token with what userinfo adds to them.
+
+    An address counts as verified only by the word of whoever names that very address: so both come from
+    userinfo, or the two name the same. Raises: TokenInvalid where userinfo is about somebody else.
+    """
+    # Otherwise anybody's userinfo would do (OpenID Connect Core 5.3.2).
+    if not isinstance(userinfo.get("sub"), str) or userinfo["sub"] != claims.get("sub"):
+        raise TokenInvalid("The provider's answer does not fit together.", detail="sub of userinfo")
+    signed, told = _address(claims), _address(userinfo)
+    if told is None or (signed is not None and told != signed):
+        return dict(claims)
+    added = {name: userinfo[name] for name in ("email", *_VERIFIED) if name in userinfo}
+    return {**{name: value for name, value in claims.items() if name not in _VERIFIED}, **added}
+
+
+def _address(claims: Mapping[str, Any]) -> str | None:
+    email = claims.get("email")
+    try:
+        return normalise_email(email) if isinstance(email, str) else None
+    except InvalidInput:
+        return None
 
 
 def _unverified(provider: Provider, why: str) -> AddressUnverified:

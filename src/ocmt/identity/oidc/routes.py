@@ -18,12 +18,13 @@ from fastapi.responses import RedirectResponse
 from pydantic import BaseModel
 
 from ocmt.errors import OcmtError, Refused, Unauthenticated
+from ocmt.identity import letters
 from ocmt.identity.browsers import asker_of, browser_of, set_asker
 from ocmt.identity.entrance.model import SecondFactorMissing
 from ocmt.identity.entrance.service import Entered
-from ocmt.identity.guards import Me, actor_of, require_recent, signed_in, tell
+from ocmt.identity.guards import Me, actor_of, require_recent, signed_in
 from ocmt.identity.model import new_token
-from ocmt.identity.oidc.model import Provider
+from ocmt.identity.oidc.model import AttemptOver, Provider
 from ocmt.identity.oidc.service import Answer, Linked, Oidc
 from ocmt.identity.routes import let_in
 from ocmt.identity.service import Identity
@@ -125,6 +126,12 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
         """Where a provider sends the browser back to."""
         found = oidc.provider(provider)
         me = getattr(request.state, "principal", None)
+        told = BackgroundTasks()
+
+        def tell(email: str) -> None:
+            letter = letters.notice(email, f"{found.label} was connected", identity.address.url)
+            told.add_task(identity.deliver, letter)
+
         try:
             outcome = await oidc.finish(
                 found,
@@ -132,18 +139,21 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
                 browser_of(request),
                 asker=asker_of(request, identity.address),
                 principal=me,
+                tell=tell,
             )
+        except AttemptOver as fault:
+            # The page was loaded twice, by the back button for one: who is signed in goes on to the app.
+            if me is not None:
+                return RedirectResponse("/", status.HTTP_303_SEE_OTHER)
+            return _sent_back(found, fault, _SIGN_IN, status.HTTP_303_SEE_OTHER)
         except OcmtError as fault:
             # Who is signed in has no use for the page to sign in at.
             return _sent_back(found, fault, _SETTINGS if me else _SIGN_IN, status.HTTP_303_SEE_OTHER)
         if isinstance(outcome, Linked):
-            told = BackgroundTasks()
-            assert me is not None, "only who is signed in connects a provider"
-            tell(told, identity, me, f"{found.label} was connected")
             target = f"{_SETTINGS}#linked={outcome.provider}"
             return redirect(target, status.HTTP_303_SEE_OTHER, background=told)
         target = "/" if isinstance(outcome, Entered) else f"{_SIGN_IN}#mfa"
-        response = redirect(target, status.HTTP_303_SEE_OTHER)
+        response = redirect(target, status.HTTP_303_SEE_OTHER, background=told)
         await let_in(identity, request, response, outcome)
         return response
 

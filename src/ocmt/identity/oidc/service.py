@@ -6,7 +6,7 @@ say; here it is only decided whose account it is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,6 +32,7 @@ from ocmt.platform.rates import Rates
 _queries = load_queries("ocmt.identity.oidc")
 _log = structlog.get_logger(__name__)
 _LONGEST_TOKEN = 200
+_TOO_LATE = "This sign-in took too long or was begun in another browser: begin it again."
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,12 @@ class Oidc:
         *,
         asker: str | None,
         principal: Principal | None,
+        tell: Callable[[str], None],
     ) -> Outcome | Linked:
         """Take a provider's answer: open a session, or connect the provider to `principal`'s account.
+
+        `tell`: called with the address of a user who had an account already, to which the provider was
+        connected.
 
         Raises: every error of `model`, LimitReached.
         """
@@ -143,13 +148,14 @@ class Oidc:
         client = self._clients[provider.id][1]
         profile = await client.profile(attempt.ask, answer.code, issuer=answer.issuer)
         if attempt.user_id is None:
-            return await self._sign_in(provider, profile, browser)
+            return await self._sign_in(provider, profile, browser, tell)
         # The very user who began, and not an administrator who has come to look through their eyes since.
         if principal is None or principal.user_id != attempt.user_id or principal.session_id is None:
             raise _expired()
         if principal.impersonator_id is not None:
             raise _expired()
-        await self._link(provider, profile, principal, browser)
+        if await self._link(provider, profile, principal, browser):
+            tell(principal.email)
         return Linked(provider.id)
 
     async def _use_attempt(self, provider: Provider, state: str, asker: str | None) -> _Attempt:
@@ -157,9 +163,10 @@ class Oidc:
             raise _expired()
         async with self._database.transaction() as connection:
             found = await _queries.use_attempt(connection, state_hash=token_hash(state))
+        if found is None:
+            raise model.AttemptOver(_TOO_LATE)
         if (
-            found is None
-            or found["expires_at"] <= self._clock.now()
+            found["expires_at"] <= self._clock.now()
             or found["provider"] != provider.id
             or not has_token(asker, found["browser_hash"])
         ):
@@ -167,37 +174,42 @@ class Oidc:
         ask = Ask(state, found["nonce"], found["verifier"], self.redirect_uri(provider))
         return _Attempt(ask, found["user_id"])
 
-    async def _sign_in(self, provider: Provider, profile: Profile, browser: Browser) -> Outcome:
+    async def _sign_in(
+        self, provider: Provider, profile: Profile, browser: Browser, tell: Callable[[str], None]
+    ) -> Outcome:
         entrance = self._identity.entrance
+        began = self._clock.now()
         async with self._database.transaction() as connection:
-            user, linkable = await self._owner(connection, provider, profile, browser)
+            user, linkable, connected = await self._owner(connection, provider, profile, browser)
             outcome = None
             if user is not None and linkable:
                 outcome = await entrance.enter(connection, user, method=provider.method, browser=browser)
         # Only now: an account that waits for its approval has been made all the same.
         if outcome is None:
             raise _refusal(provider, user, linkable)
+        if connected and user is not None and user.created_at < began:
+            tell(user.email)
         return outcome
 
     async def _owner(
         self, connection: Connection, provider: Provider, profile: Profile, browser: Browser
-    ) -> tuple[User | None, bool]:
-        """Whose account this opens, and whether it may."""
+    ) -> tuple[User | None, bool, bool]:
+        """Whose account this opens, whether it may, and whether the provider was connected to it now."""
         # Before the entrance's lock, as `_link` does: two locks in two orders would wait for each other.
         await _queries.lock_account(connection, provider=provider.id, subject=profile.subject)
         user = await self._known(connection, provider, profile)
         if user is not None:
-            return user, True
+            return user, True, False
         user = await self._identity.entrance.admit(
             connection, profile.email, method=provider.method, browser=browser
         )
         if user is None or user.status not in ("active", "pending"):
-            return user, True
+            return user, True, False
         untouched = await _queries.is_untouched(connection, user_id=user.id)
         if not model.may_link(profile, untouched=untouched):
-            return user, False
+            return user, False, False
         await self._add(connection, provider, profile, user.id, browser, used=True)
-        return user, True
+        return user, True, True
 
     async def _known(self, connection: Connection, provider: Provider, profile: Profile) -> User | None:
         found = await _queries.find_account(
@@ -220,7 +232,8 @@ class Oidc:
 
     async def _link(
         self, provider: Provider, profile: Profile, principal: Principal, browser: Browser
-    ) -> None:
+    ) -> bool:
+        """Whether it was connected now."""
         async with self._database.transaction() as connection:
             await _queries.lock_account(connection, provider=provider.id, subject=profile.subject)
             found = await _queries.find_account(
@@ -232,6 +245,7 @@ class Oidc:
                 )
             if found is None:
                 await self._add(connection, provider, profile, principal.user_id, browser, used=False)
+        return found is None
 
     async def _add(
         self,
@@ -260,7 +274,7 @@ class Oidc:
         await self._identity.audit.record(
             connection,
             "oidc.linked",
-            actor=Actor(user_id, browser.address),
+            actor=Actor.oneself(user_id, browser.address),
             subject_id=user_id,
             after={"provider": provider.id, "email": profile.email},
         )
@@ -292,7 +306,7 @@ def redirect_uri(url: str, provider_id: str) -> str:
 
 
 def _expired() -> Unauthenticated:
-    return model.AttemptExpired("This sign-in took too long or was begun in another browser: begin it again.")
+    return model.AttemptExpired(_TOO_LATE)
 
 
 def _refusal(provider: Provider, user: User | None, linkable: bool) -> Exception:

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from ocmt.identity.browsers import asker_of, browser_of, challenge_of, set_asker
-from ocmt.identity.guards import Me, not_too_often, require_recent, tell
+from ocmt.identity.guards import Me, not_too_often, require_recent
 from ocmt.identity.model import new_token
 from ocmt.identity.passkeys.service import Passkeys
 from ocmt.identity.routes import SecondFactorView, SignedIn, let_in
@@ -126,13 +126,10 @@ def _own(passkeys: Passkeys, identity: Identity, clock: Clock) -> APIRouter:
         return OptionsView(options=await passkeys.registration(me))
 
     @router.post("", status_code=status.HTTP_201_CREATED)
-    async def register(
-        body: NewPasskey, me: Me, request: Request, background: BackgroundTasks
-    ) -> MadePasskey:
+    async def register(body: NewPasskey, me: Me, request: Request) -> MadePasskey:
         """Register one: the answer to what was begun."""
         address = browser_of(request).address
         made = await passkeys.register(me, body.name, body.credential, address=address)
-        tell(background, identity, me, "A passkey was added")
         return MadePasskey(id=made)
 
     @router.patch("/{passkey_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
@@ -142,11 +139,10 @@ def _own(passkeys: Passkeys, identity: Identity, clock: Clock) -> APIRouter:
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     @router.delete("/{passkey_id}", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
-    async def remove(passkey_id: UUID, me: Me, request: Request, background: BackgroundTasks) -> Response:
+    async def remove(passkey_id: UUID, me: Me, request: Request) -> Response:
         """Remove it. Takes a recent sign-in."""
         require_recent(me, clock)
         await passkeys.remove(me.user_id, passkey_id, address=browser_of(request).address)
-        tell(background, identity, me, "A passkey was removed")
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     return router

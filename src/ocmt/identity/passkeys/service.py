@@ -292,7 +292,7 @@ class Passkeys:
         self, connection: Connection, action: str, user_id: UUID, address: str | None, **details: Any
     ) -> None:
         await self._audit.record(
-            connection, action, actor=Actor(user_id, address), subject_id=user_id, **details
+            connection, action, actor=Actor.oneself(user_id, address), subject_id=user_id, **details
         )
 
 

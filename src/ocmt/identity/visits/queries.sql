@@ -21,11 +21,13 @@ where token_hash = :token_hash and binding = :binding and expires_at > :now
 returning user_id, session_id;
 
 -- name: find_visit^
+-- Nobody comes here through other eyes: the pages act, and those eyes only look.
 select session.id, session.created_at, session.last_seen_at, session.authenticated_at, session.methods,
-       session.impersonator_id, owner.id as user_id, owner.email, owner.role, owner.mfa_required, owner.name,
+       session.impersonator_id, session.vault_locked, owner.id as user_id, owner.email, owner.role, owner.mfa_required, owner.name,
        owner.created_at as user_since
 from agent_visits visit
 join login_sessions session on session.id = visit.session_id
 join users owner on owner.id = session.user_id
 where visit.token_hash = :token_hash and visit.binding is null and visit.expires_at > :now
-  and session.revoked_at is null and session.expires_at > :now and owner.status = 'active';
+  and session.revoked_at is null and session.expires_at > :now and owner.status = 'active'
+  and session.impersonator_id is null;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from ocmt.errors import Unauthenticated
 from ocmt.identity.entrance.model import SESSION_ABSOLUTE
@@ -70,6 +71,10 @@ class Visits:
         if found is None:
             raise Unauthenticated(_OVER)
         return token
+
+    def now(self) -> datetime:
+        """Return the time by the clock of this room."""
+        return self._clock.now()
 
     async def authenticate(self, token: str) -> Principal | None:
         """Return who visits with this cookie; None once the login session behind it has ended.

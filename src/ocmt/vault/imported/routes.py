@@ -80,8 +80,11 @@ def routes(vaults: ImportedVaults, identity: Identity) -> APIRouter:
 
     @router.post("/lock", status_code=status.HTTP_204_NO_CONTENT, response_class=Response)
     async def lock(me: Me) -> Response:
-        """From now on nothing is revealed in this session until you have proved again who you are."""
-        await identity.entrance.forget_proof(me)
+        """Reveal nothing of the vault in this session until you have proved again who you are.
+
+        The rest of the session keeps its recent sign-in.
+        """
+        await identity.entrance.lock_vault(me)
         return Response(status_code=status.HTTP_204_NO_CONTENT)
 
     return router

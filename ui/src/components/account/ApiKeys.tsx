@@ -3,7 +3,6 @@ import { useState } from "preact/hooks";
 import { api } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
-import { withProof } from "../../stepup";
 import { useShown } from "../attempt";
 import { Problem } from "../Problem";
 import { Secret } from "./Secret";
@@ -20,7 +19,7 @@ export function ApiKeys() {
   const make = () =>
     attempt(async () => {
       const expires = days === "" ? null : new Date(serverNow() + Number(days) * DAY_MS).toISOString();
-      const key = await withProof(() => api.makeApiKey({ name, scopes: chosen, expires_at: expires }));
+      const key = await api.makeApiKey({ name, scopes: chosen, expires_at: expires });
       setMade(key.key);
       setName("");
       setChosen([]);

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { api, wordsFor } from "../../api";
 import { session } from "../../session";
-import { withProof } from "../../stepup";
+import { ensureProof } from "../../stepup";
 import { Problem } from "../Problem";
 
 export function Leaving() {
@@ -12,8 +12,17 @@ export function Leaving() {
   const remove = async () => {
     setProblem(null);
     try {
-      await withProof(() => api.deleteMe(confirm));
-      session.value = { state: "signed-out" };
+      await api.deleteMe(confirm);
+      session.value = { state: "signed-out", left: true };
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
+  const download = async () => {
+    setProblem(null);
+    try {
+      await ensureProof();
+      location.assign("/api/v1/me/export");
     } catch (error) {
       setProblem(wordsFor(error));
     }
@@ -22,9 +31,9 @@ export function Leaving() {
     <section class="card" aria-labelledby="settings-leaving">
       <h2 id="settings-leaving">Export and delete</h2>
       <p>
-        <a class="button" href="/api/v1/me/export" download>
+        <button type="button" class="button" onClick={() => void download()}>
           Download all that is yours
-        </a>
+        </button>
       </p>
       <form
         class="form"

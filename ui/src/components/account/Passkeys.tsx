@@ -4,7 +4,6 @@ import { ApiError, api, wordsFor } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { findSession } from "../../session";
-import { withProof } from "../../stepup";
 import type { Passkey } from "../../types";
 import { makePasskey, passkeysWork } from "../../webauthn";
 import { Problem } from "../Problem";
@@ -32,7 +31,7 @@ export function Passkeys() {
   }, []);
   const add = () =>
     attempt(async () => {
-      const { options } = await withProof(api.passkeyRegistration);
+      const { options } = await api.passkeyRegistration();
       await api.addPasskey(deviceOf(navigator.userAgent), await makePasskey(options));
       await findSession();
     });
@@ -54,7 +53,7 @@ export function Passkeys() {
             <button
               type="button"
               class="link-button"
-              onClick={() => void attempt(() => withProof(() => api.removePasskey(one.id)))}
+              onClick={() => void attempt(() => api.removePasskey(one.id))}
             >
               Remove
             </button>

@@ -4,6 +4,8 @@ import { api, wordsFor } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import { startOf, takeFragment, wordsForCode } from "../../providers";
+import { goAway } from "../../returning";
+import { ensureProof } from "../../stepup";
 import type { ProviderAccount, SignInProvider } from "../../types";
 import { Problem } from "../Problem";
 
@@ -28,6 +30,15 @@ export function Providers() {
     setConnected(takeFragment("linked"));
     void look();
   }, []);
+  const connect = async (id: string) => {
+    setProblem(null);
+    try {
+      await ensureProof();
+      location.assign(startOf(id, true));
+    } catch (error) {
+      setProblem(wordsFor(error));
+    }
+  };
   if (offered.length === 0 && accounts.length === 0 && problem === null) return null;
   const label = offered.find((one) => one.id === connected)?.label;
   return (
@@ -61,9 +72,9 @@ export function Providers() {
         ))}
       </ul>
       {offered.map((one) => (
-        <a key={one.id} class="button" href={startOf(one.id, true)}>
+        <button key={one.id} type="button" class="button" onClick={() => void connect(one.id)}>
           Connect {one.label}
-        </a>
+        </button>
       ))}
     </section>
   );
@@ -82,7 +93,7 @@ export function ProviderButtons() {
   return (
     <>
       {offered.map((one) => (
-        <a key={one.id} class="button wide" href={startOf(one.id)}>
+        <a key={one.id} class="button wide" href={startOf(one.id)} onClick={goAway}>
           Sign in with {one.label}
         </a>
       ))}

@@ -2,7 +2,6 @@
 import { useEffect, useState } from "preact/hooks";
 import { api, wordsFor } from "../../api";
 import { findSession } from "../../session";
-import { withProof } from "../../stepup";
 import type { MfaState, TotpBegun } from "../../types";
 import { Problem } from "../Problem";
 import { Secret } from "./Secret";
@@ -28,7 +27,7 @@ export function SecondFactor() {
     void attempt(async () => {});
   }, []);
 
-  const begin = () => attempt(async () => setBegun(await withProof(api.beginTotp)));
+  const begin = () => attempt(async () => setBegun(await api.beginTotp()));
   const confirm = () =>
     attempt(async () => {
       setCodes((await api.confirmTotp(code)).codes);
@@ -36,10 +35,10 @@ export function SecondFactor() {
       setCode("");
       await findSession();
     });
-  const renew = () => attempt(async () => setCodes((await withProof(api.newBackupCodes)).codes));
+  const renew = () => attempt(async () => setCodes((await api.newBackupCodes()).codes));
   const remove = () =>
     attempt(async () => {
-      await withProof(api.removeTotp);
+      await api.removeTotp();
       setCodes([]);
     });
 

@@ -3,7 +3,6 @@ import { useState } from "preact/hooks";
 import { api, wordsFor } from "../../api";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
-import { withProof } from "../../stepup";
 import type { Account } from "../../types";
 import { usePages } from "../attempt";
 import { Dialog } from "../Dialog";
@@ -80,7 +79,7 @@ interface PersonProps {
 function Person({ user, mayChange, attempt }: PersonProps) {
   const [looking, setLooking] = useState(false);
   const change = (what: Parameters<typeof api.changeUser>[1]) =>
-    void attempt(() => withProof(() => api.changeUser(user.id, what)));
+    void attempt(() => api.changeUser(user.id, what));
   const status = STATUS_WORDS[user.status];
   return (
     <li class="item" aria-label={user.email}>
@@ -138,7 +137,7 @@ function Impersonation({ user, onClose }: { user: Account; onClose: () => void }
   const begin = async () => {
     setProblem(null);
     try {
-      await withProof(() => api.impersonate(user.id, reason));
+      await api.impersonate(user.id, reason);
       location.assign("/");
     } catch (error) {
       setProblem(wordsFor(error));
