@@ -32,6 +32,13 @@ ABOUT_EVERYBODY = {
             "forget_holds",
             "forget_transcripts",
             "conversation_exists",
+            "end_sessions",
+            "end_tokens",
+            "forget_half_ways",
+            "find_revocations",
+            "keep_revoked",
+            "keep_suspended",
+            "keep_deleted",
         ],
     ),
     "channels": (

@@ -56,11 +56,14 @@ async def test_every_write_is_on_exactly_one_list_and_every_line_is_a_route(hous
 
 
 KEPT_ELSEWHERE = {
+    "agent_visits": "the sessions themselves, at the agents' own host name",
     "agents": "made at the first look; what lasts of it is its egress",
     "attachments": "content of the user's own",
     "channel_threads": "made by those who were let in",
     "conversations": "content of the user's own",
     "deliveries": "made by those who were let in",
+    "deliveries_forgotten": "ids of deliveries",
+    "egress_days": "counts of bytes",
     "events": "content of the user's own",
     "group_invitations": "listed",
     "holds": "made by the platform, for minutes",

@@ -144,7 +144,7 @@ def _entrance(oidc: Oidc, identity: Identity, clock: Clock) -> APIRouter:
         except AttemptOver as fault:
             # The page was loaded twice, by the back button for one: who is signed in goes on to the app.
             if me is not None:
-                return RedirectResponse("/", status.HTTP_303_SEE_OTHER)
+                return redirect("/", status.HTTP_303_SEE_OTHER)
             return _sent_back(found, fault, _SIGN_IN, status.HTTP_303_SEE_OTHER)
         except OcmtError as fault:
             # Who is signed in has no use for the page to sign in at.
