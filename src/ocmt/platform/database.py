@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import InvalidInput, Unavailable
+from ocmt.errors import InvalidInput, LimitReached, Unavailable
 from ocmt.platform.clock import Clock, happens
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -43,6 +43,8 @@ _TRANSIENT = (
 _NO_TEXT = (asyncpg.CharacterNotInRepertoireError, asyncpg.UntranslatableCharacterError)
 """Text that PostgreSQL does not take: whatever field it came in, its sender has to mend it."""
 _UNREACHABLE = (*_TRANSIENT, OSError)
+_BOUND_REACHED = "OC001"
+"""What a table's own bound raises (`bound_rows` in migration 0017), with the sentence for the user."""
 
 log = structlog.get_logger(__name__)
 
@@ -105,6 +107,10 @@ class Database:
                 raise InvalidInput(
                     "There is a character in it that cannot be stored: NUL, or half of one."
                 ) from error
+            except asyncpg.UnknownPostgresError as error:
+                if error.sqlstate == _BOUND_REACHED:
+                    raise LimitReached(str(error)) from error
+                raise
             except (asyncpg.InterfaceError, OSError) as error:
                 if _is_lost(connection):
                     raise _unavailable(error) from error
