@@ -47,19 +47,46 @@ returning id, user_id, channel, name, settings, active, created_at, updated_at;
 delete from channel_endpoints where user_id = :user_id and id = :id returning id;
 
 -- name: keep_deliveries
--- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are.
+-- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are,
+-- each with the ids of those that found no room in their user's budget, and the budget.
+-- The count of each user is locked, in order, before it is compared: two batches cannot pass a limit together.
 with known as (
   select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
+), room as materialized (
+  select s.user_id, s.bytes,
+         coalesce((select p.delivery_bytes from agents a join plans p on p.name = a.plan where a.user_id = s.user_id),
+                  :most_bytes::bigint) as most
+  from storage_used s where s.store = 'deliveries' and s.user_id in (select k.user_id from known k)
+  order by s.user_id for no key update of s
+), sized as (
+  select n.*, k.user_id, r.most,
+         r.bytes + sum(500 + octet_length(n.body)) over (partition by k.user_id order by n.number) <= r.most as fits
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
+              :times::timestamptz[]) with ordinality as n (id, endpoint_id, external_id, thread, body, received_at, number)
+  join known k on k.id = n.endpoint_id join room r on r.user_id = k.user_id
 ), added as (
   insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
-  select n.id, k.user_id, k.id, n.external_id, n.thread, n.body, n.received_at, n.received_at
-  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
-              :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
-  join known k on k.id = n.endpoint_id
+  select n.id, n.user_id, n.endpoint_id, n.external_id, n.thread, n.body, n.received_at, n.received_at
+  from sized n where n.fits
   on conflict (endpoint_id, external_id) do nothing
-  returning 1
+  returning user_id, delivery_size(body) as size
+), refused as (
+  select n.id, n.endpoint_id, n.user_id, n.most from sized n
+  where not n.fits and not exists (select from deliveries d where d.endpoint_id = n.endpoint_id and d.external_id = n.external_id)
+), counted as (
+  update storage_used s
+  set items = s.items + c.items, bytes = s.bytes + c.bytes,
+      refused_at = case when c.refused then :now::timestamptz else s.refused_at end
+  from (
+    select r.user_id, (select count(*) from added a where a.user_id = r.user_id) as items,
+           (select coalesce(sum(a.size), 0) from added a where a.user_id = r.user_id) as bytes,
+           exists (select from refused f where f.user_id = r.user_id) as refused
+    from room r) c
+  where s.user_id = c.user_id and s.store = 'deliveries' and (c.items > 0 or c.refused)
 )
-select k.id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
+select k.id, (select array_agg(f.id) from refused f where f.endpoint_id = k.id) as refused,
+       (select r.most from room r where r.user_id = k.user_id) as most
+from known k, pg_notify('deliveries', '');
 
 -- name: claim_deliveries
 -- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it. What
@@ -213,19 +240,20 @@ delete from channel_senders where user_id = :user_id and endpoint_id = :endpoint
 -- name: let_in!
 -- What somebody who was let in has said before: the latest go on, the others are left.
 with told as (
-  select id, row_number() over (order by received_at desc, id desc) as number from deliveries
+  select id, not body_dropped and row_number() over (order by received_at desc, id desc) <= :most as goes_on
+  from deliveries
   where user_id = :user_id and endpoint_id = :endpoint_id and sender = :sender and state = 'waiting'
 ), moved as (
   update deliveries d
-  set state = case when t.number <= :most then 'accepted' else 'ignored' end, next_at = :now, attempts = 0,
-      error = null, finished_at = case when t.number <= :most then null else :now::timestamptz end
+  set state = case when t.goes_on then 'accepted' else 'ignored' end, next_at = :now, attempts = 0,
+      error = null, finished_at = case when t.goes_on then null else :now::timestamptz end
   from told t where d.user_id = :user_id and d.id = t.id
 )
 select pg_notify('deliveries', '');
 
 -- name: list_deliveries
 select d.id, d.external_id, d.thread, d.sender, d.received_at, d.state, d.attempts, d.replays, d.next_at, d.error,
-       d.conversation_id, d.turn_id, d.finished_at, length(d.body) as size,
+       d.conversation_id, d.turn_id, d.finished_at, length(d.body) as size, d.body_dropped,
        o.sent, o.pending, o.dead, o.may_be_double, o.last_error
 from deliveries d cross join lateral (
   select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
@@ -254,15 +282,16 @@ where (:before::uuid is null or d.id < :before::uuid)
 order by d.id desc limit :limit;
 
 -- name: find_delivery^
-select id, state from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
+select id, state, body_dropped from deliveries
+where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
 
 -- name: replay_deliveries$
--- Run again: those named, or those that came in a time. Open ones stay as they are. How many.
+-- Run again: those named, or those that came in a time. Open ones stay as they are, and those without a body. How many.
 with moved as (
   update deliveries
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
-  where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[])
+  where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[]) and not body_dropped
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
     and (:since::timestamptz is null or received_at >= :since::timestamptz)
     and (:till::timestamptz is null or received_at < :till::timestamptz)
@@ -276,7 +305,7 @@ with moved as (
   update deliveries
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
-  where state = any(:states::text[])
+  where state = any(:states::text[]) and not body_dropped
     and (:email::text is null or user_id in (select id from users where lower(email) = lower(:email::text)))
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
     and (:since::timestamptz is null or received_at >= :since::timestamptz)
@@ -357,3 +386,67 @@ where d.id in (
   where f.finished_at < :before and f.state in ('done', 'ignored', 'waiting', 'dead')
     and not exists (select from outbox o where o.delivery_id = f.id and o.state = 'pending')
   limit 5000);
+
+-- name: drop_bodies$
+-- Of what was given up or ignored a while ago the body goes; the row stays to be looked at, and to be known as known.
+with dropped as (
+  update deliveries set body = '', body_dropped = true
+  where id in (
+    select id from deliveries
+    where finished_at is not null and not body_dropped
+      and ((state in ('dead', 'ignored') and finished_at < :before) or (state = 'waiting' and finished_at < :waiting_before))
+    limit :limit)
+  returning 1
+)
+select count(*) from dropped;
+
+-- name: crowded_users
+-- Whose budget is nearly used up, and how many bytes have to go.
+select s.user_id, s.bytes - l.most / 2 as excess
+from storage_used s cross join lateral (
+  select coalesce((select p.delivery_bytes from agents a join plans p on p.name = a.plan where a.user_id = s.user_id),
+                  :most_bytes::bigint) as most) l
+where s.store = 'deliveries' and s.bytes > l.most / 4 * 3
+order by s.bytes - l.most desc limit 1000;
+
+-- name: make_room_of_bodies$
+-- The oldest bodies of what has ended, those that were given up last, until so many bytes are free. How many.
+with dropped as (
+  update deliveries set body = '', body_dropped = true
+  where user_id = :user_id and id in (
+    select id from (
+      select id, octet_length(body) as size,
+             sum(octet_length(body)) over (order by (state = 'dead'), finished_at, id) as upto
+      from deliveries where user_id = :user_id and finished_at is not null and octet_length(body) > 0) d
+    where d.upto - d.size < :excess limit :limit)
+  returning 1
+)
+select count(*) from dropped;
+
+-- name: make_room_of_rows$
+-- The oldest that have ended and owe nothing, with what was sent for them, until so many bytes are free. How many.
+with dropped as (
+  delete from deliveries
+  where user_id = :user_id and id in (
+    select id from (
+      select d.id, d.size, sum(d.size) over (order by d.finished_at, d.id) as upto
+      from (
+        select e.id, e.finished_at, delivery_size(e.body)
+               + (select coalesce(sum(outbox_size(o.text)), 0) from outbox o where o.delivery_id = e.id) as size
+        from deliveries e
+        where e.user_id = :user_id and e.finished_at < :before
+          and not exists (select from outbox o where o.delivery_id = e.id and o.state = 'pending')) d) d
+    where d.upto - d.size < :excess limit :limit)
+  returning 1
+)
+select count(*) from dropped;
+
+-- name: clear_deliveries$
+-- All of an endpoint that have ended and owe nothing. How many.
+with dropped as (
+  delete from deliveries d
+  where d.user_id = :user_id and d.endpoint_id = :endpoint_id and d.finished_at is not null
+    and not exists (select from outbox o where o.delivery_id = d.id and o.state = 'pending')
+  returning 1
+)
+select count(*) from dropped;

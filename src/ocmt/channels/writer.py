@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -18,10 +19,11 @@ from uuid_utils.compat import uuid7
 from ocmt.channels.base import Accepted
 from ocmt.channels.endpoints import queries
 from ocmt.channels.model import short_id
-from ocmt.errors import InvalidInput, NotFound, OcmtError, Unavailable
+from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
+from ocmt.platform.storage import Budgets
 
 MOST = 500
 """Webhooks of one batch."""
@@ -29,7 +31,15 @@ MOST_BYTES = 8 * 1024 * 1024
 """Of their bodies, together; one that is larger goes alone."""
 QUEUE = 5_000
 QUEUE_BYTES = 64 * 1024 * 1024
+QUEUE_BYTES_OF_ONE = 16 * 1024 * 1024
+"""Of one endpoint: large webhooks of one sender leave room for those of others."""
 RETRY_AFTER = 2.0
+FULL = (
+    "The owner of this address keeps as many webhooks as the plan allows, so this one was not kept. "
+    "Send it again later, or tell the owner."
+)
+FULL_RETRY_AFTER = 3600.0
+"""Seconds; in less, no room comes to be by itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,14 +58,26 @@ class _Arrival:
 class Writer:
     """Of one process. It works while something is to be written, and needs no task of its own."""
 
-    def __init__(self, database: Database, clock: Clock, *, queue: int = QUEUE, most: int = MOST) -> None:
-        """`queue`: how many may wait; `most`: how many one transaction takes."""
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        queue: int = QUEUE,
+        most: int = MOST,
+        budgets: Budgets | None = None,
+    ) -> None:
+        """`queue`: how many may wait; `most`: how many one transaction takes; `budgets`: what each user may
+        keep where the plan does not say."""
         self._database = database
         self._clock = clock
         self._queue = queue
         self._most = most
+        self._budgets = budgets or Budgets()
         self._waiting: deque[_Arrival] = deque()
         self._bytes = 0
+        self._bytes_of: dict[UUID, int] = {}
+        """Of those that wait, by endpoint."""
         self._writing: asyncio.Task[None] | None = None
         self.batches = 0
         """Transactions so far."""
@@ -63,10 +85,14 @@ class Writer:
     async def keep(self, endpoint_id: UUID, accepted: Accepted, body: bytes) -> None:
         """Returns once it is committed, now or earlier. Who stops waiting has it kept all the same.
 
-        Raises: Unavailable (perhaps it was kept), NotFound where the endpoint has gone.
+        Raises: Unavailable (perhaps it was kept), NotFound where the endpoint has gone, LimitReached where
+        the user of the endpoint keeps as much as the plan allows.
         """
         if len(self._waiting) >= self._queue or (self._waiting and self._bytes + len(body) > QUEUE_BYTES):
             raise Unavailable("Too much comes in just now.", retry_after=RETRY_AFTER)
+        waiting = self._bytes_of.get(endpoint_id, 0)
+        if waiting and waiting + len(body) > QUEUE_BYTES_OF_ONE:
+            raise LimitReached("That was too much at once.", retry_after=RETRY_AFTER)
         arrival = _Arrival(
             id=uuid7(),
             endpoint_id=endpoint_id,
@@ -78,6 +104,7 @@ class Writer:
         )
         self._waiting.append(arrival)
         self._bytes += len(body)
+        self._bytes_of[endpoint_id] = waiting + len(body)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_all(), name="webhooks")
         await arrival.kept
@@ -104,6 +131,9 @@ class Writer:
     def _next(self) -> _Arrival:
         arrival = self._waiting.popleft()
         self._bytes -= len(arrival.body)
+        left = self._bytes_of.pop(arrival.endpoint_id, 0) - len(arrival.body)
+        if left > 0:
+            self._bytes_of[arrival.endpoint_id] = left
         return arrival
 
     async def _write(self, batch: list[_Arrival]) -> None:
@@ -120,11 +150,18 @@ class Writer:
                 except OcmtError as alone:
                     _settle(arrival, alone)
             return
+        refused = {one for ids in there.values() for one in ids}
         for arrival in batch:
-            gone = NotFound("There is no such page.") if arrival.endpoint_id not in there else None
-            _settle(arrival, gone)
+            error: OcmtError | None = None
+            if arrival.endpoint_id not in there:
+                error = NotFound("There is no such page.")
+            elif arrival.id in refused:
+                error = LimitReached(FULL, retry_after=FULL_RETRY_AFTER)
+            _settle(arrival, error)
 
-    async def _insert(self, batch: list[_Arrival]) -> set[UUID]:
+    async def _insert(self, batch: list[_Arrival]) -> dict[UUID, Sequence[UUID]]:
+        """Insert those for which there is room. Returns the endpoints that exist, each with the ids of the
+        arrivals that were refused."""
         async with self._database.transaction() as connection:
             rows = await every(
                 queries.keep_deliveries(
@@ -135,10 +172,12 @@ class Writer:
                     threads=[one.thread for one in batch],
                     bodies=[one.body for one in batch],
                     times=[one.received_at for one in batch],
+                    most_bytes=self._budgets.delivery_bytes,
+                    now=self._clock.now(),
                 )
             )
         self.batches += 1
-        return {row["id"] for row in rows}
+        return {row["id"]: row["refused"] or () for row in rows}
 
 
 def _settle(arrival: _Arrival, error: OcmtError | None) -> None:

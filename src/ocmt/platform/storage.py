@@ -71,10 +71,10 @@ class Used:
 
 
 _WAYS_OUT: Mapping[Store, str] = {
-    Store.CONVERSATIONS: "Delete conversations that you do not need",
-    Store.DELIVERIES: "Disconnect channels that you do not need",
-    Store.ATTACHMENTS: "Delete conversations with files that you do not need",
-    Store.SNAPSHOTS: "Delete files of your agent, or list folders in .ocmtignore",
+    Store.CONVERSATIONS: "delete conversations that you do not need",
+    Store.DELIVERIES: "clear deliveries that have ended, or disconnect channels",
+    Store.ATTACHMENTS: "delete conversations with files that you do not need",
+    Store.SNAPSHOTS: "delete files of your agent, or list folders in .ocmtignore",
 }
 
 
@@ -82,8 +82,8 @@ def full(store: Store, *, size: int = 0, items: int | None = None) -> LimitReach
     """The sentence for a full store: what is full, what to delete, whom to ask."""
     amount = f"{items:,} {store}" if items is not None else f"{in_words(size)} of {_NAMES[store]}"
     return LimitReached(
-        f"You keep all of the {amount} that your plan allows. {_WAYS_OUT[store]}, or ask your administrator "
-        "for a larger plan."
+        f"You keep all of the {amount} that your plan allows. To make room, {_WAYS_OUT[store]}. Or ask "
+        "your administrator for a larger plan."
     )
 
 

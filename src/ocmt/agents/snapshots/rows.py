@@ -14,6 +14,7 @@ from ocmt.errors import NotFound, OcmtError
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
 from ocmt.platform.queries import every, load_queries
+from ocmt.platform.storage import Store, note_bytes
 
 queries = load_queries(__package__)
 
@@ -49,8 +50,9 @@ class SnapshotRows:
         row = ours(row, lease.key)
         return _snapshot(row) if row["generation"] is not None else None
 
-    async def add(self, lease: Lease, snapshot: Snapshot) -> None:
-        """From now on the generation exists and is the newest. Raises: LeaseLost."""
+    async def add(self, lease: Lease, snapshot: Snapshot, *, kept_bytes: int) -> None:
+        """From now on the generation exists and is the newest. `kept_bytes`: what the store has of all of the
+        user's generations, with this one. Raises: LeaseLost."""
         async with self._database.transaction() as connection:
             added = await queries.add_snapshot(
                 connection,
@@ -64,6 +66,8 @@ class SnapshotRows:
                 manifest=snapshot.manifest,
                 content=snapshot.content,
             )
+            if added is not None:
+                await note_bytes(connection, lease.key, Store.SNAPSHOTS, kept_bytes)
         ours(added, lease.key, what=f"snapshot {snapshot.generation} of agent")
 
     async def drop(self, lease: Lease, generations: Collection[int]) -> None:
@@ -72,6 +76,11 @@ class SnapshotRows:
             await queries.drop_snapshots(
                 connection, user_id=lease.key, lease_token=lease.token, generations=sorted(generations)
             )
+
+    async def note_kept(self, lease: Lease, kept_bytes: int) -> None:
+        """So many bytes the store has of all of the user's generations."""
+        async with self._database.connection() as connection:
+            await note_bytes(connection, lease.key, Store.SNAPSHOTS, kept_bytes)
 
     async def find(self, user_id: UUID, generation: int) -> Snapshot | None:
         """That one of the user's, if there is one."""

@@ -28,11 +28,19 @@ alter table deliveries add column body_dropped boolean not null default false;  
 alter table attachments add column reserved bigint not null default 16777216;    -- counted until the size is known
 
 create index deliveries_of_user on deliveries (user_id, finished_at) where finished_at is not null;
+create index deliveries_bodies on deliveries (finished_at)
+  where finished_at is not null and not body_dropped and state in ('dead', 'ignored', 'waiting');
+
+-- A backup restores the counts together with what they count: `set local ocmt.restoring = 'on'`.
+create function is_restoring() returns boolean language sql stable as $$
+  select coalesce(current_setting('ocmt.restoring', true), '') = 'on';
+$$;
 
 -- Every account has its rows from the beginning: whoever counts only updates.
 
 create function open_storage() returns trigger language plpgsql as $$
 begin
+  if is_restoring() then return null; end if;
   insert into storage_used (user_id, store)
   select new.id, store from unnest(array['conversations', 'deliveries', 'attachments', 'snapshots']) as store
   on conflict do nothing;
@@ -43,11 +51,6 @@ create function add_to_storage(of_user uuid, of_store text, more_items bigint, m
 language sql as $$
   update storage_used set items = items + more_items, bytes = bytes + more_bytes
   where user_id = of_user and store = of_store;
-$$;
-
--- A backup restores the counts together with what they count: `set local ocmt.restoring = 'on'`.
-create function is_restoring() returns boolean language sql stable as $$
-  select coalesce(current_setting('ocmt.restoring', true), '') = 'on';
 $$;
 
 -- What a row of each store counts as: its contents and a share for the row itself.
