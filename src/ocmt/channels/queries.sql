@@ -44,49 +44,59 @@ update channel_endpoints set name = :name, updated_at = :now where user_id = :us
 returning id, user_id, channel, name, settings, active, created_at, updated_at;
 
 -- name: delete_endpoint$
+-- Behind the lock on the user's count of deliveries: see keep_deliveries.
 delete from channel_endpoints where user_id = :user_id and id = :id returning id;
 
 -- name: keep_deliveries
 -- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are,
--- each with the ids of those that found no room in their user's budget, and the budget.
--- The count of each user is locked, in order, before it is compared: two batches cannot pass a limit together.
+-- whether the webhooks of their user fit into the budget, and how many were added of all.
+-- The count of each user is moved and compared in one step, so two batches cannot pass a limit together. That also
+-- keeps the endpoints: whoever removes one locks the count first. What was known already is taken off again by
+-- `uncount_known`; a user whose webhooks of a batch do not fit together has none of them kept.
 with known as (
-  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
-), room as materialized (
-  select s.user_id, s.bytes,
-         coalesce((select p.delivery_bytes from agents a join plans p on p.name = a.plan where a.user_id = s.user_id),
-                  :most_bytes::bigint) as most
-  from storage_used s where s.store = 'deliveries' and s.user_id in (select k.user_id from known k)
-  order by s.user_id for no key update of s
-), sized as (
-  select n.*, k.user_id, r.most,
-         r.bytes + sum(500 + octet_length(n.body)) over (partition by k.user_id order by n.number) <= r.most as fits
+  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[])
+), asked as materialized (
+  select n.*, k.user_id
   from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
-              :times::timestamptz[]) with ordinality as n (id, endpoint_id, external_id, thread, body, received_at, number)
-  join known k on k.id = n.endpoint_id join room r on r.user_id = k.user_id
+              :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
+  join known k on k.id = n.endpoint_id
+), counted as (
+  update storage_used s set items = s.items + w.items, bytes = s.bytes + w.bytes
+  from (select a.user_id, count(*) as items, sum(500 + octet_length(a.body)) as bytes
+        from asked a group by a.user_id order by a.user_id) w
+  where s.user_id = w.user_id and s.store = 'deliveries'
+    and s.bytes + w.bytes <= coalesce(
+      (select p.delivery_bytes from agents g join plans p on p.name = g.plan where g.user_id = s.user_id), :most_bytes::bigint)
+  returning s.user_id
 ), added as (
   insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
   select n.id, n.user_id, n.endpoint_id, n.external_id, n.thread, n.body, n.received_at, n.received_at
-  from sized n where n.fits
+  from asked n join counted c on c.user_id = n.user_id
   on conflict (endpoint_id, external_id) do nothing
-  returning user_id, delivery_size(body) as size
-), refused as (
-  select n.id, n.endpoint_id, n.user_id, n.most from sized n
-  where not n.fits and not exists (select from deliveries d where d.endpoint_id = n.endpoint_id and d.external_id = n.external_id)
-), counted as (
-  update storage_used s
-  set items = s.items + c.items, bytes = s.bytes + c.bytes,
-      refused_at = case when c.refused then :now::timestamptz else s.refused_at end
-  from (
-    select r.user_id, (select count(*) from added a where a.user_id = r.user_id) as items,
-           (select coalesce(sum(a.size), 0) from added a where a.user_id = r.user_id) as bytes,
-           exists (select from refused f where f.user_id = r.user_id) as refused
-    from room r) c
-  where s.user_id = c.user_id and s.store = 'deliveries' and (c.items > 0 or c.refused)
+  returning 1
 )
-select k.id, (select array_agg(f.id) from refused f where f.endpoint_id = k.id) as refused,
-       (select r.most from room r where r.user_id = k.user_id) as most
-from known k, pg_notify('deliveries', '');
+select k.id, c.user_id is not null as fits, (select count(*) from added) as added
+from known k left join counted c on c.user_id = k.user_id, pg_notify('deliveries', '');
+
+-- name: uncount_known!
+-- Those of a batch that were known already were counted for nothing.
+update storage_used s set items = s.items - n.items, bytes = s.bytes - n.bytes
+from (
+  select e.user_id, count(*) as items, sum(500 + a.size) as bytes
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :sizes::bigint[]) as a (id, endpoint_id, size)
+  join channel_endpoints e on e.id = a.endpoint_id
+  where not exists (select from deliveries d where d.id = a.id)
+  group by e.user_id) n
+where s.user_id = n.user_id and s.store = 'deliveries';
+
+-- name: refuse_deliveries
+-- Notes for their users that something was refused, and returns those that are kept already.
+with marked as (
+  update storage_used set refused_at = :now
+  where store = 'deliveries' and user_id in (select user_id from channel_endpoints where id = any(:endpoint_ids::uuid[]))
+)
+select a.id from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[]) as a (id, endpoint_id, external_id)
+where exists (select from deliveries d where d.endpoint_id = a.endpoint_id and d.external_id = a.external_id);
 
 -- name: claim_deliveries
 -- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it. What

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -21,7 +20,7 @@ from ocmt.channels.endpoints import queries
 from ocmt.channels.model import short_id
 from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
-from ocmt.platform.database import Database
+from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import every
 from ocmt.platform.storage import Budgets
 
@@ -138,9 +137,14 @@ class Writer:
 
     async def _write(self, batch: list[_Arrival]) -> None:
         try:
-            there = await self._insert(batch)
-        except (InvalidInput, asyncpg.DataError) as error:
-            # One of them cannot be kept: the others must not suffer for it.
+            try:
+                gone, refused = await self._insert(batch)
+            except Unavailable as error:
+                if not isinstance(error.__cause__, asyncpg.DeadlockDetectedError):
+                    raise
+                gone, refused = await self._insert(batch)  # two processes counted the same users
+        except (InvalidInput, asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+            # One of them cannot be kept, or its endpoint went this moment: the others must not suffer for it.
             log.warning("webhooks_not_kept_together", count=len(batch), error=repr(error)[:500])
             if len(batch) == 1:
                 raise InvalidInput("This webhook can not be kept as it is.") from error
@@ -150,18 +154,17 @@ class Writer:
                 except OcmtError as alone:
                     _settle(arrival, alone)
             return
-        refused = {one for ids in there.values() for one in ids}
         for arrival in batch:
             error: OcmtError | None = None
-            if arrival.endpoint_id not in there:
+            if arrival.id in gone:
                 error = NotFound("There is no such page.")
             elif arrival.id in refused:
                 error = LimitReached(FULL, retry_after=FULL_RETRY_AFTER)
             _settle(arrival, error)
 
-    async def _insert(self, batch: list[_Arrival]) -> dict[UUID, Sequence[UUID]]:
-        """Insert those for which there is room. Returns the endpoints that exist, each with the ids of the
-        arrivals that were refused."""
+    async def _insert(self, batch: list[_Arrival]) -> tuple[set[UUID], set[UUID]]:
+        """Insert and count those for which there is room. Returns the arrivals whose endpoints do not exist, and
+        those that were refused because their user's budget is used up."""
         async with self._database.transaction() as connection:
             rows = await every(
                 queries.keep_deliveries(
@@ -173,11 +176,33 @@ class Writer:
                     bodies=[one.body for one in batch],
                     times=[one.received_at for one in batch],
                     most_bytes=self._budgets.delivery_bytes,
-                    now=self._clock.now(),
                 )
             )
+            fits = {row["id"]: row["fits"] for row in rows}
+            taken = [one for one in batch if fits.get(one.endpoint_id)]
+            if rows and rows[0]["added"] < len(taken):
+                await queries.uncount_known(
+                    connection,
+                    ids=[one.id for one in taken],
+                    endpoint_ids=[one.endpoint_id for one in taken],
+                    sizes=[len(one.body) for one in taken],
+                )
+            refused = [one for one in batch if fits.get(one.endpoint_id) is False]
+            kept = await self._refuse(connection, refused) if refused else set()
         self.batches += 1
-        return {row["id"]: row["refused"] or () for row in rows}
+        gone = {one.id for one in batch if one.endpoint_id not in fits}
+        return gone, {one.id for one in refused} - kept
+
+    async def _refuse(self, connection: Connection, refused: list[_Arrival]) -> set[UUID]:
+        """Note it for their users. Returns those that were kept before, which are fine as they are."""
+        rows = queries.refuse_deliveries(
+            connection,
+            ids=[one.id for one in refused],
+            endpoint_ids=[one.endpoint_id for one in refused],
+            external_ids=[one.external_id for one in refused],
+            now=self._clock.now(),
+        )
+        return {row["id"] for row in await every(rows)}
 
 
 def _settle(arrival: _Arrival, error: OcmtError | None) -> None:

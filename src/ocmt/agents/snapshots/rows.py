@@ -50,9 +50,8 @@ class SnapshotRows:
         row = ours(row, lease.key)
         return _snapshot(row) if row["generation"] is not None else None
 
-    async def add(self, lease: Lease, snapshot: Snapshot, *, kept_bytes: int) -> None:
-        """From now on the generation exists and is the newest. `kept_bytes`: what the store has of all of the
-        user's generations, with this one. Raises: LeaseLost."""
+    async def add(self, lease: Lease, snapshot: Snapshot) -> None:
+        """From now on the generation exists and is the newest. Raises: LeaseLost."""
         async with self._database.transaction() as connection:
             added = await queries.add_snapshot(
                 connection,
@@ -66,8 +65,6 @@ class SnapshotRows:
                 manifest=snapshot.manifest,
                 content=snapshot.content,
             )
-            if added is not None:
-                await note_bytes(connection, lease.key, Store.SNAPSHOTS, kept_bytes)
         ours(added, lease.key, what=f"snapshot {snapshot.generation} of agent")
 
     async def drop(self, lease: Lease, generations: Collection[int]) -> None:

@@ -200,7 +200,8 @@ class Snapshots:
         # Before the row: the agent may run on already, and a crash in between must not make a folder that is
         # ahead of this generation count as behind it.
         await self._write_mark(files, Mark(snapshot.generation, remembered, snapshot.manifest, stood))
-        await self._rows.add(lease, snapshot, kept_bytes=sum((await store.blob_sizes()).values()))
+        await self._rows.note_kept(lease, sum((await store.blob_sizes()).values()))
+        await self._rows.add(lease, snapshot)
         return snapshot
 
     async def _make_room(
