@@ -36,6 +36,7 @@ from ocmt.platform.http import HttpClient
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.privacy.eraser import Eraser
 from ocmt.services.all_in_one import all_in_one_app
+from ocmt.services.floods import Floods
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import load_settings
@@ -197,6 +198,7 @@ async def house(
             seal=ChannelSeal(platform.secrets),
             url=URL,
         ),
+        floods=Floods(clock),
     )
     app = all_in_one_app(management, orchestrator, database, url=URL, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database)

@@ -11,6 +11,8 @@ from ocmt.identity.accounts import Accounts
 from ocmt.identity.oidc.clients import clients_of
 from ocmt.identity.oidc.model import configure
 from ocmt.platform.argon import ArgonGate
+from ocmt.platform.storage import Budgets
+from ocmt.settings import Settings
 from ocmt.usage.model import Limits
 from ocmt.usage.service import Ledger
 from ocmt.vault.group_keys import GroupKeys
@@ -28,6 +30,7 @@ class Features:
     group_keys: GroupKeys
     ledger: Ledger
     limits: Limits
+    budgets: Budgets
 
     @classmethod
     def over(cls, platform: Platform) -> Self:
@@ -60,4 +63,16 @@ class Features:
             group_keys=GroupKeys(database, vault.master, audit, clock),
             ledger=Ledger(database, clock),
             limits=Limits(turn_calls=settings.turn_call_limit, daily_tokens=settings.daily_token_limit),
+            budgets=budgets_of(settings),
         )
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    """Return what each user may keep where the plan does not say."""
+    return Budgets(
+        conversations=settings.keep_conversations,
+        conversation_bytes=settings.keep_conversation_bytes,
+        delivery_bytes=settings.keep_delivery_bytes,
+        attachment_bytes=settings.keep_attachment_bytes,
+        snapshot_bytes=settings.keep_snapshot_bytes,
+    )

@@ -77,8 +77,8 @@ class Deliveries:
                 raise NotFound(NO_DELIVERY)
             if known["body_dropped"]:
                 raise Conflict(
-                    "The body of this delivery is not kept anymore, so it cannot run again. Ask its sender to "
-                    "send it again."
+                    "The body of this delivery is not kept anymore, so it cannot run again. "
+                    "Ask its sender to send it again."
                 )
             if not await self._replay(connection, user_id, endpoint_id, ids=[delivery_id]):
                 raise Conflict("This delivery is under way.")
@@ -159,7 +159,8 @@ class Deliveries:
         return count
 
     async def sweep(self) -> None:
-        """Forget what ended long ago, drop bodies that are of no use, make room where a budget is nearly full."""
+        """Forget what ended long ago, drop bodies that are of no use, make room where a budget is nearly
+        full."""
         now = self._clock.now()
         async with self._database.connection() as connection:
             await queries.sweep_deliveries(connection, before=now - KEEP)

@@ -155,16 +155,19 @@ class Writer:
                     _settle(arrival, alone)
             return
         for arrival in batch:
-            error: OcmtError | None = None
             if arrival.id in gone:
-                error = NotFound("There is no such page.")
+                _settle(arrival, NotFound("There is no such page."))
             elif arrival.id in refused:
-                error = LimitReached(FULL, retry_after=FULL_RETRY_AFTER)
-            _settle(arrival, error)
+                _settle(arrival, LimitReached(FULL, retry_after=FULL_RETRY_AFTER))
+            else:
+                _settle(arrival, None)
 
     async def _insert(self, batch: list[_Arrival]) -> tuple[set[UUID], set[UUID]]:
-        """Insert and count those for which there is room. Returns the arrivals whose endpoints do not exist, and
-        those that were refused because their user's budget is used up."""
+        """Insert and count those for which there is room.
+
+        Returns the arrivals whose endpoints do not exist, and those that were refused because the budget of
+        their user is used up.
+        """
         async with self._database.transaction() as connection:
             rows = await every(
                 queries.keep_deliveries(

@@ -61,7 +61,7 @@ async def append(
     events: Sequence[Event],
     lease_token: int | None,
     batch: UUID | None = None,
-    budgets: Budgets = Budgets(),
+    budgets: Budgets | None = None,
 ) -> Appended:
     """Store events, count them, and announce them.
 
@@ -83,7 +83,7 @@ async def append(
         # JSON as `dumps` writes it is ASCII: a character is a byte.
         bytes=sum(map(len, datas)) + EVENT_BYTES * len(datas),
         batch=batch,
-        most_bytes=budgets.conversation_bytes,
+        most_bytes=(budgets or Budgets()).conversation_bytes,
     )
     if row is None:
         raise LeaseLost(
@@ -133,7 +133,7 @@ class TurnWriter:
         self._budgets = budgets or Budgets()
         self._noted = Noted()
         self.full = asyncio.Event()
-        """The user's budget for conversations is used up: what comes now can still be written, but has to end."""
+        """The user's budget for conversations is used up: the turn has to end."""
         self._buffer: list[Event] = []
         self._buffered_text = 0
         self._batch: _Batch | None = None

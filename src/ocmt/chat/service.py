@@ -64,8 +64,8 @@ class Chat:
     def __init__(
         self, database: Database, clock: Clock, objects: Objects, budgets: Budgets | None = None
     ) -> None:
-        """`objects`: where transcripts and attachments are, which go with their conversations. `budgets`: what
-        each user may keep where the plan does not say."""
+        """`objects`: where transcripts and attachments are, which go with their conversations. `budgets`:
+        what each user may keep where the plan does not say."""
         self._database = database
         self._budgets = budgets or Budgets()
         self._clock = clock

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 from ocmt.agents.model import Policy
@@ -35,6 +36,7 @@ from ocmt.identity.audit.retention import Retention
 from ocmt.platform.http import exception_handlers
 from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime
+from ocmt.services.floods import Floods, WriteRates
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +62,7 @@ class Orchestrator:
     sockets: Sockets
     pages: ControlUi
     channels: ChannelRoom
+    floods: Floods
 
     def app(self) -> Starlette:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -78,6 +81,7 @@ class Orchestrator:
                 Mount("/broker/anthropic", app=self.broker.app()),
             ],
             exception_handlers=exception_handlers(),
+            middleware=[Middleware(WriteRates, floods=self.floods)],
         )
 
     @asynccontextmanager

@@ -57,12 +57,12 @@ class Retention:
         contents: Collection[tuple[Span, int]],
         budget: int,
     ) -> set[int]:
-        """Return those of `generations` that have to go so that all the others together fit into `budget` bytes.
+        """Return those of `generations` that have to go so that the others together fit into `budget` bytes.
 
-        `sizes`: the bytes that each generation takes by itself (its manifest). `contents`: of each content the
-        generations that may need it, and its bytes; it counts once, and is freed with the last of them.
-        In-betweens of an hour go first, then those between the last of each day, then the others, each time the
-        oldest first. The newest stays, whatever it takes.
+        `sizes`: the bytes that each generation takes by itself (its manifest). `contents`: of each content
+        the generations that may need it, and its bytes; it counts once, and is freed with the last of them.
+        In-betweens of an hour go first, then those between the last of each day, then the others, each time
+        the oldest first. The newest stays, whatever it takes.
         """
         numbers = sorted(generations)
         order = _first_to_go(generations)

@@ -47,8 +47,10 @@ class Tidier:
     async def prune(
         self, lease: Lease, store: UserObjects, manifest: Manifest, retention: Retention, *, budget: int
     ) -> int:
-        """Delete what nobody needs, and generations until what is left fits into `budget` bytes; the newest one,
-        which `manifest` is, stays. Returns the bytes that are kept. Raises: LeaseLost, Unavailable.
+        """Delete what nobody needs, and generations until what is left fits into `budget` bytes.
+
+        The newest one, which `manifest` is, stays. Returns the bytes that are kept. Raises: LeaseLost,
+        Unavailable.
         """
         now = self._clock.now()
         times = await self._rows.times(lease.key)

@@ -1,4 +1,4 @@
-"""Every user's stores are counted where they are written, and every table that a user can fill has a bound."""
+"""What each user keeps is counted where it is written, and every table that a user can fill has a bound."""
 
 from ocmt.platform.migrations import run_sql
 
