@@ -108,6 +108,27 @@ async def test_large_messages_that_are_stopped_at_once_are_counted_and_end(
     await chat.post(anna, (await chat.create_conversation(anna)).id, "and on", key="k")
 
 
+async def test_one_large_message_that_is_tried_again_and_again_ends_too(
+    database: Database, clock: VirtualClock, anna: UUID
+) -> None:
+    """Each try writes the text once more for the browsers."""
+    chat = chat_of(database, clock, conversation_bytes=1024 * KB)
+    conversation = await chat.create_conversation(anna)
+    turn = await chat.post(anna, conversation.id, "x" * 200 * KB, key="k")
+    tries = 0
+    async with database.connection() as connection:
+        for _ in range(30):
+            await connection.execute("update turns set status = 'stopped' where id = $1", turn.id)
+            try:
+                await chat.retry(anna, turn.id)
+            except LimitReached as error:
+                assert "delete conversations" in error.message  # noqa: PT017
+                break
+            tries += 1
+    assert tries < 6
+    assert (await kept(database, anna, Store.CONVERSATIONS))[1] <= 1024 * KB + 300 * KB
+
+
 async def test_messages_at_once_in_many_conversations_do_not_pass_the_number_that_may_be_open(
     database: Database, clock: VirtualClock, anna: UUID
 ) -> None:

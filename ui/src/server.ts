@@ -6,6 +6,10 @@
  * What became of a delivery.
  */
 export type State = "accepted" | "answering" | "done" | "ignored" | "waiting" | "dead";
+/**
+ * What a user keeps, each with a budget of its own.
+ */
+export type Store = "conversations" | "deliveries" | "attachments" | "snapshots";
 
 /**
  * All of them, oldest first; there is no next page.
@@ -95,6 +99,10 @@ export interface DeliveryView {
    * That failed.
    */
   attempts: number;
+  /**
+   * Its body is not kept anymore, so it cannot run again.
+   */
+  body_dropped: boolean;
   channel: string;
   dead: number;
   /**
@@ -772,6 +780,26 @@ export interface SignedIn {
   role: "user" | "admin" | "auditor";
 }
 /**
+ * How much of one store you keep.
+ */
+export interface StorageView {
+  bytes: number;
+  /**
+   * Conversations, deliveries, files or snapshots.
+   */
+  items: number;
+  most_bytes: number;
+  /**
+   * How many may be kept; null: as many as fit.
+   */
+  most_items: number | null;
+  /**
+   * When something was last refused because the store was full; kept for deliveries.
+   */
+  refused_at: string | null;
+  store: Store;
+}
+/**
  * What was stored.
  */
 export interface StoredView {
@@ -826,6 +854,10 @@ export interface UnlockedView {
 export interface UsageView {
   limits: LimitsView;
   month: PeriodUsage;
+  /**
+   * What you keep, by store, and how much you may.
+   */
+  storage: StorageView[];
   today: PeriodUsage;
 }
 /**

@@ -278,7 +278,7 @@ order by d.id desc limit :limit;
 -- name: list_deliveries_of_all
 -- For administrators: of everybody or of one user; not what was said, by whom and where.
 select d.id, u.email, e.channel, d.endpoint_id, d.state, d.attempts, d.replays, d.received_at, d.finished_at, d.error,
-       o.sent, o.pending, o.dead, o.may_be_double
+       d.body_dropped, o.sent, o.pending, o.dead, o.may_be_double
 from deliveries d
 join users u on u.id = d.user_id
 join channel_endpoints e on e.id = d.endpoint_id and e.user_id = u.id

@@ -52,6 +52,9 @@ BUSY_DELAY = 0.25
 MAX_ANSWER = 8 * 1024 * 1024
 """Characters of one attempt: what an agent has to say is not trusted, and all of it is kept."""
 
+SMALL_ANSWER = 64 * 1024
+"""Characters of an answer that is kept although no room is left."""
+
 INTERNAL = Fault("internal", "Something went wrong on our side while your agent worked.", retryable=True)
 TOO_LONG = Fault(
     "answer_too_long", "Your agent's answer grew beyond all measure, so it was stopped.", retryable=True
@@ -288,8 +291,10 @@ class Answerer:
                 except (Unavailable, StopAsyncIteration) as error:
                     raise GatewayLost(str(error)) from error
                 writer.check()
-                if writer.full.is_set() and not isinstance(event, Final):
-                    # An answer that is whole already is kept: it is one, and its size has a limit.
+                if writer.full.is_set() and not (
+                    isinstance(event, Final) and len(event.text) <= SMALL_ANSWER
+                ):
+                    # A short answer that is whole already costs less than to ask for it again.
                     await _abort(gateway, run.turn, run_id)
                     raise Ended(TurnStatus.FAILED, fault=FULL)
                 if event.run_id == run_id:
@@ -321,6 +326,8 @@ class Answerer:
                     failed=event.failed,
                 )
             case Final():
+                if len(event.text) > MAX_ANSWER:
+                    raise Ended(TurnStatus.FAILED, fault=TOO_LONG)
                 raise Ended(TurnStatus.COMPLETED, answer=event.text)
             case Aborted():
                 if run.stop.is_set():

@@ -176,9 +176,7 @@ class Chat:
                     return known
                 if not fits:
                     raise full(Store.CONVERSATIONS, size=conversation["most"])
-                raise LimitReached(
-                    f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
-                )
+                raise _too_many_open()
             turn = _turn(row)
             await files.take(connection, user_id, found, turn_id=turn.id, clock=self._clock)
             if conversation["title"] is None:
@@ -196,7 +194,10 @@ class Chat:
         return None if row is None else _turn(row)
 
     async def retry(self, user_id: UUID, turn_id: UUID) -> Turn:
-        """Try a failed or stopped turn again; only the latest of a conversation can be."""
+        """Try a failed or stopped turn again; only the latest of a conversation can be.
+
+        Raises: NotFound, Conflict, LimitReached.
+        """
         async with self._database.transaction() as connection:
             turn = _turn(_known(await queries.find_turn(connection, user_id=user_id, id=turn_id)))
             await self._locked(connection, user_id, turn.conversation_id)
@@ -207,6 +208,11 @@ class Chat:
             )
             if latest[0]["id"] != turn_id:
                 raise Conflict("Only the last message of a conversation can be tried again.")
+            # Each try is told to the browsers anew, with the text.
+            used = await lock(connection, user_id, Store.CONVERSATIONS, self._budgets)
+            used.require(len(turn.text.encode()))
+            if len(await every(queries.find_open_turns(connection, user_id=user_id))) >= MAX_OPEN_TURNS:
+                raise _too_many_open()
             row = await queries.retry_turn(connection, user_id=user_id, id=turn_id)
             if row is None:
                 raise Conflict("Only a message that failed or was stopped can be tried again.")
@@ -317,6 +323,12 @@ def accepted_event(turn: Turn) -> Event:
     """The event that begins an attempt; whatever the attempt before had streamed is void."""
     attached = {"attachments": list(turn.attachments)} if turn.attachments else {}
     return Event(EventType.ACCEPTED, turn.id, {"text": turn.text, "attempt": turn.attempt, **attached})
+
+
+def _too_many_open() -> LimitReached:
+    return LimitReached(
+        f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
+    )
 
 
 def _title(title: str) -> str:
