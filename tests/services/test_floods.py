@@ -28,7 +28,7 @@ async def test_what_is_kept_is_shown_with_its_limits(house: House) -> None:
     await anna.call("POST", "/agent/conversations", {})
     shown = {one["store"]: one for one in (await anna.call("GET", "/api/v1/usage")).json()["storage"]}
     assert set(shown) == {"conversations", "deliveries", "attachments", "snapshots"}
-    assert (shown["conversations"]["items"], shown["conversations"]["most_items"]) == (1, 5000)
+    assert (shown["conversations"]["count"], shown["conversations"]["most_count"]) == (1, 5000)
 
 
 async def test_deliveries_that_have_ended_can_be_cleared_over_http(house: House) -> None:

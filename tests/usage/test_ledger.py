@@ -127,9 +127,9 @@ async def test_people_see_today_this_month_and_their_limits(
     ]
     assert shown["storage"][0] == {
         "store": "conversations",
-        "items": 0,
+        "count": 0,
         "bytes": 0,
-        "most_items": 7,
+        "most_count": 7,
         "most_bytes": 512 * 1024**2,
         "refused_at": None,
     }

@@ -787,12 +787,12 @@ export interface StorageView {
   /**
    * Conversations, deliveries, files or snapshots.
    */
-  items: number;
+  count: number;
   most_bytes: number;
   /**
    * How many may be kept; null: as many as fit.
    */
-  most_items: number | null;
+  most_count: number | null;
   /**
    * When something was last refused because the store was full; kept for deliveries.
    */

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
@@ -30,9 +29,9 @@ class StorageView(BaseModel):
     """How much of one store you keep."""
 
     store: Store
-    items: int = Field(description="Conversations, deliveries, files or snapshots.")
+    count: int = Field(description="Conversations, deliveries, files or snapshots.")
     bytes: int
-    most_items: int | None = Field(description="How many may be kept; null: as many as fit.")
+    most_count: int | None = Field(description="How many may be kept; null: as many as fit.")
     most_bytes: int
     refused_at: datetime | None = Field(
         description="When something was last refused because the store was full; kept for deliveries."
@@ -48,6 +47,17 @@ class UsageView(BaseModel):
     storage: list[StorageView] = Field(description="What you keep, by store, and how much you may.")
 
 
+def _shown(used: Used) -> StorageView:
+    return StorageView(
+        store=used.store,
+        count=used.items,
+        bytes=used.bytes,
+        most_count=used.most_items,
+        most_bytes=used.most_bytes,
+        refused_at=used.refused_at,
+    )
+
+
 def routes(ledger: Ledger, limits: Limits, storage_of: StorageOf) -> APIRouter:
     """The routes, to be mounted under `/api/v1`."""
     router = APIRouter(tags=["usage"])
@@ -60,7 +70,7 @@ def routes(ledger: Ledger, limits: Limits, storage_of: StorageOf) -> APIRouter:
             today=await ledger.used_today(user_id),
             month=await ledger.used_this_month(user_id),
             limits=LimitsView(turn_calls=limits.turn_calls, daily_tokens=limits.daily_tokens),
-            storage=[StorageView(**asdict(one)) for one in await storage_of(user_id)],
+            storage=[_shown(one) for one in await storage_of(user_id)],
         )
 
     return router

@@ -44,15 +44,15 @@ export function StorageCard() {
 }
 
 function StoreMeter({ one }: { one: StorageUse }) {
-  const ofItems = one.most_items === null ? 0 : one.items / one.most_items;
+  const ofItems = one.most_count === null ? 0 : one.count / one.most_count;
   const full = Math.max(ofItems, one.bytes / one.most_bytes) >= NEARLY_FULL;
   return (
     <div>
       <label class="meter">
         <span>
           {NAMES[one.store]}: {size(one.bytes)} of {size(one.most_bytes)}
-          {one.most_items !== null &&
-            ` · ${one.items.toLocaleString()} of ${count(one.most_items, "conversation", "conversations")}`}
+          {one.most_count !== null &&
+            ` · ${one.count.toLocaleString()} of ${count(one.most_count, "conversation", "conversations")}`}
         </span>
         <progress value={Math.min(one.bytes, one.most_bytes)} max={one.most_bytes} />
       </label>
