@@ -38,6 +38,8 @@ ABOUT_EVERYBODY = {
             "endpoint_owner",
             "find_endpoints",
             "keep_deliveries",
+            "keep_trusted",
+            "count_deliveries",
             "uncount_known",
             "refuse_deliveries",
             "claim_deliveries",

@@ -6,25 +6,33 @@ import asyncio
 import json
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from ocmt.channels.allowances import TRUST_BYTES
 from ocmt.channels.base import Accepted
 from ocmt.channels.history import Deliveries
 from ocmt.channels.model import KEEP_BODY
 from ocmt.channels.writer import QUEUE_BYTES_OF_ONE, Writer
-from ocmt.errors import Conflict, LimitReached
+from ocmt.errors import Conflict, LimitReached, Unavailable
 from ocmt.platform.storage import Budgets, Store, Used, used
 from tests.accounts import make_user
+from tests.agents.replica import time_flies, until
 from tests.channels.conftest import House
 
 pytestmark = pytest.mark.anyio
 KB = 1024
+WRITERS: dict[UUID, list[Writer]] = {}
+"""Those of a test, by its user."""
 SMALL = Budgets(delivery_bytes=20 * KB)
 
 
 async def counted(house: House, user_id: UUID | None = None) -> Used:
+    """The count, once nothing is under way."""
+    for writer in (house.room.intake._writer, *WRITERS.get(house.anna, [])):
+        await writer.count_now()
     found = await used(house.database, user_id or house.anna, SMALL)
     return next(one for one in found if one.store is Store.DELIVERIES)
 
@@ -38,7 +46,9 @@ async def is_exact(house: House) -> bool:
 
 
 def writer_of(house: House) -> Writer:
-    return Writer(house.database, house.clock, budgets=SMALL)
+    writer = Writer(house.database, house.clock, budgets=SMALL)
+    WRITERS.setdefault(house.anna, []).append(writer)
+    return writer
 
 
 async def keep(
@@ -77,7 +87,51 @@ async def test_many_at_once_and_from_two_processes_do_not_pass_it_together(house
     )
     assert said.count("kept") == len(await house.states())
     now = await counted(house)
+    assert now.bytes <= now.most_bytes + TRUST_BYTES
+    assert await is_exact(house)
+
+
+async def test_a_process_alone_never_passes_it_and_two_only_by_what_they_are_trusted_with(
+    house: House,
+) -> None:
+    alone = writer_of(house)
+    await asyncio.gather(*(keep(house, alone, f"{number}") for number in range(60)))
+    now = await counted(house)
     assert now.bytes <= now.most_bytes
+
+
+async def test_trusted_ones_are_counted_soon_by_themselves(house: House) -> None:
+    writer = writer_of(house)
+    for number in range(3):
+        assert await keep(house, writer, str(number)) == "kept"
+    async with time_flies(house.clock):
+
+        async def so() -> bool:
+            found = await used(house.database, house.anna, SMALL)
+            return next(one.items for one in found if one.store is Store.DELIVERIES) == 3
+
+        await until(so)
+
+
+async def test_a_batch_that_fails_leaves_the_count_as_it_is(house: House) -> None:
+    writer = writer_of(house)
+    for number in range(3):
+        assert await keep(house, writer, str(number)) == "kept"
+    uncount, failing = writer._uncount_known, True
+
+    async def fails(*given: Any) -> None:
+        if failing:
+            raise Unavailable("The database does not answer just now.")
+        await uncount(*given)
+
+    # With what is still to be counted of the batches before.
+    writer._uncount_known = fails  # type: ignore[method-assign]
+    writer._allowances.trusts = lambda *_: False  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await keep(house, writer, "3")
+    failing = False
+    assert await keep(house, writer, "3") == "kept"
+    assert (await counted(house)).items == 4
     assert await is_exact(house)
 
 
@@ -183,6 +237,7 @@ async def test_a_budget_that_is_nearly_full_makes_room_of_what_has_ended_and_of_
             "update deliveries set state = 'done', finished_at = $1 where external_id <> '10'",
             house.clock.now(),
         )
+    await counted(house)
     await deliveries.sweep()
     sizes = {one.external_id: one.size for one in await deliveries.page(house.anna, house.endpoint)}
     assert Counter(sizes.values())[0] >= 3

@@ -44,30 +44,34 @@ update channel_endpoints set name = :name, updated_at = :now where user_id = :us
 returning id, user_id, channel, name, settings, active, created_at, updated_at;
 
 -- name: delete_endpoint$
--- Behind the lock on the user's count of deliveries: see keep_deliveries.
 delete from channel_endpoints where user_id = :user_id and id = :id returning id;
 
 -- name: keep_deliveries
 -- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are,
--- whether the webhooks of their user fit into the budget, and how many were added of all.
--- The count of each user is moved and compared in one step, so two batches cannot pass a limit together. That also
--- keeps the endpoints: whoever removes one locks the count first. What was known already is taken off again by
--- `uncount_known`; a user whose webhooks of a batch do not fit together has none of them kept.
-with known as (
-  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[])
+-- what is left of their user's budget (null: the webhooks did not fit into it), and how many were added of all.
+-- The count of each user is moved and compared in one step, with what is carried from batches of `keep_trusted`. A user
+-- whose webhooks of a batch do not fit together has none of them kept. What was known already is taken off again by
+-- `uncount_known`.
+with known as materialized (
+  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
 ), asked as materialized (
   select n.*, k.user_id
   from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
               :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
   join known k on k.id = n.endpoint_id
 ), counted as (
-  update storage_used s set items = s.items + w.items, bytes = s.bytes + w.bytes
+  update storage_used s
+  set items = s.items + w.items + coalesce(c.items, 0), bytes = s.bytes + w.bytes + coalesce(c.bytes, 0)
   from (select a.user_id, count(*) as items, sum(500 + octet_length(a.body)) as bytes
         from asked a group by a.user_id order by a.user_id) w
+  left join unnest(:carrying::uuid[], :carried_items::bigint[], :carried_bytes::bigint[]) as c (user_id, items, bytes)
+    on c.user_id = w.user_id
   where s.user_id = w.user_id and s.store = 'deliveries'
-    and s.bytes + w.bytes <= coalesce(
+    and s.bytes + w.bytes + coalesce(c.bytes, 0) <= coalesce(
       (select p.delivery_bytes from agents g join plans p on p.name = g.plan where g.user_id = s.user_id), :most_bytes::bigint)
-  returning s.user_id
+  returning s.user_id, coalesce(
+    (select p.delivery_bytes from agents g join plans p on p.name = g.plan where g.user_id = s.user_id), :most_bytes::bigint)
+    - s.bytes as bytes_left
 ), added as (
   insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
   select n.id, n.user_id, n.endpoint_id, n.external_id, n.thread, n.body, n.received_at, n.received_at
@@ -75,8 +79,30 @@ with known as (
   on conflict (endpoint_id, external_id) do nothing
   returning 1
 )
-select k.id, c.user_id is not null as fits, (select count(*) from added) as added
+select k.id, k.user_id, c.bytes_left, (select count(*) from added) as added
 from known k left join counted c on c.user_id = k.user_id, pg_notify('deliveries', '');
+
+-- name: keep_trusted
+-- The same for users who were all counted a moment ago, with room for this batch; it is counted with a later one.
+with known as (
+  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
+), added as (
+  insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at)
+  select n.id, k.user_id, k.id, n.external_id, n.thread, n.body, n.received_at, n.received_at
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
+              :times::timestamptz[]) as n (id, endpoint_id, external_id, thread, body, received_at)
+  join known k on k.id = n.endpoint_id
+  on conflict (endpoint_id, external_id) do nothing
+  returning 1
+)
+select k.id, k.user_id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
+
+-- name: count_deliveries!
+-- What was kept for trusted users since they were counted.
+update storage_used s set items = s.items + c.items, bytes = s.bytes + c.bytes
+from (select * from unnest(:carrying::uuid[], :carried_items::bigint[], :carried_bytes::bigint[])
+        as c (user_id, items, bytes) order by c.user_id) c
+where s.user_id = c.user_id and s.store = 'deliveries';
 
 -- name: uncount_known!
 -- Those of a batch that were known already were counted for nothing.

@@ -31,7 +31,6 @@ from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.queries import every
-from ocmt.platform.storage import Budgets, Store, lock
 
 LEAVING_SECONDS = 30.0
 """In which vendors may remove the webhooks of somebody who goes."""
@@ -178,7 +177,6 @@ class Channels:
         """
         await self._leave_row(await self._row(user_id, endpoint_id))
         async with self._database.transaction() as connection:
-            await lock(connection, user_id, Store.DELIVERIES, Budgets())
             await queries.delete_endpoint(connection, user_id=user_id, id=endpoint_id)
             await announce(connection, endpoint_id)
 

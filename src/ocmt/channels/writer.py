@@ -6,15 +6,18 @@ Nobody waits for a batch to fill, and under load a commit is shared by hundreds.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 import structlog
 from uuid_utils.compat import uuid7
 
+from ocmt.channels.allowances import TRUST_SECONDS, Allowances
 from ocmt.channels.base import Accepted
 from ocmt.channels.endpoints import queries
 from ocmt.channels.model import short_id
@@ -32,6 +35,8 @@ QUEUE = 5_000
 QUEUE_BYTES = 64 * 1024 * 1024
 QUEUE_BYTES_OF_ONE = 16 * 1024 * 1024
 """Of one endpoint: large webhooks of one sender leave room for those of others."""
+_ROW = 500
+"""Bytes that a delivery counts as beside its body: `delivery_size` in migration 0017."""
 RETRY_AFTER = 2.0
 FULL = (
     "The owner of this address keeps as many webhooks as the plan allows, so this one was not kept. "
@@ -78,6 +83,8 @@ class Writer:
         self._bytes_of: dict[UUID, int] = {}
         """Of those that wait, by endpoint."""
         self._writing: asyncio.Task[None] | None = None
+        self._allowances = Allowances()
+        self._counting: asyncio.Task[None] | None = None
         self.batches = 0
         """Transactions so far."""
 
@@ -168,33 +175,107 @@ class Writer:
         Returns the arrivals whose endpoints do not exist, and those that were refused because the budget of
         their user is used up.
         """
-        async with self._database.transaction() as connection:
-            rows = await every(
-                queries.keep_deliveries(
-                    connection,
-                    ids=[one.id for one in batch],
-                    endpoint_ids=[one.endpoint_id for one in batch],
-                    external_ids=[one.external_id for one in batch],
-                    threads=[one.thread for one in batch],
-                    bodies=[one.body for one in batch],
-                    times=[one.received_at for one in batch],
-                    most_bytes=self._budgets.delivery_bytes,
-                )
-            )
-            fits = {row["id"]: row["fits"] for row in rows}
-            taken = [one for one in batch if fits.get(one.endpoint_id)]
-            if rows and rows[0]["added"] < len(taken):
-                await queries.uncount_known(
-                    connection,
-                    ids=[one.id for one in taken],
-                    endpoint_ids=[one.endpoint_id for one in taken],
-                    sizes=[len(one.body) for one in taken],
-                )
-            refused = [one for one in batch if fits.get(one.endpoint_id) is False]
-            kept = await self._refuse(connection, refused) if refused else set()
+        sizes: dict[UUID, int] = {}
+        for one in batch:
+            sizes[one.endpoint_id] = sizes.get(one.endpoint_id, 0) + _ROW + len(one.body)
+        now = self._clock.monotonic()
+        if self._allowances.trusts(sizes, now):
+            rows = await self._keep_trusted(batch)
+            self._note_trusted(rows, Counter(one.endpoint_id for one in batch), sizes)
+            refused: set[UUID] = set()
+        else:
+            rows, refused = await self._keep_counted(batch, sizes, now)
         self.batches += 1
-        gone = {one.id for one in batch if one.endpoint_id not in fits}
-        return gone, {one.id for one in refused} - kept
+        there = {row["id"] for row in rows}
+        return {one.id for one in batch if one.endpoint_id not in there}, refused
+
+    async def _keep_trusted(self, batch: list[_Arrival]) -> list[Any]:
+        """Keep a batch of users who are counted later. Returns the rows of `keep_trusted`."""
+        async with self._database.transaction() as connection:
+            rows = await every(queries.keep_trusted(connection, **_columns(batch)))
+            await self._uncount_known(connection, batch, rows)
+        return rows
+
+    def _note_trusted(self, rows: list[Any], numbers: Mapping[UUID, int], sizes: Mapping[UUID, int]) -> None:
+        for row in rows:
+            self._allowances.take(row["user_id"], numbers[row["id"]], sizes[row["id"]])
+        if self._counting is None or self._counting.done():
+            self._counting = asyncio.create_task(self._count_later(), name="webhooks: count")
+
+    async def _keep_counted(
+        self, batch: list[_Arrival], sizes: Mapping[UUID, int], now: float
+    ) -> tuple[list[Any], set[UUID]]:
+        """Keep those of a batch whose users have room, and count them.
+
+        Returns the rows of `keep_deliveries`, and the arrivals that were refused.
+        """
+        carried = self._allowances.carry(self._allowances.owners(sizes))
+        counted: set[UUID] = set()
+        try:
+            async with self._database.transaction() as connection:
+                rows = await every(
+                    queries.keep_deliveries(
+                        connection,
+                        **_columns(batch),
+                        carrying=carried.users,
+                        carried_items=carried.items,
+                        carried_bytes=carried.bytes,
+                        most_bytes=self._budgets.delivery_bytes,
+                    )
+                )
+                full = {row["id"] for row in rows if row["bytes_left"] is None}
+                await self._uncount_known(
+                    connection, [one for one in batch if one.endpoint_id not in full], rows
+                )
+                refused = [one for one in batch if one.endpoint_id in full]
+                kept = await self._refuse(connection, refused) if refused else set()
+            counted = {row["user_id"] for row in rows if row["bytes_left"] is not None}
+        finally:
+            self._allowances.put_back(carried, counted)
+        for row in rows:
+            self._allowances.know(row["id"], row["user_id"])
+            if row["bytes_left"] is not None:
+                self._allowances.counted(row["user_id"], row["bytes_left"], now)
+        return rows, {one.id for one in refused} - kept
+
+    async def _uncount_known(self, connection: Connection, batch: list[_Arrival], rows: list[Any]) -> None:
+        """Take off what was counted, or will be, for webhooks that were known already."""
+        there = {row["id"] for row in rows}
+        taken = [one for one in batch if one.endpoint_id in there]
+        if rows and rows[0]["added"] < len(taken):
+            await queries.uncount_known(
+                connection,
+                ids=[one.id for one in taken],
+                endpoint_ids=[one.endpoint_id for one in taken],
+                sizes=[len(one.body) for one in taken],
+            )
+
+    async def _count_later(self) -> None:
+        """Count what no later batch has counted; ends once everything is."""
+        while not self._allowances.all_counted:
+            await self._clock.sleep(TRUST_SECONDS)
+            try:
+                await self.count_now()
+            except OcmtError as error:
+                log.warning("webhooks_not_counted_yet", error=error.message)
+        self._allowances.forget_idle(self._clock.monotonic())
+
+    async def count_now(self) -> None:
+        """Count what was kept for trusted users. Raises: Unavailable."""
+        carried = self._allowances.carry()
+        if not carried.users:
+            return
+        try:
+            async with self._database.connection() as connection:
+                await queries.count_deliveries(
+                    connection,
+                    carrying=carried.users,
+                    carried_items=carried.items,
+                    carried_bytes=carried.bytes,
+                )
+        except BaseException:
+            self._allowances.put_back(carried)
+            raise
 
     async def _refuse(self, connection: Connection, refused: list[_Arrival]) -> set[UUID]:
         """Note it for their users. Returns those that were kept before, which are fine as they are."""
@@ -206,6 +287,17 @@ class Writer:
             now=self._clock.now(),
         )
         return {row["id"] for row in await every(rows)}
+
+
+def _columns(batch: list[_Arrival]) -> dict[str, list[Any]]:
+    return {
+        "ids": [one.id for one in batch],
+        "endpoint_ids": [one.endpoint_id for one in batch],
+        "external_ids": [one.external_id for one in batch],
+        "threads": [one.thread for one in batch],
+        "bodies": [one.body for one in batch],
+        "times": [one.received_at for one in batch],
+    }
 
 
 def _settle(arrival: _Arrival, error: OcmtError | None) -> None:

@@ -21,7 +21,8 @@ create table storage_used (
   bytes       bigint not null default 0,
   refused_at  timestamptz,             -- when something was last refused because the store was full
   primary key (user_id, store)
-) with (fillfactor = 50);              -- updated often: room on the page keeps these updates cheap
+);
+alter table storage_used set (fillfactor = 50);   -- updated often: room on the page keeps these updates cheap
 
 alter table conversations add column kept_bytes bigint not null default 0;   -- of its turns and events
 alter table deliveries add column body_dropped boolean not null default false;   -- the body is empty: it was dropped
