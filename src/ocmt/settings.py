@@ -213,6 +213,16 @@ class Settings(BaseSettings):
     disk_floor: int | None = Field(default=None, ge=0)
     """Free bytes of the data folder's disk below which nothing new is taken and agents are held; 0: no floor.
     Default: 5 % of the disk, at most 2 GiB."""
+    keep_conversations: int = Field(default=5_000, gt=0)
+    """So many conversations of one user are kept, where the plan does not say; likewise the next four."""
+    keep_conversation_bytes: int = Field(default=512 * 1024**2, gt=0)
+    """Bytes of the messages, answers and events of one user."""
+    keep_delivery_bytes: int = Field(default=256 * 1024**2, gt=0)
+    """Bytes of the webhooks that one user's channels received, and of the answers that they owe."""
+    keep_attachment_bytes: int = Field(default=1024**3, gt=0)
+    """Bytes of the files that one user has sent with messages."""
+    keep_snapshot_bytes: int | None = Field(default=None, gt=0)
+    """Bytes of all snapshots of one agent together; default twice what one snapshot may have."""
     agents_memory: int | None = Field(default=None, gt=0)
     """Bytes for all awake agents of this machine together; default three quarters of its memory."""
     warm_spares: int = Field(default=0, ge=0, le=16)

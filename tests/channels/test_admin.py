@@ -18,6 +18,7 @@ __all__ = ["gateways", "hints", "house", "pages", "runtime"]
 pytestmark = pytest.mark.anyio
 
 SHOWN = {
+    "body_dropped",
     "id",
     "email",
     "channel",

@@ -12,10 +12,11 @@ import pytest
 from starlette.types import Message
 
 from ocmt.channels.base import Accepted
-from ocmt.channels.intake import Buckets, Intake
+from ocmt.channels.intake import Intake
 from ocmt.channels.model import MAX_BODY
 from ocmt.channels.writer import Writer
 from ocmt.errors import LimitReached, Unavailable
+from ocmt.platform.bucket import Buckets
 from ocmt.platform.database import Connection
 from ocmt.testing.clock import VirtualClock
 from tests.agents.replica import until

@@ -30,6 +30,7 @@ from ocmt.chat.service import Chat
 from ocmt.errors import Conflict, InvalidInput, LimitReached, NotFound, TooLarge, Unavailable
 from ocmt.platform.database import Database
 from ocmt.platform.objects import LocalObjects
+from ocmt.platform.storage import Budgets
 from ocmt.testing.clock import VirtualClock
 from ocmt.testing.objects import FaultyObjects, MemoryObjects
 from tests.accounts import make_user
@@ -176,9 +177,10 @@ async def test_many_that_nobody_sends_are_refused(chat: Chat, anna: UUID) -> Non
 
 
 async def test_there_is_a_limit_to_all_that_is_kept(
-    chat: Chat, anna: UUID, monkeypatch: pytest.MonkeyPatch
+    database: Database, clock: VirtualClock, objects: MemoryObjects, anna: UUID
 ) -> None:
-    monkeypatch.setattr(attachments, "MAX_KEPT_BYTES", 10)
+    # A file of unknown size counts as the largest until it is there.
+    chat = Chat(database, clock, objects, Budgets(attachment_bytes=MAX_ATTACHED_BYTES))
     turn = await posted(chat, anna, await kept(chat, anna, content=b"x" * 10))
     with pytest.raises(LimitReached, match="delete conversations"):
         await kept(chat, anna)

@@ -39,6 +39,7 @@ from ocmt.platform.http import HttpClient
 from ocmt.platform.reachable import ReachablePaths
 from ocmt.privacy.eraser import Eraser
 from ocmt.services.all_in_one import all_in_one_app
+from ocmt.services.floods import Floods
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import load_settings
@@ -221,6 +222,7 @@ async def house(
             seal=ChannelSeal(platform.secrets),
             url=public_url,
         ),
+        floods=Floods(clock),
     )
     app = all_in_one_app(management, orchestrator, database, url=public_url, ui_dir=pages)
     yield House(app, management.app(), orchestrator.app(), management, orchestrator, database, pages)

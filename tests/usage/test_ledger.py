@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from ocmt.platform.database import Database
 from ocmt.platform.principal import Principal
+from ocmt.platform.storage import Budgets, used
 from ocmt.testing.clock import VirtualClock
 from ocmt.usage.model import CallRefused, Fault, Limits, NewCall, Tokens, Usage, refusal
 from ocmt.usage.routes import routes
@@ -97,7 +99,7 @@ async def test_the_fault_of_a_turn_is_that_of_its_last_call(
 
 
 async def test_people_see_today_this_month_and_their_limits(
-    ledger: Ledger, user_id: UUID, clock: VirtualClock
+    ledger: Ledger, user_id: UUID, clock: VirtualClock, database: Database
 ) -> None:
     for _ in range(2):
         call = await ledger.open_call(call_of(user_id, None), LIMITS)
@@ -106,7 +108,9 @@ async def test_people_see_today_this_month_and_their_limits(
     await ledger.open_call(call_of(user_id, None), LIMITS)
     await clock.advance(timedelta(hours=1).total_seconds())
     app = FastAPI()
-    app.include_router(routes(ledger, LIMITS), prefix="/api/v1")
+    app.include_router(
+        routes(ledger, LIMITS, partial(used, database, budgets=Budgets(conversations=7))), prefix="/api/v1"
+    )
 
     async def signed_in(scope, receive, send):  # type: ignore[no-untyped-def]
         scope["state"] = {"principal": Principal(user_id, None, "a@example.org")}
@@ -116,6 +120,21 @@ async def test_people_see_today_this_month_and_their_limits(
     assert (shown["today"]["calls"], shown["today"]["unfinished"]) == (1, 1)
     assert (shown["month"]["calls"], shown["month"]["tokens"]) == (3, 22)
     assert shown["limits"] == {"turn_calls": 3, "daily_tokens": 1000}
+    assert [one["store"] for one in shown["storage"]] == [
+        "conversations",
+        "deliveries",
+        "attachments",
+        "snapshots",
+    ]
+    assert shown["storage"][0] == {
+        "store": "conversations",
+        "count": 0,
+        "bytes": 0,
+        "most_count": 7,
+        "most_bytes": 512 * 1024**2,
+        "refused_at": None,
+    }
+    assert shown["storage"][3]["most_bytes"] == 4 * 1024**3
 
 
 async def test_the_demo_models_tokens_are_shown_and_neither_counted_nor_limited(

@@ -4,7 +4,6 @@
  */
 import { signal } from "@preact/signals";
 import { api, wordsFor } from "./api";
-import { withProof } from "./stepup";
 import type { Agent, AgentState } from "./types";
 
 const CALM_MS = 5_000;
@@ -70,7 +69,7 @@ export async function expectMessage(): Promise<void> {
 }
 
 export async function setEgress(egress: boolean): Promise<void> {
-  await change(() => withProof(() => api.changeAgent({ egress })));
+  await change(() => api.changeAgent({ egress }));
 }
 
 async function change(make: () => Promise<Agent>): Promise<void> {

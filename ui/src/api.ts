@@ -262,6 +262,7 @@ export const api = {
     request<void>("DELETE", `${channel(id)}/senders/${encodeURIComponent(sender)}`),
   deliveries: (id: string, state: DeliveryState | null, cursor: string | null) =>
     request<Page<Delivery>>("GET", `${channel(id)}/deliveries${queries({ state, cursor })}`),
+  clearDeliveries: (id: string) => request<{ count: number }>("DELETE", `${channel(id)}/deliveries`),
   replay: (id: string, asked: ReplayAsked) =>
     request<{ count: number }>("POST", `${channel(id)}/deliveries/replay`, { body: asked }),
   resend: (id: string, delivery: string) =>

@@ -19,6 +19,9 @@ export const ENDED: DeliveryState[] = STATES.filter((state) => state !== "accept
 const WATCHING_MS = 3_000;
 const CALM_MS = 15_000;
 
+/** Whether it can run again: it has ended, and its content is still kept. */
+export const canRunAgain = (one: DeliveryFacts) => ENDED.includes(one.state) && !one.body_dropped;
+
 /** Whether something still happens with it by itself. */
 export const isOpen = (one: DeliveryFacts) => !ENDED.includes(one.state) || one.pending > 0;
 
@@ -47,6 +50,7 @@ export function deliveryNotes(one: DeliveryFacts): string[] {
   const notes = [];
   if (one.attempts > 0) notes.push(`${count(one.attempts, "try", "tries")} failed`);
   if (one.replays > 0) notes.push(`run again ${one.replays === 1 ? "once" : `${one.replays} times`}`);
+  if (one.body_dropped) notes.push("its content is not kept anymore, so it cannot run again");
   if (one.may_be_double) notes.push("its answer may have been sent twice");
   return notes;
 }

@@ -6,6 +6,10 @@
  * What became of a delivery.
  */
 export type State = "accepted" | "answering" | "done" | "ignored" | "waiting" | "dead";
+/**
+ * What a user keeps, each with a budget of its own.
+ */
+export type Store = "conversations" | "deliveries" | "attachments" | "snapshots";
 
 /**
  * All of them, oldest first; there is no next page.
@@ -95,6 +99,10 @@ export interface DeliveryView {
    * That failed.
    */
   attempts: number;
+  /**
+   * Its body is not kept anymore, so it cannot run again.
+   */
+  body_dropped: boolean;
   channel: string;
   dead: number;
   /**
@@ -785,6 +793,26 @@ export interface StepUpView {
   recent: boolean;
 }
 /**
+ * How much of one store you keep.
+ */
+export interface StorageView {
+  bytes: number;
+  /**
+   * Conversations, deliveries, files or snapshots.
+   */
+  count: number;
+  most_bytes: number;
+  /**
+   * How many may be kept; null: as many as fit.
+   */
+  most_count: number | null;
+  /**
+   * When something was last refused because the store was full; kept for deliveries.
+   */
+  refused_at: string | null;
+  store: Store;
+}
+/**
  * What was stored.
  */
 export interface StoredView {
@@ -839,6 +867,10 @@ export interface UnlockedView {
 export interface UsageView {
   limits: LimitsView;
   month: PeriodUsage;
+  /**
+   * What you keep, by store, and how much you may.
+   */
+  storage: StorageView[];
   today: PeriodUsage;
 }
 /**

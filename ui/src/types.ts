@@ -26,6 +26,7 @@ export type {
   RulesView as SignUpRules,
   SessionView as LoginSession,
   StepUpView as WaysToProve,
+  StorageView as StorageUse,
   TotpView as TotpBegun,
   TrialView as KeyTrial,
   UsageView as UsageReport,
@@ -207,6 +208,8 @@ export interface DeliveryFacts {
   replays: number;
   error: { code: string; message: string } | null;
   finished_at: string | null;
+  /** Its body is not kept anymore, so it cannot run again. */
+  body_dropped?: boolean;
   /** Messages of its answer by what became of them. */
   sent: number;
   pending: number;

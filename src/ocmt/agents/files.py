@@ -123,7 +123,8 @@ class FileKeeper:
         if files is None:
             return
         try:
-            await self._snapshots.tidy(self._lease, files)
+            limits = self._snapshots.limits.of(agent.plan)
+            await self._snapshots.tidy(self._lease, files, limits=limits)
         except Unavailable as error:
             log.warning("snapshots not tidied", user_id=str(agent.user_id), detail=error.detail)
 

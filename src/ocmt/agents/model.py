@@ -117,6 +117,14 @@ class Plan:
     snapshot_file_bytes: int | None = None
     """Of the largest of them."""
     egress: EgressPolicy | None = None
+    kept_snapshot_bytes: int | None = None
+    """Of all generations together, equal contents once."""
+    conversations: int | None = None
+    conversation_bytes: int | None = None
+    """Of messages, answers and events."""
+    delivery_bytes: int | None = None
+    """Of webhooks that were received, and of what is owed to the channels."""
+    attachment_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,11 @@ def check(plan: Plan) -> None:
         "files": plan.snapshot_files,
         "room for files": plan.snapshot_bytes,
         "room for a file": plan.snapshot_file_bytes,
+        "room for snapshots": plan.kept_snapshot_bytes,
+        "conversations": plan.conversations,
+        "room for conversations": plan.conversation_bytes,
+        "room for webhooks": plan.delivery_bytes,
+        "room for attachments": plan.attachment_bytes,
     }
     for what, amount in amounts.items():
         if amount is not None and amount <= 0:

@@ -8,7 +8,8 @@ select user_id, slot, runtime, desired, state, since, progress, runtime_state, e
        retry_at, error, next_wake_at, restart_asked, image, lease_token, schedule_unread, revision,
        saved_at, snapshot_generation, save_problem,
        p.name as plan, p.memory_bytes, p.cpus, p.pids, p.disk_bytes, p.pause_after, p.stop_after, p.max_awake,
-       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.egress_policy,
+       p.snapshot_files, p.snapshot_bytes, p.snapshot_file_bytes, p.kept_snapshot_bytes, p.conversations,
+       p.conversation_bytes, p.delivery_bytes, p.attachment_bytes, p.egress_policy,
        exists (select from users u where u.id = a.user_id and u.status <> 'active') as shut_out
 from agents a join plans p on p.name = a.plan where user_id = any(:user_ids::uuid[]);
 
@@ -176,19 +177,25 @@ update agents set lease_owner = null, lease_expires_at = now();
 
 -- name: list_plans
 select name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress_policy as egress
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, kept_snapshot_bytes, conversations, conversation_bytes,
+  delivery_bytes, attachment_bytes, egress_policy as egress
 from plans order by name;
 
 -- name: put_plan!
 insert into plans (name, memory_bytes, cpus, pids, disk_bytes, pause_after, stop_after, max_awake,
-  snapshot_files, snapshot_bytes, snapshot_file_bytes, egress_policy)
+  snapshot_files, snapshot_bytes, snapshot_file_bytes, kept_snapshot_bytes, conversations, conversation_bytes,
+  delivery_bytes, attachment_bytes, egress_policy)
 values (:name, :memory_bytes, :cpus, :pids, :disk_bytes, :pause_after, :stop_after, :max_awake,
-  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes, :egress)
+  :snapshot_files, :snapshot_bytes, :snapshot_file_bytes, :kept_snapshot_bytes, :conversations, :conversation_bytes,
+  :delivery_bytes, :attachment_bytes, :egress)
 on conflict (name) do update
 set memory_bytes = excluded.memory_bytes, cpus = excluded.cpus, pids = excluded.pids, disk_bytes = excluded.disk_bytes,
     pause_after = excluded.pause_after, stop_after = excluded.stop_after, max_awake = excluded.max_awake,
     snapshot_files = excluded.snapshot_files, snapshot_bytes = excluded.snapshot_bytes,
-    snapshot_file_bytes = excluded.snapshot_file_bytes, egress_policy = excluded.egress_policy;
+    snapshot_file_bytes = excluded.snapshot_file_bytes, kept_snapshot_bytes = excluded.kept_snapshot_bytes,
+    conversations = excluded.conversations, conversation_bytes = excluded.conversation_bytes,
+    delivery_bytes = excluded.delivery_bytes, attachment_bytes = excluded.attachment_bytes,
+    egress_policy = excluded.egress_policy;
 
 -- name: assign_plan$
 update agents a set plan = p.name from plans p

@@ -14,6 +14,7 @@ from ocmt.identity.oidc.model import configure
 from ocmt.identity.origin import PublicAddress
 from ocmt.platform.argon import ArgonGate
 from ocmt.platform.database import Connection
+from ocmt.platform.storage import Budgets
 from ocmt.settings import Settings
 from ocmt.usage.model import Limits
 from ocmt.usage.service import Ledger
@@ -44,6 +45,7 @@ class Features:
     group_keys: GroupKeys
     ledger: Ledger
     limits: Limits
+    budgets: Budgets
 
     @classmethod
     def over(cls, platform: Platform) -> Self:
@@ -84,4 +86,16 @@ class Features:
             group_keys=GroupKeys(database, vault.master, audit, clock),
             ledger=Ledger(database, clock),
             limits=Limits(turn_calls=settings.turn_call_limit, daily_tokens=settings.daily_token_limit),
+            budgets=budgets_of(settings),
         )
+
+
+def budgets_of(settings: Settings) -> Budgets:
+    """Return what each user may keep where the plan does not say."""
+    return Budgets(
+        conversations=settings.keep_conversations,
+        conversation_bytes=settings.keep_conversation_bytes,
+        delivery_bytes=settings.keep_delivery_bytes,
+        attachment_bytes=settings.keep_attachment_bytes,
+        snapshot_bytes=settings.keep_snapshot_bytes,
+    )

@@ -11,6 +11,7 @@ from ocmt.bootstrap.exports import exports
 from ocmt.bootstrap.features import Features
 from ocmt.bootstrap.platform import Announce, Platform, open_shared_platform
 from ocmt.channels.admin import DeliveriesOfAll
+from ocmt.platform import storage
 from ocmt.platform.http.addresses import parse_networks
 from ocmt.privacy.service import Privacy
 from ocmt.services.management import Management, management_app
@@ -47,6 +48,7 @@ def compose_management(
         trial=Trial(platform.http, settings.anthropic_url, settings.openai_url),
         ledger=features.ledger,
         limits=features.limits,
+        storage=functools.partial(storage.used, database, budgets=features.budgets),
     )
 
 

@@ -44,6 +44,7 @@ from ocmt.privacy.eraser import Eraser
 from ocmt.privacy.model import Quiet
 from ocmt.runtimes.base import AgentRuntime, AgentSpec, ForgetsFiles
 from ocmt.runtimes.tools import control_ui
+from ocmt.services.floods import Floods
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.vault.service import ModelKeys
 
@@ -175,6 +176,7 @@ def compose_orchestrator(
         explain=explain,
         turn_timeout=settings.turn_timeout,
         attachments=chat.attachments,
+        budgets=features.budgets,
     )
     worker = TurnWorker(database, clock, platform.hints, reconciler, answerer)
 
@@ -186,6 +188,7 @@ def compose_orchestrator(
         kinds=kinds_of_channels(settings, platform.http, clock),
         seal=ChannelSeal(platform.secrets),
         url=settings.url,
+        budgets=features.budgets,
     )
 
     async def forget(user_id: UUID) -> None:
@@ -211,6 +214,7 @@ def compose_orchestrator(
         transcripts=TranscriptWriter(database, platform.objects, platform.hints),
         snapshots=snapshots,
         transfers=transfers,
+        floods=Floods(clock),
         eraser=Eraser(
             database,
             platform.objects,

@@ -41,6 +41,7 @@ class DeliveryOfAll:
     received_at: datetime
     finished_at: datetime | None
     error: Mapping[str, Any] | None
+    body_dropped: bool
     sent: int
     pending: int
     dead: int
@@ -119,6 +120,7 @@ class DeliveryView(BaseModel):
     received_at: datetime
     finished_at: datetime | None
     error: FaultView | None
+    body_dropped: bool = Field(description="Its body is not kept anymore, so it cannot run again.")
     sent: int = Field(description="Messages of its answer that were sent; likewise `pending` and `dead`.")
     pending: int
     dead: int

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -22,8 +21,8 @@ from ocmt.channels.base import Accepted, Answered, Channel, Endpoint, Incoming
 from ocmt.channels.endpoints import Endpoints
 from ocmt.channels.model import MAX_BODY
 from ocmt.channels.writer import Writer
-from ocmt.errors import InvalidInput, LimitReached, NotFound, OcmtError, SetupProblem, TooLarge, Unavailable
-from ocmt.platform.bucket import Bucket
+from ocmt.errors import InvalidInput, NotFound, OcmtError, SetupProblem, TooLarge, Unavailable
+from ocmt.platform.bucket import Buckets
 from ocmt.platform.clock import Clock
 from ocmt.platform.http import problem
 from ocmt.platform.http.headers import fields, media_type
@@ -34,7 +33,6 @@ BURST = 2_000
 PER_SECOND = 200.0
 PATIENCE = 10.0
 """Seconds in which a body has to be here."""
-_MOST_BUCKETS = 10_000
 _PATH = re.compile(r"/webhooks/([a-z0-9_]{1,32})/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/?")
 
 WEBHOOKS = Counter(
@@ -89,7 +87,7 @@ class Intake:
         self._writer = writer
         self._clock = clock
         self._patience = patience
-        self._buckets = Buckets(clock)
+        self._buckets = Buckets(clock, burst=BURST, per_second=PER_SECOND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -168,24 +166,3 @@ class Intake:
                         return b"".join(pieces)
         except TimeoutError:
             raise _TooSlow("The body did not come in time.") from None
-
-
-class Buckets:
-    """The buckets of one process, by endpoint: BURST at once, then PER_SECOND."""
-
-    def __init__(self, clock: Clock, *, burst: float = BURST, per_second: float = PER_SECOND) -> None:
-        self._clock = clock
-        self._burst = burst
-        self._per_second = per_second
-        self._of: OrderedDict[UUID, Bucket] = OrderedDict()
-
-    def take(self, key: UUID) -> None:
-        """Take one. Raises: LimitReached, with the seconds until there is another."""
-        now = self._clock.monotonic()
-        bucket = self._of.setdefault(key, Bucket(self._per_second, self._burst))
-        if wait := bucket.wait(1, now):
-            raise LimitReached("That was too often.", retry_after=wait)
-        bucket.pour(1, now)
-        self._of.move_to_end(key)
-        if len(self._of) > _MOST_BUCKETS:
-            self._of.popitem(last=False)

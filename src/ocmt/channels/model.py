@@ -38,6 +38,10 @@ KEEP = timedelta(days=30)
 MOST_FORGOTTEN = 100_000
 """Ids of one endpoint that stay known after their deliveries are forgotten, where nothing proves their
 time."""
+KEEP_BODY = timedelta(days=1)
+"""How long the body of a delivery that was given up or ignored is kept; it can run again for as long."""
+KEEP_WAITING_BODY = timedelta(days=7)
+"""The same of a delivery whose sender is not let in yet."""
 _FIRST_PAUSE = 5.0
 _LONGEST_PAUSE = 600.0
 _CODE_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -121,7 +125,9 @@ class Delivery:
     turn_id: UUID | None
     finished_at: datetime | None
     size: int
-    """Bytes of the webhook's body."""
+    """Bytes of the webhook's body that are still kept."""
+    body_dropped: bool
+    """The body was dropped to make room, so it cannot run again."""
     sent: int
     """Messages of the answer that were sent; likewise `pending` and `dead`."""
     pending: int

@@ -47,7 +47,44 @@ returning id, user_id, channel, name, settings, active, created_at, updated_at;
 delete from channel_endpoints where user_id = :user_id and id = :id returning id;
 
 -- name: keep_deliveries
--- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are.
+-- A batch of webhooks, in one statement: a known external id changes nothing. Returns the endpoints that there are,
+-- what is left of their user's budget (null: the webhooks did not fit into it), and how many were added of all.
+-- The count of each user is moved and compared in one step, with what is carried from batches of `keep_trusted`. A user
+-- whose webhooks of a batch do not fit together has none of them kept. What was known already is taken off again by
+-- `uncount_known`.
+with known as materialized (
+  select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
+), asked as materialized (
+  select n.*, k.user_id
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[], :threads::text[], :bodies::bytea[],
+              :times::timestamptz[], :next_times::timestamptz[], :urgent::boolean[], :togethers::text[])
+       as n (id, endpoint_id, external_id, thread, body, received_at, next_at, urgent, together)
+  join known k on k.id = n.endpoint_id
+), counted as (
+  update storage_used s
+  set items = s.items + w.items + coalesce(c.items, 0), bytes = s.bytes + w.bytes + coalesce(c.bytes, 0)
+  from (select a.user_id, count(*) as items, sum(500 + octet_length(a.body)) as bytes
+        from asked a group by a.user_id order by a.user_id) w
+  left join unnest(:carrying::uuid[], :carried_items::bigint[], :carried_bytes::bigint[]) as c (user_id, items, bytes)
+    on c.user_id = w.user_id
+  where s.user_id = w.user_id and s.store = 'deliveries'
+    and s.bytes + w.bytes + coalesce(c.bytes, 0) <= coalesce(
+      (select p.delivery_bytes from agents g join plans p on p.name = g.plan where g.user_id = s.user_id), :most_bytes::bigint)
+  returning s.user_id, coalesce(
+    (select p.delivery_bytes from agents g join plans p on p.name = g.plan where g.user_id = s.user_id), :most_bytes::bigint)
+    - s.bytes as bytes_left
+), added as (
+  insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at, next_at, urgent, together)
+  select n.id, n.user_id, n.endpoint_id, n.external_id, n.thread, n.body, n.received_at, n.next_at, n.urgent, n.together
+  from asked n join counted c on c.user_id = n.user_id
+  on conflict (endpoint_id, external_id) do nothing
+  returning 1
+)
+select k.id, k.user_id, c.bytes_left, (select count(*) from added) as added
+from known k left join counted c on c.user_id = k.user_id, pg_notify('deliveries', '');
+
+-- name: keep_trusted
+-- The same for users who were all counted a moment ago, with room for this batch; it is counted with a later one.
 with known as (
   select e.id, e.user_id from channel_endpoints e where e.id = any(:endpoint_ids::uuid[]) order by e.id for key share
 ), added as (
@@ -60,7 +97,34 @@ with known as (
   on conflict (endpoint_id, external_id) do nothing
   returning 1
 )
-select k.id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
+select k.id, k.user_id, (select count(*) from added) as added from known k, pg_notify('deliveries', '');
+
+-- name: count_deliveries!
+-- What was kept for trusted users since they were counted.
+update storage_used s set items = s.items + c.items, bytes = s.bytes + c.bytes
+from (select * from unnest(:carrying::uuid[], :carried_items::bigint[], :carried_bytes::bigint[])
+        as c (user_id, items, bytes) order by c.user_id) c
+where s.user_id = c.user_id and s.store = 'deliveries';
+
+-- name: uncount_known!
+-- Those of a batch that were known already were counted for nothing.
+update storage_used s set items = s.items - n.items, bytes = s.bytes - n.bytes
+from (
+  select e.user_id, count(*) as items, sum(500 + a.size) as bytes
+  from unnest(:ids::uuid[], :endpoint_ids::uuid[], :sizes::bigint[]) as a (id, endpoint_id, size)
+  join channel_endpoints e on e.id = a.endpoint_id
+  where not exists (select from deliveries d where d.id = a.id)
+  group by e.user_id) n
+where s.user_id = n.user_id and s.store = 'deliveries';
+
+-- name: refuse_deliveries
+-- Notes for their users that something was refused, and returns those that are kept already.
+with marked as (
+  update storage_used set refused_at = :now
+  where store = 'deliveries' and user_id in (select user_id from channel_endpoints where id = any(:endpoint_ids::uuid[]))
+)
+select a.id from unnest(:ids::uuid[], :endpoint_ids::uuid[], :external_ids::text[]) as a (id, endpoint_id, external_id)
+where exists (select from deliveries d where d.endpoint_id = a.endpoint_id and d.external_id = a.external_id);
 
 -- name: claim_deliveries
 -- The oldest open one of each thread, found by leaps over the index, where it is due and nobody works on it; and what
@@ -270,19 +334,20 @@ delete from channel_senders where user_id = :user_id and endpoint_id = :endpoint
 -- name: let_in!
 -- What somebody who was let in has said before: the latest go on, the others are left.
 with told as (
-  select id, row_number() over (order by received_at desc, id desc) as number from deliveries
+  select id, not body_dropped and row_number() over (order by received_at desc, id desc) <= :most as goes_on
+  from deliveries
   where user_id = :user_id and endpoint_id = :endpoint_id and sender = :sender and state = 'waiting'
 ), moved as (
   update deliveries d
-  set state = case when t.number <= :most then 'accepted' else 'ignored' end, next_at = :now, attempts = 0,
-      error = null, finished_at = case when t.number <= :most then null else :now::timestamptz end
+  set state = case when t.goes_on then 'accepted' else 'ignored' end, next_at = :now, attempts = 0,
+      error = null, finished_at = case when t.goes_on then null else :now::timestamptz end
   from told t where d.user_id = :user_id and d.id = t.id
 )
 select pg_notify('deliveries', '');
 
 -- name: list_deliveries
 select d.id, d.external_id, d.thread, d.sender, d.received_at, d.state, d.attempts, d.replays, d.next_at, d.error,
-       d.conversation_id, d.turn_id, d.finished_at, length(d.body) as size,
+       d.conversation_id, d.turn_id, d.finished_at, length(d.body) as size, d.body_dropped,
        o.sent, o.pending, o.dead, o.may_be_double, o.last_error
 from deliveries d cross join lateral (
   select count(*) filter (where state = 'sent') as sent, count(*) filter (where state = 'pending') as pending,
@@ -297,7 +362,7 @@ order by d.id desc limit :limit;
 -- name: list_deliveries_of_all
 -- For administrators: of everybody or of one user; not what was said, by whom and where.
 select d.id, u.email, e.channel, d.endpoint_id, d.state, d.attempts, d.replays, d.received_at, d.finished_at, d.error,
-       o.sent, o.pending, o.dead, o.may_be_double
+       d.body_dropped, o.sent, o.pending, o.dead, o.may_be_double
 from deliveries d
 join users u on u.id = d.user_id
 join channel_endpoints e on e.id = d.endpoint_id and e.user_id = u.id
@@ -311,16 +376,17 @@ where (:before::uuid is null or d.id < :before::uuid)
 order by d.id desc limit :limit;
 
 -- name: find_delivery^
-select id, state, joined_to from deliveries where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
+select id, state, joined_to, body_dropped from deliveries
+where user_id = :user_id and endpoint_id = :endpoint_id and id = :id;
 
 -- name: replay_deliveries$
--- Run again: those named, or those that came in a time. Open ones stay as they are, and parts of another one's
--- message go with that one. How many.
+-- Run again: those named, or those that came in a time. Open ones stay as they are, and those without a body; parts of
+-- another one's message go with that one. How many.
 with moved as (
   update deliveries
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
-  where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[])
+  where user_id = :user_id and endpoint_id = :endpoint_id and state = any(:states::text[]) and not body_dropped
     and (joined_to is null or joined_to = id)
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
     and (:since::timestamptz is null or received_at >= :since::timestamptz)
@@ -335,7 +401,7 @@ with moved as (
   update deliveries
   set state = 'accepted', attempts = 0, replays = replays + 1, next_at = :now, error = null, turn_id = null,
       finished_at = null, lease_token = lease_token + 1, lease_expires_at = null
-  where state = any(:states::text[])
+  where state = any(:states::text[]) and not body_dropped
     and (joined_to is null or joined_to = id)
     and (:email::text is null or user_id in (select id from users where lower(email) = lower(:email::text)))
     and (:ids::uuid[] is null or id = any(:ids::uuid[]))
@@ -437,3 +503,78 @@ where f.endpoint_id = x.id and f.forgotten_at <= x.oldest;
 -- name: was_forgotten$
 select true from deliveries_forgotten
 where user_id = :user_id and endpoint_id = :endpoint_id and external_id = :external_id;
+
+-- name: drop_bodies$
+-- Of what was given up or ignored a while ago the body goes; the row stays to be looked at, and to be known as known.
+with dropped as (
+  update deliveries set body = '', body_dropped = true
+  where id in (
+    select id from deliveries
+    where finished_at is not null and not body_dropped
+      and ((state in ('dead', 'ignored') and finished_at < :before) or (state = 'waiting' and finished_at < :waiting_before))
+    limit :limit)
+  returning 1
+)
+select count(*) from dropped;
+
+-- name: crowded_users
+-- Whose budget is nearly used up, and how many bytes have to go.
+select s.user_id, s.bytes - l.most / 2 as excess
+from storage_used s cross join lateral (
+  select coalesce((select p.delivery_bytes from agents a join plans p on p.name = a.plan where a.user_id = s.user_id),
+                  :most_bytes::bigint) as most) l
+where s.store = 'deliveries' and s.bytes > l.most / 4 * 3
+order by s.bytes - l.most desc limit 1000;
+
+-- name: make_room_of_bodies$
+-- The oldest bodies of what has ended, those that were given up last, until so many bytes are free. How many.
+with dropped as (
+  update deliveries set body = '', body_dropped = true
+  where user_id = :user_id and id in (
+    select id from (
+      select id, octet_length(body) as size,
+             sum(octet_length(body)) over (order by (state = 'dead'), finished_at, id) as upto
+      from deliveries where user_id = :user_id and finished_at is not null and octet_length(body) > 0) d
+    where d.upto - d.size < :excess limit :limit)
+  returning 1
+)
+select count(*) from dropped;
+
+-- name: make_room_of_rows$
+-- The oldest that have ended and owe nothing, with what was sent for them, until so many bytes are free. Ids that prove
+-- no time stay known, as in `sweep_deliveries`. How many.
+with dropped as (
+  delete from deliveries
+  where user_id = :user_id and id in (
+    select id from (
+      select d.id, d.size, sum(d.size) over (order by d.finished_at, d.id) as upto
+      from (
+        select e.id, e.finished_at, delivery_size(e.body)
+               + (select coalesce(sum(outbox_size(o.text)), 0) from outbox o where o.delivery_id = e.id) as size
+        from deliveries e
+        where e.user_id = :user_id and e.finished_at < :before
+          and not exists (select from outbox o where o.delivery_id = e.id and o.state = 'pending')) d) d
+    where d.upto - d.size < :excess limit :limit)
+  returning user_id, endpoint_id, external_id
+), known as (
+  insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
+  select g.user_id, g.endpoint_id, g.external_id, :now from dropped g
+  join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+  on conflict (endpoint_id, external_id) do nothing
+)
+select count(*) from dropped;
+
+-- name: clear_deliveries$
+-- All of an endpoint that have ended and owe nothing. How many.
+with dropped as (
+  delete from deliveries d
+  where d.user_id = :user_id and d.endpoint_id = :endpoint_id and d.finished_at is not null
+    and not exists (select from outbox o where o.delivery_id = d.id and o.state = 'pending')
+  returning user_id, endpoint_id, external_id
+), known as (
+  insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
+  select g.user_id, g.endpoint_id, g.external_id, :now from dropped g
+  join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+  on conflict (endpoint_id, external_id) do nothing
+)
+select count(*) from dropped;

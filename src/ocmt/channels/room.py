@@ -20,6 +20,7 @@ from ocmt.channels.writer import Writer
 from ocmt.chat.service import Chat
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database, Hints
+from ocmt.platform.storage import Budgets
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,15 @@ class ChannelRoom:
         kinds: Mapping[str, Channel],
         seal: Seal,
         url: str,
+        budgets: Budgets | None = None,
     ) -> Self:
-        """Wire it. `kinds`: the channels by name; `url`: our public address."""
+        """Wire it. `kinds`: the channels by name; `url`: our public address; `budgets`: what each user may
+        keep where the plan does not say."""
         endpoints = Endpoints(database, clock, seal, kinds)
         return cls(
             channels=Channels(database, clock, kinds, seal, url=url),
-            deliveries=Deliveries(database, clock),
-            intake=Intake(kinds, endpoints, Writer(database, clock), clock),
+            deliveries=Deliveries(database, clock, budgets),
+            intake=Intake(kinds, endpoints, Writer(database, clock, budgets=budgets), clock),
             endpoints=endpoints,
             worker=DeliveryWorker(database, clock, hints, chat, endpoints),
             answers=AnswerKeeper(database, clock, hints, endpoints),

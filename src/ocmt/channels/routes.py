@@ -165,6 +165,10 @@ def routes(channels: Channels, deliveries: Deliveries, noting: Noting) -> list[R
         more = str(found[-1].id) if len(found) == PAGE else None
         return JSONResponse({"items": [describe_delivery(one) for one in found], "next_cursor": more})
 
+    async def clear(request: Request) -> Response:
+        count = await deliveries.clear(principal(request).user_id, _endpoint(request))
+        return JSONResponse({"count": count})
+
     async def replay(request: Request) -> Response:
         await deliveries.replay(principal(request).user_id, _endpoint(request), _delivery(request))
         return Response(status_code=202)
@@ -201,6 +205,7 @@ def routes(channels: Channels, deliveries: Deliveries, noting: Noting) -> list[R
         Route(f"{one}/senders/block", block, methods=["POST"]),
         Route(f"{one}/senders/{{sender:path}}", remove_sender, methods=["DELETE"]),
         Route(f"{one}/deliveries", list_deliveries, methods=["GET"]),
+        Route(f"{one}/deliveries", clear, methods=["DELETE"]),
         Route(f"{one}/deliveries/replay", replay_many, methods=["POST"]),
         Route(f"{one}/deliveries/{{delivery_id}}/replay", replay, methods=["POST"]),
         Route(f"{one}/deliveries/{{delivery_id}}/resend", resend, methods=["POST"]),

@@ -38,6 +38,7 @@ from ocmt.chat.service import accepted_event, queries, turn_from_row
 from ocmt.errors import LeaseLost, OcmtError, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
+from ocmt.platform.storage import Budgets
 
 logger = structlog.get_logger(__name__)
 
@@ -52,9 +53,18 @@ BUSY_DELAY = 0.25
 MAX_ANSWER = 8 * 1024 * 1024
 """Characters of one attempt: what an agent has to say is not trusted, and all of it is kept."""
 
+SMALL_ANSWER = 64 * 1024
+"""Characters of an answer that is kept although no room is left."""
+
 INTERNAL = Fault("internal", "Something went wrong on our side while your agent worked.", retryable=True)
 TOO_LONG = Fault(
     "answer_too_long", "Your agent's answer grew beyond all measure, so it was stopped.", retryable=True
+)
+FULL = Fault(
+    "storage_full",
+    "Your agent was stopped, because your conversations take all of the room that your plan allows. Delete "
+    "conversations that you do not need, or ask your administrator for a larger plan. Then try again.",
+    retryable=True,
 )
 CRASHED = Fault("agent_crashed", "Your agent stopped several times while it worked on this.", retryable=True)
 
@@ -72,8 +82,10 @@ class Answerer:
         explain: Explain,
         turn_timeout: timedelta,
         attachments: Attachments,
+        budgets: Budgets | None = None,
     ) -> None:
         self._database = database
+        self._budgets = budgets or Budgets()
         self._attachments = attachments
         self._clock = clock
         self._agents = agents
@@ -84,7 +96,7 @@ class Answerer:
     async def answer(self, driver: Driver, run: Run) -> None:
         """Answer a turn to its end, through up to MAX_ATTEMPTS deaths of the gateway. Raises LeaseLost."""
         lease_token = driver.lease.token
-        writing = event_log.TurnWriter(self._database, self._clock, run.turn, lease_token)
+        writing = event_log.TurnWriter(self._database, self._clock, run.turn, lease_token, self._budgets)
         with driver.in_use():
             async with writing as writer:
                 run.writer = writer
@@ -277,7 +289,9 @@ class Answerer:
         writer: event_log.TurnWriter,
     ) -> NoReturn:
         """Write the run's events until it ends; pass a stop on to the gateway."""
-        stopper = asyncio.create_task(self._stop_when_asked(gateway, run, run_id))
+        stoppers = [
+            asyncio.create_task(_abort_when(event, gateway, run, run_id)) for event in (run.stop, writer.full)
+        ]
         try:
             while True:
                 try:
@@ -285,11 +299,18 @@ class Answerer:
                 except (Unavailable, StopAsyncIteration) as error:
                     raise GatewayLost(str(error)) from error
                 writer.check()
+                if writer.full.is_set() and not (
+                    isinstance(event, Final) and len(event.text) <= SMALL_ANSWER
+                ):
+                    # A short answer that is whole already costs less than to ask for it again.
+                    await _abort(gateway, run.turn, run_id)
+                    raise Ended(TurnStatus.FAILED, fault=FULL)
                 if event.run_id == run_id:
                     await self._take(gateway, event, run, writer)
         finally:
-            stopper.cancel()
-            await asyncio.wait([stopper])
+            for stopper in stoppers:
+                stopper.cancel()
+            await asyncio.wait(stoppers)
 
     async def _take(
         self, gateway: GatewayClient, event: RunEvent, run: Run, writer: event_log.TurnWriter
@@ -313,6 +334,8 @@ class Answerer:
                     failed=event.failed,
                 )
             case Final():
+                if len(event.text) > MAX_ANSWER:
+                    raise Ended(TurnStatus.FAILED, fault=TOO_LONG)
                 raise Ended(TurnStatus.COMPLETED, answer=event.text)
             case Aborted():
                 if run.stop.is_set():
@@ -324,10 +347,6 @@ class Answerer:
             case Status():
                 if event.text:
                     writer.put(EventType.PROGRESS, step="note", text=event.text)
-
-    async def _stop_when_asked(self, gateway: GatewayClient, run: Run, run_id: str) -> None:
-        await run.stop.wait()
-        await _abort(gateway, run.turn, run_id)
 
     async def _why(self, turn: Turn, words: str) -> Fault:
         """The broker knows better than OpenClaw why a model call failed."""
@@ -375,6 +394,11 @@ class Answerer:
                 raise LeaseLost("Another replica answers this turn now.", detail=f"turn {turn.id}")
         await self._agents.touch(turn.user_id)
         logger.info("turn ended", turn_id=str(turn.id), status=ended.status.value, attempt=turn.attempt)
+
+
+async def _abort_when(event: asyncio.Event, gateway: GatewayClient, run: Run, run_id: str) -> None:
+    await event.wait()
+    await _abort(gateway, run.turn, run_id)
 
 
 async def _abort(gateway: GatewayClient, turn: Turn, run_id: str) -> None:

@@ -19,7 +19,6 @@ from uuid_utils.compat import uuid7
 
 from ocmt.chat.model import (
     MAX_ATTACHED_BYTES,
-    MAX_KEPT_BYTES,
     MAX_UNSENT,
     UNSENT_LIFE,
     Attachment,
@@ -36,6 +35,7 @@ from ocmt.platform.clock import Clock, again
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.objects import Objects, reaching
 from ocmt.platform.queries import every, load_queries
+from ocmt.platform.storage import Budgets, Store, lock
 
 queries = load_queries(__package__)
 
@@ -70,8 +70,12 @@ class Stopped(Exception):
 class Attachments:
     """Of all users; every call takes the user's id and sees only theirs."""
 
-    def __init__(self, database: Database, clock: Clock, objects: Objects) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, objects: Objects, budgets: Budgets | None = None
+    ) -> None:
+        """`budgets`: what each user may keep where the plan does not say."""
         self._database = database
+        self._budgets = budgets or Budgets()
         self._clock = clock
         self._objects = objects
         self._carrying = asyncio.Semaphore(CARRIED_AT_ONCE)
@@ -84,38 +88,48 @@ class Attachments:
         pieces: AsyncIterator[bytes],
         *,
         attachment_id: UUID | None = None,
+        size: int | None = None,
     ) -> Attachment:
         """Keep a file until a message takes it, a day at most. `kind`: its media type, as its sender says.
+        `size`: its bytes, where its sender says them; more of them are not taken.
 
         With the `attachment_id` of one that is not sent yet, it takes that one's place. Raises: InvalidInput
         for an empty one, TooLarge, LimitReached, Unavailable.
         """
         attachment_id = attachment_id or uuid7()
-        async with self._database.connection() as connection:
+        # What an upload may come to is counted before its first byte, so parallel ones cannot pass a limit.
+        reserved = MAX_ATTACHED_BYTES if size is None else min(max(size, 0), MAX_ATTACHED_BYTES)
+        async with self._database.transaction() as connection:
+            used = await lock(connection, user_id, Store.ATTACHMENTS, self._budgets)
+            unsent = await queries.count_unsent(connection, user_id=user_id, id=attachment_id)
+            if unsent >= MAX_UNSENT:
+                raise LimitReached(
+                    f"You have {MAX_UNSENT} files that are not sent yet. Send or remove some of them first."
+                )
+            counted = await queries.find_reserved(connection, user_id=user_id, id=attachment_id)
+            used.require(reserved - (counted or 0))
             begun = await queries.begin_attachment(
                 connection,
                 id=attachment_id,
                 user_id=user_id,
                 name=file_name(name),
                 media_type=media_type(kind),
+                reserved=reserved,
                 now=self._clock.now(),
-                most_unsent=MAX_UNSENT,
-                most_bytes=MAX_KEPT_BYTES,
             )
         if begun is None:
-            raise LimitReached(
-                f"You have {MAX_UNSENT} files that are not sent yet, or {megabytes(MAX_KEPT_BYTES)} of them "
-                "in your conversations. Send some, or delete conversations that you do not need."
-            )
+            raise LimitReached(UNKNOWN)
         try:
-            return await self._fill(user_id, attachment_id, pieces)
+            return await self._fill(user_id, attachment_id, pieces, most=reserved)
         except BaseException:
             # Also where whoever sends it has left: or its place would be taken for a day.
             await asyncio.shield(asyncio.ensure_future(self._abandon(user_id, attachment_id)))
             raise
 
-    async def _fill(self, user_id: UUID, attachment_id: UUID, pieces: AsyncIterator[bytes]) -> Attachment:
-        counted = _Counted(pieces)
+    async def _fill(
+        self, user_id: UUID, attachment_id: UUID, pieces: AsyncIterator[bytes], *, most: int
+    ) -> Attachment:
+        counted = _Counted(pieces, most)
         async with _reaching(UPLOAD_SECONDS):
             await self._objects.put_pieces(attachment_key(user_id, attachment_id), aiter(counted))
         if counted.size == 0:
@@ -304,8 +318,10 @@ async def _find(connection: Connection, user_id: UUID, ids: Sequence[UUID]) -> l
 class _Counted:
     """The pieces of a file, while they are not too many."""
 
-    def __init__(self, pieces: AsyncIterator[bytes]) -> None:
+    def __init__(self, pieces: AsyncIterator[bytes], most: int) -> None:
+        """Args: `most` is what its sender said, in bytes, or the most that one message can have."""
         self._pieces = pieces
+        self._most = most
         self.size = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -316,6 +332,8 @@ class _Counted:
                     f"The file is too large: with a message you can send {megabytes(MAX_ATTACHED_BYTES)}. "
                     "Put a larger one into the workspace."
                 )
+            if self.size > self._most:
+                raise InvalidInput("The file has more bytes than its Content-Length says.")
             if piece:
                 yield piece
 

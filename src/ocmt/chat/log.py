@@ -13,11 +13,13 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from ocmt.chat.model import Event, EventType, Turn, merge_deltas
+from ocmt.chat.model import EVENT_BYTES, Event, EventType, Turn, merge_deltas
+from ocmt.chat.noted import MORE, Noted, Verdict
 from ocmt.errors import LeaseLost, Unavailable
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
 from ocmt.platform.queries import every, load_queries
+from ocmt.platform.storage import Budgets
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,16 @@ MAX_BUFFERED_TEXT = 4 * 1024 * 1024
 """Events, and characters of them, that may wait for the database before the gateway's stream is slowed."""
 
 
+@dataclass(frozen=True)
+class Appended:
+    """What became of events that were appended."""
+
+    last_seq: int
+    """The number of the last one."""
+    bytes_left: int
+    """How much of the user's budget is left; negative where it is passed."""
+
+
 async def append(
     connection: Connection,
     clock: Clock,
@@ -49,14 +61,16 @@ async def append(
     events: Sequence[Event],
     lease_token: int | None,
     batch: UUID | None = None,
-) -> int:
-    """Store events and announce them; returns the number of the last one.
+    budgets: Budgets | None = None,
+) -> Appended:
+    """Store events, count them, and announce them.
 
     `lease_token` None: written by the user's own request rather than by the driver of the agent.
     `batch`: a name for them; where the conversation's last batch had it, they are written already.
     Raises LeaseLost where the lease or the conversation is gone: nothing was written.
     """
-    last: int | None = await queries.append_events(
+    datas = [json.dumps(dict(event.data)) for event in events]
+    row = await queries.append_events(
         connection,
         user_id=user_id,
         conversation_id=conversation_id,
@@ -65,15 +79,18 @@ async def append(
         lease_token=lease_token,
         turn_ids=[event.turn_id for event in events],
         types=[event.type.value for event in events],
-        datas=[json.dumps(dict(event.data)) for event in events],
+        datas=datas,
+        # JSON as `dumps` writes it is ASCII: a character is a byte.
+        bytes=sum(map(len, datas)) + EVENT_BYTES * len(datas),
         batch=batch,
+        most_bytes=(budgets or Budgets()).conversation_bytes,
     )
-    if last is None:
+    if row is None:
         raise LeaseLost(
             "Another replica answers this conversation now, or it was deleted.",
             detail=f"conversation {conversation_id}",
         )
-    return last
+    return Appended(**row)
 
 
 async def read(
@@ -106,11 +123,17 @@ class TurnWriter:
     lost `check` and `put_delta` raise LeaseLost.
     """
 
-    def __init__(self, database: Database, clock: Clock, turn: Turn, lease_token: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, turn: Turn, lease_token: int, budgets: Budgets | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
         self._turn = turn
         self._lease_token = lease_token
+        self._budgets = budgets or Budgets()
+        self._noted = Noted()
+        self.full = asyncio.Event()
+        """The user's budget for conversations is used up: the turn has to end."""
         self._buffer: list[Event] = []
         self._buffered_text = 0
         self._batch: _Batch | None = None
@@ -143,7 +166,13 @@ class TurnWriter:
             raise self._failure
 
     def put(self, type_: EventType, **data: object) -> None:
-        """Add an event; returns at once. For a stream that may be long use `put_delta`."""
+        """Add an event; returns at once. Of tool calls and remarks a turn has a bounded number: what comes
+        behind it is left out, and one remark says so. For the answer use `put_delta`."""
+        match self._noted.take(type_, data):
+            case Verdict.LEFT_OUT:
+                return
+            case Verdict.LAST:
+                type_, data = EventType.PROGRESS, {"step": "note", "text": MORE}
         self._buffer.append(Event(type_, self._turn.id, data))
         self._filled.set()
 
@@ -218,7 +247,7 @@ class TurnWriter:
         if self._batch is None:
             return
         async with self._database.connection() as connection:
-            await append(
+            written = await append(
                 connection,
                 self._clock,
                 user_id=self._turn.user_id,
@@ -226,6 +255,9 @@ class TurnWriter:
                 events=self._batch.events,
                 lease_token=self._lease_token,
                 batch=self._batch.id,
+                budgets=self._budgets,
             )
+        if written.bytes_left < 0:
+            self.full.set()
         self._count_as_written(self._batch.count)
         self._batch = None

@@ -27,9 +27,13 @@ MAX_IMAGE_BYTES = 6 * 1024 * 1024
 """Of one image. OpenClaw takes no larger one; both limits stand in its `hello`, `policy.attachments`."""
 MAX_UNSENT = 30
 """Attachments of one user that no message has yet."""
-MAX_KEPT_BYTES = 1024 * 1024 * 1024
-"""Of all attachments of one user."""
 UNSENT_LIFE = timedelta(days=1)
+MAX_NOTED = 2_000
+"""Tool calls and remarks of one turn that are written down; the answer goes on without the others."""
+MAX_NOTED_BYTES = 1024 * 1024
+"""Of them together, in one turn."""
+EVENT_BYTES = 100
+"""What an event counts as, beside its data."""
 MAX_OPEN_TURNS = 20
 """Of one user: accepted and not yet answered."""
 MAX_IDEMPOTENCY_KEY = 200
@@ -294,10 +298,10 @@ def merge_deltas(events: Sequence[Event]) -> list[Event]:
             and event.type is EventType.DELTA
             and last.type is EventType.DELTA
             and last.turn_id == event.turn_id
-            and not event.data.get("replace")
         ):
+            # One that begins the answer anew makes the piece before it void.
             joined = {**last.data, "text": last.data["text"] + event.data["text"]}
-            merged[-1] = Event(EventType.DELTA, event.turn_id, joined)
+            merged[-1] = event if event.data.get("replace") else Event(EventType.DELTA, event.turn_id, joined)
         else:
             merged.append(event)
     return merged

@@ -25,6 +25,15 @@ delete from conversations where user_id = :user_id and id = :id returning id;
 -- Serialises the writers of one conversation, and proves whose it is.
 select id, title from conversations where user_id = :user_id and id = :id for update;
 
+-- name: lock_for_message^
+-- The same, and with it the user's count: until the transaction ends nobody else accepts a message of theirs. How many
+-- bytes are kept, and how many may be.
+select c.id, c.title, s.bytes,
+       coalesce((select p.conversation_bytes from agents a join plans p on p.name = a.plan where a.user_id = s.user_id),
+                :most_bytes::bigint) as most
+from conversations c join storage_used s on s.user_id = c.user_id and s.store = 'conversations'
+where c.user_id = :user_id and c.id = :id for no key update;
+
 -- name: name_conversation!
 update conversations set title = :title where user_id = :user_id and id = :id and title is null;
 
@@ -48,7 +57,8 @@ with made as (
 insert into turns (id, conversation_id, user_id, idempotency_key, text, attachments, commands, created_at)
 select :id::uuid, :conversation_id::uuid, :user_id::uuid, :idempotency_key::text, :text::text, :attachments::jsonb,
        :commands::boolean, :now::timestamptz
-where (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
+where :fits::boolean
+  and (select count(*) from turns where user_id = :user_id::uuid and status in ('accepted', 'running')) < :most
 on conflict (conversation_id, idempotency_key) do nothing
 returning id, conversation_id, user_id, text, attachments, status, attempt, run_id, stop_requested, answer, usage, error,
           created_at, started_at, finished_at
@@ -150,13 +160,14 @@ where user_id = :user_id and id = :id and attempt = :attempt and status in ('acc
   and exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token)
 returning id;
 
--- name: append_events$
+-- name: append_events^
 -- Numbers, stores and announces a batch in one statement; null where the lease or the conversation is gone, or the
 -- turn has ended: nothing comes behind its end. lease_token null: the writer is the user's own request.
 -- The turn is looked at behind the conversation's lock and as it is then, not as it was when the statement began: one
 -- that was under way, or was held up in the network, while the turn ended would else still see it open.
 -- batch names it: one that was written is known by that when it comes again because nobody said so. Within a
 -- conversation only one turn at a time writes such batches, so the last one's name is enough.
+-- Counts their bytes, too, and says how many are left of the user's budget, but for other writers of this moment.
 with held as materialized (
   select c.id, c.last_seq, c.last_batch from conversations c where c.user_id = :user_id and c.id = :conversation_id for no key update
 ), going_on as materialized (
@@ -166,7 +177,8 @@ with held as materialized (
   for share
 ), moved as (
   update conversations c
-  set last_seq = c.last_seq + :count, updated_at = :now, last_batch = coalesce(:batch::uuid, c.last_batch)
+  set last_seq = c.last_seq + :count, updated_at = :now, last_batch = coalesce(:batch::uuid, c.last_batch),
+      kept_bytes = c.kept_bytes + :bytes::bigint
   where c.user_id = :user_id and c.id = :conversation_id
     and not exists (select from held h where h.last_batch = :batch::uuid)
     and (:lease_token::bigint is null
@@ -179,9 +191,15 @@ with held as materialized (
   from moved m, unnest(:turn_ids::uuid[], :types::text[], :datas::text[]) with ordinality as n(turn_id, type, data, number)
   returning 1
 )
-select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text)
-union all
-select h.last_seq from held h where h.last_batch = :batch::uuid;
+select done.last_seq,
+       coalesce((select p.conversation_bytes from agents a join plans p on p.name = a.plan where a.user_id = :user_id),
+                :most_bytes::bigint)
+       - (select s.bytes from storage_used s where s.user_id = :user_id and s.store = 'conversations')
+       - :bytes::bigint as bytes_left
+from (
+  select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text)
+  union all
+  select h.last_seq from held h where h.last_batch = :batch::uuid) done;
 
 -- name: read_events
 select e.seq, e.turn_id, e.type, e.data
@@ -209,14 +227,22 @@ limit 10000;
 update conversations set written_seq = greatest(written_seq, :seq) where user_id = :user_id and id = :id
 returning id;
 
+-- name: count_unsent$
+-- Beside this one.
+select count(*) from attachments where user_id = :user_id and sent_at is null and id <> :id;
+
+-- name: find_reserved$
+-- What this one counts as already; null: it is not there yet.
+select coalesce(size, reserved) from attachments where user_id = :user_id and id = :id;
+
 -- name: begin_attachment^
--- Nothing where as many wait to be sent as may, or as much is kept. The same id again is the same file anew.
-insert into attachments (id, user_id, name, media_type, created_at)
-select :id::uuid, :user_id::uuid, :name::text, :media_type::text, :now::timestamptz
-where (select count(*) from attachments where user_id = :user_id::uuid and sent_at is null and id <> :id::uuid) < :most_unsent
-  and (select coalesce(sum(size), 0) from attachments where user_id = :user_id::uuid) < :most_bytes
-on conflict (id) do update set name = excluded.name, media_type = excluded.media_type, created_at = excluded.created_at
-where attachments.user_id = :user_id::uuid and attachments.sent_at is null
+-- Behind the lock on the user's count. The same id again is the same file anew.
+insert into attachments (id, user_id, name, media_type, reserved, created_at)
+values (:id, :user_id, :name, :media_type, :reserved, :now)
+on conflict (id) do update
+set name = excluded.name, media_type = excluded.media_type, reserved = excluded.reserved,
+    created_at = excluded.created_at
+where attachments.user_id = :user_id and attachments.sent_at is null
 returning id;
 
 -- name: complete_attachment^

@@ -116,7 +116,14 @@ def routes(chat: Chat, stream: EventStream) -> list[Route]:
     async def upload(request: Request) -> Response:
         name = request.query_params.get("name", "")
         kind = request.headers.get("content-type")
-        kept = await chat.attachments.keep(principal(request).user_id, name, kind, request.stream())
+        announced = request.headers.get("content-length", "")
+        kept = await chat.attachments.keep(
+            principal(request).user_id,
+            name,
+            kind,
+            request.stream(),
+            size=int(announced) if announced.isascii() and announced.isdigit() else None,
+        )
         return JSONResponse(kept.as_data(), 201)
 
     async def download(request: Request) -> Response:

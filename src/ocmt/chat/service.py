@@ -36,6 +36,7 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.objects import Objects
 from ocmt.platform.queries import every, load_queries
+from ocmt.platform.storage import Budgets, Store, full, lock
 
 queries = load_queries(__package__)
 
@@ -61,16 +62,22 @@ class TurnPage:
 class Chat:
     """Conversations and turns of all users; every call takes the user's id and sees only theirs."""
 
-    def __init__(self, database: Database, clock: Clock, objects: Objects) -> None:
-        """`objects`: where transcripts and attachments are, which go with their conversations."""
+    def __init__(
+        self, database: Database, clock: Clock, objects: Objects, budgets: Budgets | None = None
+    ) -> None:
+        """`objects`: where transcripts and attachments are, which go with their conversations. `budgets`:
+        what each user may keep where the plan does not say."""
         self._database = database
+        self._budgets = budgets or Budgets()
         self._clock = clock
         self._objects = objects
-        self.attachments = Attachments(database, clock, objects)
+        self.attachments = Attachments(database, clock, objects, self._budgets)
 
     async def create_conversation(self, user_id: UUID, title: str | None = None) -> Conversation:
-        """A new, empty conversation."""
-        async with self._database.connection() as connection:
+        """A new, empty conversation. Raises: InvalidInput, LimitReached."""
+        async with self._database.transaction() as connection:
+            used = await lock(connection, user_id, Store.CONVERSATIONS, self._budgets)
+            used.require(0, more_items=1)
             row = await queries.create_conversation(
                 connection, id=uuid7(), user_id=user_id, title=_title(title) if title else None
             )
@@ -142,9 +149,18 @@ class Chat:
         key = check_idempotency_key(key)
         now = self._clock.now()
         async with self._database.transaction() as connection:
-            conversation = await self._locked(connection, user_id, conversation_id)
+            conversation = _known(
+                await queries.lock_for_message(
+                    connection,
+                    user_id=user_id,
+                    id=conversation_id,
+                    most_bytes=self._budgets.conversation_bytes,
+                )
+            )
             if not attachments and asks_to_stop(text):
                 return await self._stop_phrase(connection, user_id, conversation_id, text, key)
+            # Its text is kept twice, in its row and in its event.
+            fits = conversation["bytes"] + 2 * len(text.encode()) < conversation["most"]
             found = await files.for_message(connection, user_id, attachments)
             row = await queries.create_turn(
                 connection,
@@ -156,12 +172,18 @@ class Chat:
                 attachments=[one.as_data() for one in found],
                 commands=commands,
                 now=now,
+                fits=fits,
                 most=MAX_OPEN_TURNS,
             )
             if row is None:
-                return await self._known_turn(
+                known = await self._known_turn(
                     connection, user_id, conversation_id, key=key, text=text, attachments=attachments
                 )
+                if known is not None:
+                    return known
+                if not fits:
+                    raise full(Store.CONVERSATIONS, size=conversation["most"])
+                raise _too_many_open()
             turn = _turn(row)
             await files.take(connection, user_id, found, turn_id=turn.id, clock=self._clock)
             if conversation["title"] is None:
@@ -179,7 +201,10 @@ class Chat:
         return None if row is None else _turn(row)
 
     async def retry(self, user_id: UUID, turn_id: UUID) -> Turn:
-        """Try a failed or stopped turn again; only the latest of a conversation can be."""
+        """Try a failed or stopped turn again; only the latest of a conversation can be.
+
+        Raises: NotFound, Conflict, LimitReached.
+        """
         async with self._database.transaction() as connection:
             turn = _turn(_known(await queries.find_turn(connection, user_id=user_id, id=turn_id)))
             await self._locked(connection, user_id, turn.conversation_id)
@@ -190,6 +215,11 @@ class Chat:
             )
             if latest[0]["id"] != turn_id:
                 raise Conflict("Only the last message of a conversation can be tried again.")
+            # Each try is told to the browsers anew, with the text.
+            used = await lock(connection, user_id, Store.CONVERSATIONS, self._budgets)
+            used.require(len(turn.text.encode()))
+            if len(await every(queries.find_open_turns(connection, user_id=user_id))) >= MAX_OPEN_TURNS:
+                raise _too_many_open()
             row = await queries.retry_turn(connection, user_id=user_id, id=turn_id)
             if row is None:
                 raise Conflict("Only a message that failed or was stopped can be tried again.")
@@ -286,15 +316,13 @@ class Chat:
         key: str,
         text: str,
         attachments: Sequence[UUID],
-    ) -> Turn:
-        """The turn that was accepted with this key before; without one, too many are open."""
+    ) -> Turn | None:
+        """The turn that was accepted with this key before, if one was. Raises: Conflict (other message)."""
         known = await queries.find_turn_by_key(
             connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
         )
         if known is None:
-            raise LimitReached(
-                f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
-            )
+            return None
         turn = _turn(known)
         if turn.text != text or [one["id"] for one in turn.attachments] != [str(one) for one in attachments]:
             raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
@@ -304,13 +332,11 @@ class Chat:
         self, connection: Connection, user_id: UUID, conversation_id: UUID, text: str, key: str
     ) -> Turn:
         """Stop what is open, and keep the phrase with its answer as a turn that has ended."""
-        known = await queries.find_turn_by_key(
-            connection, user_id=user_id, conversation_id=conversation_id, idempotency_key=key
+        known = await self._known_turn(
+            connection, user_id, conversation_id, key=key, text=text, attachments=()
         )
         if known is not None:
-            return await self._known_turn(
-                connection, user_id, conversation_id, key=key, text=text, attachments=()
-            )
+            return known
         stopped = await self.stop_all(connection, user_id, conversation_id)
         turn = _turn(
             await queries.create_ended_turn(
@@ -350,6 +376,12 @@ def accepted_event(turn: Turn) -> Event:
     """The event that begins an attempt; whatever the attempt before had streamed is void."""
     attached = {"attachments": list(turn.attachments)} if turn.attachments else {}
     return Event(EventType.ACCEPTED, turn.id, {"text": turn.text, "attempt": turn.attempt, **attached})
+
+
+def _too_many_open() -> LimitReached:
+    return LimitReached(
+        f"Your agent has {MAX_OPEN_TURNS} messages waiting. Wait for an answer, or stop some."
+    )
 
 
 def _title(title: str) -> str:

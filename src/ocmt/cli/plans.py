@@ -32,6 +32,11 @@ _COLUMNS = (
     "snapshot_bytes",
     "snapshot_file_bytes",
     "egress",
+    "kept_snapshot_bytes",
+    "conversations",
+    "conversation_bytes",
+    "delivery_bytes",
+    "attachment_bytes",
 )
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
@@ -65,6 +70,11 @@ async def set_plan(
     egress: Annotated[
         EgressPolicy | None, Parameter(help="Who reaches the internet: off, opt-in (its user decides), on.")
     ] = None,
+    snapshots_size: Annotated[str | None, Parameter(help="All snapshots together: 4G.")] = None,
+    conversations: Annotated[int | None, Parameter(help="Number of conversations of one user.")] = None,
+    conversations_size: Annotated[str | None, Parameter(help="Messages, answers and events: 512M.")] = None,
+    deliveries_size: Annotated[str | None, Parameter(help="Received webhooks: 256M.")] = None,
+    attachments_size: Annotated[str | None, Parameter(help="Files sent with messages: 1G.")] = None,
     data: DataDir = None,
     json: AsJson = False,
 ) -> None:
@@ -82,6 +92,11 @@ async def set_plan(
         snapshot_bytes=_size(snapshot_size) if snapshot_size else None,
         snapshot_file_bytes=_size(snapshot_file_size) if snapshot_file_size else None,
         egress=egress,
+        kept_snapshot_bytes=_size(snapshots_size) if snapshots_size else None,
+        conversations=conversations,
+        conversation_bytes=_size(conversations_size) if conversations_size else None,
+        delivery_bytes=_size(deliveries_size) if deliveries_size else None,
+        attachment_bytes=_size(attachments_size) if attachments_size else None,
     )
     async with open_installation(data) as opened:
         await _plans(opened).put(plan)

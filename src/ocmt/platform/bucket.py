@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
+
+from ocmt.errors import LimitReached
+from ocmt.platform.clock import Clock
+
+_MOST_BUCKETS = 10_000
 
 
 @dataclass(slots=True)
@@ -24,3 +31,24 @@ class Bucket:
         """Count it, whether it fits in or not."""
         self.wait(0, now)
         self._level += amount
+
+
+class Buckets:
+    """A bucket for each key: so many at once (`burst`), and then so many a second."""
+
+    def __init__(self, clock: Clock, *, burst: float, per_second: float) -> None:
+        self._clock = clock
+        self._burst = burst
+        self._per_second = per_second
+        self._of: OrderedDict[Hashable, Bucket] = OrderedDict()
+
+    def take(self, key: Hashable) -> None:
+        """Take one. Raises: LimitReached, with the seconds until there is another."""
+        now = self._clock.monotonic()
+        bucket = self._of.setdefault(key, Bucket(self._per_second, self._burst))
+        if wait := bucket.wait(1, now):
+            raise LimitReached("That was too often. Try again in a moment.", retry_after=wait)
+        bucket.pour(1, now)
+        self._of.move_to_end(key)
+        if len(self._of) > _MOST_BUCKETS:
+            self._of.popitem(last=False)

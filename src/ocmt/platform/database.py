@@ -18,7 +18,7 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-from ocmt.errors import DiskFull, InvalidInput, OcmtError, SetupProblem, Unavailable
+from ocmt.errors import DiskFull, InvalidInput, LimitReached, OcmtError, SetupProblem, Unavailable
 from ocmt.platform.clock import Clock, happens
 from ocmt.platform.database_faults import FULL, MALFORMED, Place, fault_of
 
@@ -49,6 +49,8 @@ _NOT_CONNECTED = (*_UNREACHABLE, asyncpg.PostgresError, ValueError, asyncpg.Inte
 """What a new connection can fail by; a ValueError is what asyncpg makes of a malformed address."""
 _REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 """What a pool meets when a password or a database is changed while it runs."""
+_BOUND_REACHED = "OC001"
+"""What a table's own bound raises (`bound_rows` in migration 0017), with the sentence for the user."""
 
 log = structlog.get_logger(__name__)
 
@@ -112,6 +114,10 @@ class Database:
                 raise InvalidInput(
                     "There is a character in it that cannot be stored: NUL, or half of one."
                 ) from error
+            except asyncpg.UnknownPostgresError as error:
+                if error.sqlstate == _BOUND_REACHED:
+                    raise LimitReached(str(error)) from error
+                raise
             except (asyncpg.InterfaceError, OSError) as error:
                 if _is_lost(connection):
                     raise _unavailable(error) from error

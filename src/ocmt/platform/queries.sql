@@ -33,3 +33,23 @@ select needs_revision from installation;
 
 -- name: note_marked!
 update installation set marked = true;
+
+-- name: lock_storage^
+-- With the limits of the user's plan; null: as the installation's settings say.
+select s.store, s.items, s.bytes, s.refused_at, l.*
+from storage_used s left join lateral (
+  select p.conversations, p.conversation_bytes, p.delivery_bytes, p.attachment_bytes, p.kept_snapshot_bytes,
+         p.snapshot_bytes
+  from agents a join plans p on p.name = a.plan where a.user_id = s.user_id) l on true
+where s.user_id = :user_id and s.store = :store for no key update of s;
+
+-- name: find_storage
+select s.store, s.items, s.bytes, s.refused_at, l.*
+from storage_used s left join lateral (
+  select p.conversations, p.conversation_bytes, p.delivery_bytes, p.attachment_bytes, p.kept_snapshot_bytes,
+         p.snapshot_bytes
+  from agents a join plans p on p.name = a.plan where a.user_id = s.user_id) l on true
+where s.user_id = :user_id;
+
+-- name: set_storage_bytes!
+update storage_used set bytes = :bytes where user_id = :user_id and store = :store;

@@ -34,6 +34,7 @@ from ocmt.privacy.service import Privacy
 from ocmt.services.description import complete
 from ocmt.services.probes import Probes
 from ocmt.usage.model import Limits
+from ocmt.usage.routes import StorageOf
 from ocmt.usage.routes import routes as usage_routes
 from ocmt.usage.service import Ledger
 from ocmt.vault.group_keys import GroupKeys
@@ -66,6 +67,7 @@ class Management:
     trial: Trial
     ledger: Ledger
     limits: Limits
+    storage: StorageOf
 
     def app(self) -> FastAPI:
         """The ASGI application; authentication is the middleware's that the process puts in front."""
@@ -94,7 +96,8 @@ class Management:
         app.include_router(self._delivery_routes(), prefix="/api/v1", dependencies=inside)
         imported = imported_vault_routes(self.imported_vaults, self.accounts.identity)
         app.include_router(imported, prefix="/api/v1", dependencies=inside)
-        app.include_router(usage_routes(self.ledger, self.limits), prefix="/api/v1", dependencies=inside)
+        usage = usage_routes(self.ledger, self.limits, self.storage)
+        app.include_router(usage, prefix="/api/v1", dependencies=inside)
         described = app.openapi
         # FastAPI's own way to extend it: it is asked for once, and kept.
         app.openapi = functools.cache(lambda: complete(described()))  # type: ignore[method-assign]

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 
 from ocmt.agents.egress import Egress
@@ -42,6 +43,7 @@ from ocmt.platform.free_space import FreeSpace
 from ocmt.platform.http import exception_handlers, principal
 from ocmt.privacy.eraser import Eraser
 from ocmt.runtimes.base import AgentRuntime, HoldsAll
+from ocmt.services.floods import Floods, WriteRates
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +70,7 @@ class Orchestrator:
     sockets: Sockets
     pages: ControlUi
     channels: ChannelRoom
+    floods: Floods
     audit: Audit
     space: FreeSpace | None = None
     """Of the disk below all of it; None: nobody watches."""
@@ -98,6 +101,7 @@ class Orchestrator:
                 *channel_routes(self.channels.channels, self.channels.deliveries, self._noting),
             ],
             exception_handlers=exception_handlers(),
+            middleware=[Middleware(WriteRates, floods=self.floods)],
         )
         # Its redirects are made of what the request says about scheme and host.
         app.router.redirect_slashes = False

@@ -124,3 +124,71 @@ def test_contents_of_the_middle_of_the_history_are_given_up_with_it() -> None:
 def test_the_clock_may_have_been_ahead() -> None:
     made = {1: NOW + DAY, 2: NOW - DAY, 3: NOW}
     assert Retention(1, HOUR, NONE, NONE).dropped(made, NOW) == {2}
+
+
+# Thinned out by bytes
+
+
+def total(kept: set[int], sizes: dict[int, int], contents: list[tuple[tuple[int, int], int]]) -> int:
+    """The plain definition: each content that a kept generation may need, once."""
+    needed_bytes = sum(size for (first, last), size in contents if any(first <= one <= last for one in kept))
+    return needed_bytes + sum(sizes.get(one, 0) for one in kept)
+
+
+spans_of_contents = st.lists(
+    st.tuples(
+        st.tuples(st.integers(1, 30), st.integers(1, 30)).map(lambda s: (min(s), max(s))), st.integers(0, 50)
+    ),
+    max_size=40,
+)
+
+
+@given(histories.filter(bool), spans_of_contents, st.integers(0, 20), st.integers(0, 600))
+def test_what_is_kept_fits_and_no_more_is_given_up_than_that_needs(
+    times: list[datetime], contents: list[tuple[tuple[int, int], int]], own: int, budget: int
+) -> None:
+    made, now = numbered(times), times[-1]
+    sizes = dict.fromkeys(made, own)
+    gone = Retention().thinned(made, now, sizes, contents, budget)
+    kept = set(made) - gone
+    newest = max(made)
+    assert newest in kept
+    assert total(kept, sizes, contents) <= budget or kept == {newest}
+    if gone:
+        # The one that went last was needed to go: with it, the budget is passed.
+        more = gone - Retention().thinned(made, now, sizes, contents, budget + own + 1)
+        assert not more or total(kept | more, sizes, contents) > budget
+    assert Retention().thinned({one: made[one] for one in kept}, now, sizes, contents, budget) == set()
+
+
+@given(histories.filter(bool), spans_of_contents, st.integers(0, 300), st.integers(0, 300))
+def test_a_larger_budget_keeps_what_a_smaller_one_keeps(
+    times: list[datetime], contents: list[tuple[tuple[int, int], int]], budget: int, more: int
+) -> None:
+    made, now = numbered(times), times[-1]
+    small = Retention().thinned(made, now, {}, contents, budget)
+    large = Retention().thinned(made, now, {}, contents, budget + more)
+    assert large <= small
+
+
+def test_in_betweens_of_the_last_hour_go_before_yesterdays_last_one() -> None:
+    """Whoever writes noise and saves again and again does not lose what was there yesterday."""
+    made = {1: NOW - DAY, 2: NOW - 2 * HOUR} | {
+        number: NOW - (20 - number) * MINUTE for number in range(3, 20)
+    }
+    contents = [((number, number), 100) for number in made]
+    gone = Retention().thinned(made, NOW, {}, contents, 400)
+    kept = sorted(set(made) - gone)
+    assert {1, 2, 19} <= set(kept)
+    assert len(kept) == 4
+
+
+def test_a_content_that_all_have_counts_once() -> None:
+    made = {number: NOW - (20 - number) * MINUTE for number in range(1, 20)}
+    assert Retention().thinned(made, NOW, {}, [((1, 19), 1000)], 1000) == set()
+
+
+def test_a_history_of_many_files_is_thinned_in_a_moment() -> None:
+    made = {number: NOW - (2000 - number) * MINUTE for number in range(1, 2000)}
+    contents = [((number % 1999 + 1, min(1999, number % 1999 + 40)), 10) for number in range(200_000)]
+    assert Retention().thinned(made, NOW, {}, contents, 100_000)

@@ -12,6 +12,7 @@ import { Trail } from "../components/account/Trail";
 import { KeyForm } from "../components/KeyForm";
 import { Problem } from "../components/Problem";
 import { Rooms } from "../components/Rooms";
+import { StorageCard } from "../components/StorageCard";
 import { session, signOut } from "../session";
 import { chooseTheme, type Theme, theme } from "../theme";
 import type { PeriodUsage, UsageReport } from "../types";
@@ -53,6 +54,7 @@ export function Settings() {
         <KeyForm name="anthropic_api_key" label="Anthropic API key" placeholder="sk-ant-…" />
       </section>
       <UsageCard />
+      <StorageCard />
       <Providers />
       <SecondFactor />
       <Passkeys />

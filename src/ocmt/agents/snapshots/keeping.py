@@ -69,6 +69,13 @@ class Limits:
     """Files, folders and links."""
     total_bytes: int = 2 * 1024**3
     file_bytes: int = 512 * 1024**2
+    kept_bytes: int | None = None
+    """Of all generations together, equal contents once; None: twice `total_bytes`."""
+
+    @property
+    def budget(self) -> int:
+        """Bytes of all generations together."""
+        return self.kept_bytes or 2 * self.total_bytes
 
     def of(self, plan: Plan) -> Limits:
         """Those of that plan; what it leaves open is as here."""
@@ -76,6 +83,7 @@ class Limits:
             plan.snapshot_files or self.files,
             plan.snapshot_bytes or self.total_bytes,
             plan.snapshot_file_bytes or self.file_bytes,
+            plan.kept_snapshot_bytes or self.kept_bytes,
         )
 
     def allow(self, path: str, size: int, *, files: int, total_bytes: int) -> None:

@@ -14,6 +14,7 @@ from ocmt.errors import NotFound, OcmtError
 from ocmt.platform.database import Connection, Database, notify
 from ocmt.platform.leases import Lease
 from ocmt.platform.queries import every, load_queries
+from ocmt.platform.storage import Store, note_bytes
 
 queries = load_queries(__package__)
 
@@ -72,6 +73,11 @@ class SnapshotRows:
             await queries.drop_snapshots(
                 connection, user_id=lease.key, lease_token=lease.token, generations=sorted(generations)
             )
+
+    async def note_kept(self, lease: Lease, kept_bytes: int) -> None:
+        """So many bytes the store has of all of the user's generations."""
+        async with self._database.connection() as connection:
+            await note_bytes(connection, lease.key, Store.SNAPSHOTS, kept_bytes)
 
     async def find(self, user_id: UUID, generation: int) -> Snapshot | None:
         """That one of the user's, if there is one."""

@@ -22,7 +22,7 @@ import structlog
 from ocmt.agents.snapshots.archive import write_archive
 from ocmt.agents.snapshots.checking import Checker
 from ocmt.agents.snapshots.keeping import Limits
-from ocmt.agents.snapshots.looking import Described, describe, look, number, scan_effort
+from ocmt.agents.snapshots.looking import Described, Looked, describe, look, number, scan_effort
 from ocmt.agents.snapshots.manifest import (
     Manifest,
     Mark,
@@ -49,6 +49,7 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
+from ocmt.platform.storage import Store, full
 from ocmt.platform.work import FILES
 from ocmt.runtimes.base import AgentFiles, FilesChanged
 
@@ -111,7 +112,7 @@ class Snapshots:
         done by the next one: the snapshot is complete. Raises as `save`."""
         snapshot = await self.save(lease, files, image=image, reread=reread, limits=limits)
         try:
-            await self.tidy(lease, files)
+            await self.tidy(lease, files, limits=limits)
         except (LeaseLost, Unavailable) as error:
             log.warning("snapshots not tidied", user_id=str(lease.key), error=str(error), detail=error.detail)
         return snapshot
@@ -154,7 +155,7 @@ class Snapshots:
         effort = scan_effort(limits)
         with reaching():
             looked = await FILES.run(look, files, limits, effort, of=lease.key, effort=effort)
-        upload = Upload(store, files, sizes=await store.blob_sizes())
+        upload = Upload(store, files, sizes=await self._make_room(lease, store, newest, looked, limits))
         known = {} if reread else looked.known
         upload.trust({known[item.path]: item.size for item in looked.found if item.path in known})
         hashes = {path: name for path, name in known.items() if upload.has(name)}
@@ -182,8 +183,30 @@ class Snapshots:
         await self._write_mark(
             lease.key, files, Mark(snapshot.generation, described.known, snapshot.manifest, stood)
         )
+        await self._rows.note_kept(lease, sum((await store.blob_sizes()).values()))
         await self._rows.add(lease, snapshot)
         return snapshot
+
+    async def _make_room(
+        self, lease: Lease, store: UserObjects, newest: Snapshot | None, looked: Looked, limits: Limits
+    ) -> dict[str, int]:
+        """Give up older generations before a save that would pass the budget; never the newest one.
+
+        Returns the contents that the store has then: hash → bytes. Raises: LimitReached where the newest
+        generation and what is to come do not fit together.
+        """
+        sizes = await store.blob_sizes()
+        known = looked.known
+        coming = sum(item.size for item in looked.found if known.get(item.path) not in sizes)
+        if newest is None or sum(sizes.values()) + coming <= limits.budget:
+            return sizes
+        manifest = await read_manifest(store, newest)
+        if manifest is None:
+            return sizes  # it is damaged: what is needed is not known, so nothing is given up
+        room = max(0, limits.budget - coming)
+        if await self._tidier.prune(lease, store, manifest, self._retention, budget=room) > room:
+            raise full(Store.SNAPSHOTS, size=limits.budget)
+        return await store.blob_sizes()
 
     async def _write(
         self,
@@ -224,7 +247,7 @@ class Snapshots:
 
     # Tidying
 
-    async def tidy(self, lease: Lease, files: AgentFiles) -> None:
+    async def tidy(self, lease: Lease, files: AgentFiles, *, limits: Limits | None = None) -> None:
         """Bring the plain tree up to date, forget old generations, delete what nobody refers to any more and
         what a restore has replaced. The agent may run meanwhile.
 
@@ -237,7 +260,8 @@ class Snapshots:
             if newest is None:
                 return
             store = UserObjects(self._objects, lease.key)
-            await self._tidier.tidy(lease, store, newest, self._retention)
+            budget = (limits or self.limits).budget
+            await self._tidier.tidy(lease, store, newest, self._retention, budget=budget)
 
     # Restoring
 

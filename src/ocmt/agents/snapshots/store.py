@@ -140,8 +140,16 @@ class UserObjects:
 
     async def generations(self) -> set[int]:
         """Of which generations there is a manifest, good or not."""
-        names = await self._sizes(f"{self._top}/.snapshots/")
-        return {int(name[:-5]) for name in names if name[:-5].isdecimal() and name.endswith(".json")}
+        return set(await self.manifest_sizes())
+
+    async def manifest_sizes(self) -> dict[int, int]:
+        """Generation → bytes of its manifest, of all that there are, good or not."""
+        sizes = await self._sizes(f"{self._top}/.snapshots/")
+        return {
+            int(name[:-5]): size
+            for name, size in sizes.items()
+            if name[:-5].isdecimal() and name.endswith(".json")
+        }
 
     async def add_manifest(self, generation: int, data: bytes) -> bool:
         """Write it unless there is one of that number; whether it was written."""

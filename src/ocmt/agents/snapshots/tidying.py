@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from ocmt.agents.snapshots.manifest import Manifest
 from ocmt.agents.snapshots.plain_tree import refresh_plain_tree, shown_generation
 from ocmt.agents.snapshots.restoring import read_manifest
-from ocmt.agents.snapshots.retention import Retention, needed
+from ocmt.agents.snapshots.retention import Retention, needed, weighed
 from ocmt.agents.snapshots.rows import Snapshot, SnapshotRows
 from ocmt.agents.snapshots.store import AT_ONCE, UserObjects
 from ocmt.agents.snapshots.uploading import all_or_first_error
@@ -27,8 +29,10 @@ class Tidier:
         self._rows = rows
         self._clock = clock
 
-    async def tidy(self, lease: Lease, store: UserObjects, newest: Snapshot, retention: Retention) -> None:
-        """Raises: LeaseLost, Unavailable."""
+    async def tidy(
+        self, lease: Lease, store: UserObjects, newest: Snapshot, retention: Retention, *, budget: int
+    ) -> None:
+        """Refresh the plain tree, then `prune`. Raises: LeaseLost, Unavailable."""
         manifest = await read_manifest(store, newest)
         if manifest is None:
             log.error("newest manifest damaged", user_id=str(lease.key), generation=newest.generation)
@@ -38,19 +42,37 @@ class Tidier:
             row = await self._rows.find(lease.key, shown) if shown is not None else None
             known = await read_manifest(store, row) if row is not None else None
             await refresh_plain_tree(store, manifest, known)
-        await self._prune(lease, store, manifest, retention)
+        await self.prune(lease, store, manifest, retention, budget=budget)
 
-    async def _prune(
-        self, lease: Lease, store: UserObjects, manifest: Manifest, retention: Retention
-    ) -> None:
-        """Rows first: from then on nobody counts on what is deleted after them."""
+    async def prune(
+        self, lease: Lease, store: UserObjects, manifest: Manifest, retention: Retention, *, budget: int
+    ) -> int:
+        """Delete what nobody needs, and generations until what is left fits into `budget` bytes.
+
+        The newest one, which `manifest` is, stays. Returns the bytes that are kept. Raises: LeaseLost,
+        Unavailable.
+        """
+        now = self._clock.now()
         times = await self._rows.times(lease.key)
-        dropped = retention.dropped(times, self._clock.now())
+        sizes, blob_sizes = await store.manifest_sizes(), await store.blob_sizes()
+        dropped = retention.dropped(times, now)
+        young = {number: at for number, at in times.items() if number not in dropped}
+        dropped |= retention.thinned(young, now, sizes, weighed(manifest, blob_sizes), budget)
         kept = times.keys() - dropped
+        # Rows first: from then on nobody counts on what is deleted after them.
         if dropped:
             await self._rows.drop(lease, dropped)
-        unfinished = sorted(await store.generations() - kept)
-        blobs = sorted((await store.blob_sizes()).keys() - needed(manifest, kept))
+        unfinished = sorted(sizes.keys() - kept)
+        wanted = needed(manifest, kept)
+        blobs = sorted(blob_sizes.keys() - wanted)
+        await self._delete(lease, store, unfinished, blobs)
+        kept_bytes = sum(blob_sizes.get(name, 0) for name in wanted) + sum(sizes.get(one, 0) for one in kept)
+        await self._rows.note_kept(lease, kept_bytes)
+        return kept_bytes
+
+    async def _delete(
+        self, lease: Lease, store: UserObjects, unfinished: Sequence[int], blobs: Sequence[str]
+    ) -> None:
         doomed = [*map(store.manifest_key, unfinished), *map(store.blob_key, blobs)]
         sure_until = self._clock.monotonic()
         while doomed:

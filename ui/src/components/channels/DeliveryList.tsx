@@ -1,7 +1,15 @@
 /** What came in and what became of it; and having it run again: one, some, or those of a time. */
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
-import { deliveryNotes, deliveryWords, ENDED, replayedWords, STATE_WORDS, STATES } from "../../channels";
+import {
+  canRunAgain,
+  deliveryNotes,
+  deliveryWords,
+  ENDED,
+  replayedWords,
+  STATE_WORDS,
+  STATES,
+} from "../../channels";
 import { serverNow } from "../../clock";
 import { moment } from "../../format";
 import type { DeliveryFacts, DeliveryState, ReplayAsked } from "../../types";
@@ -30,7 +38,7 @@ export function DeliveryList<T extends DeliveryFacts>(props: Props<T>) {
   const [selected, setSelected] = useState<string[]>([]);
   const [told, setTold] = useState("");
   const items = shown.value?.items ?? [];
-  const ended = items.filter((one) => ENDED.includes(one.state)).map((one) => one.id);
+  const ended = items.filter(canRunAgain).map((one) => one.id);
   const several = onReplay !== null && ended.length > 1;
   const chosen = ended.filter((id) => selected.includes(id));
 
@@ -102,7 +110,7 @@ export function DeliveryList<T extends DeliveryFacts>(props: Props<T>) {
             whose={props.whose(one)}
             selected={chosen.includes(one.id)}
             onSelect={
-              several && ended.includes(one.id)
+              several && canRunAgain(one)
                 ? (yes) => setSelected(yes ? [...chosen, one.id] : chosen.filter((id) => id !== one.id))
                 : null
             }

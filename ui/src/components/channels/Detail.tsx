@@ -80,6 +80,15 @@ export function Detail({ channel, kind, opened, onChange, onOpened }: Props) {
           )}
           empty="Nothing yet. It appears here by itself."
         />
+        {deliveries.value?.items.some((one) => one.finished_at) && (
+          <button
+            type="button"
+            class="link-button"
+            onClick={() => void deliveries.attempt(() => api.clearDeliveries(id))}
+          >
+            Delete everything that has ended from this list
+          </button>
+        )}
       </section>
       {/* Who has just connected it goes on to who may write. */}
       {opened && about}
