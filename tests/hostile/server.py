@@ -31,10 +31,13 @@ from ocmt.runtimes.base import AgentRuntime, AgentSpec
 from ocmt.services.management import Management
 from ocmt.services.orchestrator import Orchestrator
 from ocmt.settings import Settings, load_settings
-from ocmt.testing.gateway import FakeGateway, Say
+from ocmt.testing.gateway import FakeGateway, Say, UseTool
 from ocmt.testing.runtimes import FakeRuntime
 
 PEOPLE = ("anna@example.org", "bert@example.org", "cora@example.org", "dora@example.org")
+FLOOD = "report steps without end"
+"""A message to which an agent answers so:"""
+FLOOD_STEPS = 20_000
 HEAD_SECONDS = 2.0
 """Instead of the real ones, and likewise:"""
 BODY_SECONDS = 4.0
@@ -58,7 +61,10 @@ class Gateway(FakeGateway):
         self.received = deque(maxlen=100)  # type: ignore[assignment]
 
     def _chat_send(self, params: dict[str, Any]) -> dict[str, Any]:
-        self.script(Say("Yes."))
+        if params["message"] == FLOOD:
+            self.script(*[UseTool("exec", "x" * 200) for _ in range(FLOOD_STEPS)], Say("Yes."))
+        else:
+            self.script(Say("Yes."))
         return super()._chat_send({**params, "message": params["message"][:100]})
 
     async def _serve(self, connection: ServerConnection) -> None:
