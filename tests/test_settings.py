@@ -60,6 +60,11 @@ GOOD: dict[str, tuple[str, Any]] = {
 
 BAD: dict[str, tuple[str, ...]] = {
     "host": ("local host", "http://127.0.0.1", "a\nb"),
+    "keep_conversations": ("0", "many"),
+    "keep_conversation_bytes": ("0", "512M"),
+    "keep_delivery_bytes": ("0", "x"),
+    "keep_attachment_bytes": ("0", "x"),
+    "keep_snapshot_bytes": ("0", "x"),
     "port": ("http", "70000", "-1", "80.5"),
     "public_url": (
         "agents.example.org",

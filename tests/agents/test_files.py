@@ -147,7 +147,7 @@ async def test_an_agent_whose_files_are_damaged_does_not_wake_with_an_empty_work
     for key in [key for key in objects.stored if "/.blobs/" in key]:
         objects.stored[key] = b"rotten"
 
-    with pytest.raises(AgentFailed, match="damaged"):
+    with pytest.raises(AgentFailed, match="not complete in the file store"):
         await (await there.driver(anna)).awake()
     assert (await there.agents.find(anna)).state is State.FAILED
     assert not other_disk.note(anna).exists()

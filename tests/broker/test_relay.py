@@ -312,7 +312,7 @@ async def test_a_key_that_no_longer_opens_is_said_to_the_user_and_not_replaced_b
         assert response.status == 400
     fault = await world.ledger.last_fault(user_id, turn.turn_id)
     assert fault is not None
-    assert "enter it again" in fault.message
+    assert "still stored" in fault.message
     assert not world.anthropic.seen
 
 

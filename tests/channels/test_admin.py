@@ -11,9 +11,9 @@ import pytest
 from tests.channels.conftest import call
 from tests.channels.test_signed import own_signature
 from tests.identity.browser import Browser
-from tests.services.conftest import URL, House, gateways, hints, house, pages, runtime
+from tests.services.conftest import URL, House, egress_policy, gateways, hints, house, pages, runtime
 
-__all__ = ["gateways", "hints", "house", "pages", "runtime"]
+__all__ = ["egress_policy", "gateways", "hints", "house", "pages", "runtime"]
 
 pytestmark = pytest.mark.anyio
 

@@ -6,9 +6,9 @@ import json
 
 from tests.channels.conftest import call
 from tests.channels.test_signed import own_signature
-from tests.services.conftest import URL, House, gateways, hints, house, pages, runtime
+from tests.services.conftest import URL, House, egress_policy, gateways, hints, house, pages, runtime
 
-__all__ = ["gateways", "hints", "house", "pages", "runtime"]
+__all__ = ["egress_policy", "gateways", "hints", "house", "pages", "runtime"]
 
 
 async def test_a_user_connects_and_a_program_sends(house: House) -> None:

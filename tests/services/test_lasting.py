@@ -78,6 +78,7 @@ KEPT_ELSEWHERE = {
     "revision_trials": "made by operators",
     "sign_in_challenges": "for ten minutes, bound to a browser",
     "snapshots": "content of the user's own",
+    "storage_used": "counts of bytes",
     "turns": "content of the user's own",
     "vault_item_versions": "content of the user's own",
     "vault_items": "content of the user's own",

@@ -109,6 +109,7 @@ HARMLESS: Mapping[tuple[str, str], str] = {
     ),
     ("PATCH", "/api/v1/me"): "a name; for another address the route itself asks for a recent sign-in",
     ("POST", "/api/v1/auth/logout"): "ends something",
+    ("DELETE", "/agent/channels/{id}/deliveries"): "forgets what has ended",
     ("POST", "/api/v1/auth/step-up"): "is the proof itself",
     ("POST", "/api/v1/auth/step-up/passkey"): "is the proof itself",
     ("POST", "/api/v1/auth/step-up/link"): "asks for the proof",

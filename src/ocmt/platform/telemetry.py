@@ -9,11 +9,15 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ocmt.platform.work import POOLS
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -31,6 +35,30 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30),
     registry=REGISTRY,
 )
+
+
+class _Work(Collector):
+    """The state of the pools of threads, read when somebody asks for it."""
+
+    def collect(self) -> Iterable[Metric]:
+        running = GaugeMetricFamily("ocmt_work_running", "Calls that run in threads.", labels=["pool"])
+        waiting = GaugeMetricFamily("ocmt_work_waiting", "Calls that wait for a thread.", labels=["pool"])
+        longest = GaugeMetricFamily(
+            "ocmt_work_longest_seconds", "How long the oldest running call has run.", labels=["pool"]
+        )
+        long = CounterMetricFamily(
+            "ocmt_work_long_calls", "Calls in threads that ran for longer than 30 seconds.", labels=["pool"]
+        )
+        for pool in sorted(POOLS, key=lambda pool: pool.name):
+            at_work = pool.at_work()
+            running.add_metric([pool.name], len(at_work))
+            waiting.add_metric([pool.name], pool.waiting())
+            longest.add_metric([pool.name], at_work[0] if at_work else 0.0)
+            long.add_metric([pool.name], pool.long_calls)
+        return (running, waiting, longest, long)
+
+
+REGISTRY.register(_Work())
 
 REDACTED = "[redacted]"
 _OWN = ("_record", "_from_structlog")  # structlog's bookkeeping, never rendered

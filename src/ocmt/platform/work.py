@@ -19,17 +19,14 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import structlog
-from prometheus_client import Counter
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from ocmt.errors import LimitReached, Unavailable
-from ocmt.platform.telemetry import REGISTRY
 
 T = TypeVar("T")
 
@@ -46,12 +43,8 @@ _POLITE_AFTER = 0.25
 _POLITE_SPELL = 0.004
 _POLITE_PAUSE = 0.001
 
-_LONG = Counter(
-    "ocmt_work_long_calls",
-    "Calls in threads that ran for longer than 30 seconds, by pool.",
-    ["pool"],
-    registry=REGISTRY,
-)
+POOLS: WeakSet[Workers] = WeakSet()
+"""All of this process; `telemetry` makes metrics of their state."""
 
 
 class Abandoned(Exception):
@@ -125,6 +118,9 @@ class Workers:
     def __init__(self, name: str, threads: int, *, waiting: int = 256) -> None:
         """Args: `waiting` is the number of calls that one owner may have waiting at once."""
         self.name = name
+        self.long_calls = 0
+        """Calls so far that ran for longer than `LONG_SECONDS`."""
+        POOLS.add(self)
         self._threads = threads
         self._waiting = waiting
         self._changed = threading.Condition()
@@ -177,7 +173,7 @@ class Workers:
             if not job.answer.done():
                 job.watch = job.loop.call_later(LONG_SECONDS, self._watch, job)
             return
-        _LONG.labels(self.name).inc()
+        self.long_calls += 1
         log.warning(
             "a call in a thread takes long",
             pool=self.name,
@@ -338,23 +334,6 @@ def use_daemon_threads() -> None:
     asyncio.get_running_loop().set_default_executor(DaemonExecutor())
 
 
-class _Pools(Collector):
-    """The pools' state as metrics, read when somebody asks for them."""
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        running = GaugeMetricFamily("ocmt_work_running", "Calls that run in threads.", labels=["pool"])
-        waiting = GaugeMetricFamily("ocmt_work_waiting", "Calls that wait for a thread.", labels=["pool"])
-        longest = GaugeMetricFamily(
-            "ocmt_work_longest_seconds", "How long the oldest running call has run.", labels=["pool"]
-        )
-        for pool in (FILES, DISK, STARTS, SECRETS, OBJECTS, PARSING, OTHER):
-            at_work = pool.at_work()
-            running.add_metric([pool.name], len(at_work))
-            waiting.add_metric([pool.name], pool.waiting())
-            longest.add_metric([pool.name], at_work[0] if at_work else 0.0)
-        return (running, waiting, longest)
-
-
 FILES = Workers("files", 4)
 """Agents' files: saves, restores, archives, removal. The owner is the user's id."""
 DISK = Workers("disk", 2)
@@ -369,5 +348,3 @@ PARSING = Workers("parsing", 1)
 """Parsing of large bodies; one thread, since parsing holds the interpreter's lock."""
 OTHER = Workers("other", 2)
 """Mail, migrations, and whatever has no size that a user decides."""
-
-REGISTRY.register(_Pools())

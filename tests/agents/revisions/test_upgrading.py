@@ -466,7 +466,7 @@ async def test_a_damaged_snapshot_is_not_gone_back_to_but_the_user_may_choose_an
     refuse = Revisions.refuse
     with pytest.MonkeyPatch.context() as patch, capture_logs():
         patch.setattr(Revisions, "refuse", rot)
-        with pytest.raises(AgentFailed, match=f"damaged.*Generation {first.generation} can be restored"):
+        with pytest.raises(AgentFailed, match=f"not complete.*Generation {first.generation} can be restored"):
             await world.wake()
     await world.snapshots.ask_restore(world.anna, first.generation)
     await world.replica.agents.ask_awake(world.anna)

@@ -76,7 +76,7 @@ class AgentAddress(PublicAddress):
                 f"write https://{host}; or use a name below localhost, like http://agents.localhost."
             )
         # Browsers send a host's cookies to each of its ports, and loopback's names are one host to us.
-        if host == public.host.rstrip(".") or (public.local and is_loopback(host)):
+        if host == public.host.rstrip(".") or (is_loopback(public.host) and is_loopback(host)):
             raise SetupProblem(
                 f"OCMT_AGENT_URL and OCMT_PUBLIC_URL are on the same host ({host}). Give OCMT_AGENT_URL a "
                 "host name of its own. Another port is not enough, because browsers share cookies between "
