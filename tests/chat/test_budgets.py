@@ -17,6 +17,7 @@ from ocmt.chat.model import (
     MAX_UNSENT,
     Event,
     EventType,
+    Turn,
     TurnStatus,
     merge_deltas,
 )
@@ -106,6 +107,27 @@ async def test_large_messages_that_are_stopped_at_once_are_counted_and_end(
     await chat.delete(anna, conversation.id)
     assert await kept(database, anna, Store.CONVERSATIONS) == (items - 1, 0)
     await chat.post(anna, (await chat.create_conversation(anna)).id, "and on", key="k")
+
+
+async def test_stop_phrases_do_not_pass_the_budget_and_stop_all_the_same(
+    database: Database, clock: VirtualClock, anna: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocmt.chat.service.STOP_BYTES", 4 * KB)
+    chat = chat_of(database, clock, conversation_bytes=8 * KB)
+    conversation = await chat.create_conversation(anna)
+    turn = await chat.post(anna, conversation.id, "a question", key="question")
+    said = await outcomes(*(chat.post(anna, conversation.id, "stop", key=str(n)) for n in range(60)))
+    refused = [one for one in said if isinstance(one, LimitReached)]
+    assert len(refused) > 30
+    assert len(refused) + sum(isinstance(one, Turn) for one in said) == 60
+    assert (await kept(database, anna, Store.CONVERSATIONS))[1] < 16 * KB
+    # Beyond it nothing is kept, and the running answer is stopped.
+    async with database.connection() as connection:
+        await connection.execute("update turns set stop_requested = false where id = $1", turn.id)
+    with pytest.raises(LimitReached, match="delete conversations"):
+        await chat.post(anna, conversation.id, "stop", key="one more")
+    async with database.connection() as connection:
+        assert await connection.fetchval("select stop_requested from turns where id = $1", turn.id)
 
 
 async def test_one_large_message_that_is_tried_again_and_again_ends_too(
