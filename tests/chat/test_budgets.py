@@ -293,6 +293,20 @@ async def test_an_upload_that_is_larger_than_its_sender_said_is_refused_and_free
     assert await kept(database, anna, Store.ATTACHMENTS) == (0, 0)
 
 
+async def test_tiny_attachments_have_a_number(
+    database: Database, clock: VirtualClock, anna: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocmt.platform.storage.LEAST_ATTACHMENTS", 3)
+    chat = chat_of(database, clock, attachment_bytes=40 * KB)
+    made = [await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1) for _ in range(3)]
+    with pytest.raises(LimitReached, match=r"all of the 3 attachments .* delete conversations with files"):
+        await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1)
+    # In the place of one that is there already, another fits.
+    await chat.attachments.keep(anna, "b", None, pieces(b"y"), size=1, attachment_id=made[0].id)
+    await chat.attachments.drop(anna, made[1].id)
+    await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1)
+
+
 async def test_files_are_counted_as_they_are_and_freed_with_what_has_them(
     database: Database, clock: VirtualClock, anna: UUID
 ) -> None:
