@@ -182,6 +182,15 @@ def test_what_has_not_the_form_is_refused_in_one_line_with_its_name(
     assert refused.value.__cause__ is None  # which would quote the value
 
 
+def test_a_database_may_have_several_hosts() -> None:
+    url = "postgresql://u:p@first:5432,second:5433/d?target_session_attrs=primary"
+    found = Settings(database_url=SecretStr(url)).database_url
+    assert found is not None
+    assert found.get_secret_value() == url
+    with pytest.raises(ValueError, match="write it like"):
+        Settings(database_url=SecretStr("postgresql://u:p@first:5432,second:port/d"))
+
+
 @pytest.mark.parametrize("name", ["database_url", "smtp_url", "anthropic_api_key"])
 def test_no_refusal_quotes_a_secret(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("hush hush", "mysql://u:hush@h h/d", "smtp://u:hush@h:port\nx", "hush\x1b"):

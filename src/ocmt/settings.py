@@ -135,7 +135,10 @@ def check_address(url: str, schemes: tuple[str, ...], example: str) -> None:
     """Raise ValueError for what is no address of one of these schemes. The words never quote the address."""
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        # A database may have several hosts: postgresql://user:password@first:5432,second:5432/database.
+        several = "postgresql" in schemes
+        for host in parts.netloc.rpartition("@")[2].split(",") if several else [parts.netloc]:
+            _ = urlsplit(f"//{host}").port
         # A password with a plain / or # in it ends the host too early: the rest shows in path and fragment.
         whole = not parts.fragment and "@" not in parts.path
         fits = parts.scheme in schemes and whole and bool(parts.netloc or parts.path or parts.query)

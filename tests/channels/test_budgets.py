@@ -201,6 +201,26 @@ async def test_what_has_ended_can_be_cleared_and_what_is_open_stays(house: House
     assert await is_exact(house)
 
 
+@pytest.mark.parametrize("how", ["cleared", "made room"])
+async def test_what_is_cleared_early_stays_known_where_a_copy_is_not_old_yet(house: House, how: str) -> None:
+    """GitHub signs no time: a copy is refused by its age only a month later."""
+    writer = writer_of(house)
+    while await keep(house, writer, f"comment:{uuid4()}", size=1) == "kept":
+        pass
+    before = set(await house.states())
+    await house.rows("update channel_endpoints set channel = 'github'")
+    await house.rows("update deliveries set state = 'done', finished_at = $1", house.clock.now())
+    await house.clock.advance((KEEP_BODY + timedelta(minutes=1)).total_seconds())
+    deliveries = Deliveries(house.database, house.clock, SMALL)
+    if how == "cleared":
+        await deliveries.clear(house.anna, house.endpoint)
+    await deliveries.sweep()
+    left = set(await house.states())
+    assert left < before
+    known = await house.rows("select external_id from deliveries_forgotten")
+    assert {row["external_id"] for row in known} == before - left
+
+
 async def test_the_body_of_what_was_given_up_goes_after_a_day_and_its_replay_says_so(house: House) -> None:
     await house.post(id="1", text="x" * 300)
     async with house.database.connection() as connection:

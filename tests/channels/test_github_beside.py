@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ocmt.channels.base import Accepted, Ignored, SendFailed
+from ocmt.channels.base import Accepted, CountsOnce, Ignored, SendFailed
 from ocmt.channels.delivering import text_of
 from ocmt.channels.github import GitHub
 from ocmt.channels.github_event import EVENTS
@@ -86,6 +86,9 @@ def test_a_copy_of_an_old_delivery_is_nothing_new(days: float, heard: bool) -> N
     for event, payload in [("issue_comment", comment), ("pull_request_review", review), ("issues", issue)]:
         assert isinstance(received(event, payload), Accepted if heard else Ignored)
     assert timedelta(days=28) < KEEP
+    # What was cleared earlier than that is known by its id.
+    github = GitHub(lambda: pytest.fail("no call"), "https://api.github.com")
+    assert isinstance(github, CountsOnce)
 
 
 def payload_of(event: str, action: str) -> dict[str, Any]:

@@ -35,6 +35,19 @@ from tests.channels.vendors import nowhere
         ("<div>\n```\n@a\n```\n</div>", f"<div>\n```\n@{BREAK}a\n```\n</div>"),
         ("\\`@a`", f"\\`@{BREAK}a`"),
         ("    @indented", f"    @{BREAK}indented"),
+        # What looks like code or a link, and is none by CommonMark and GitHub's extensions to it.
+        ("1. x\n   ```\n@a\n   ```", f"1. x\n   ```\n@{BREAK}a\n   ```"),
+        ("- ```\n  ```\n  @a\n  ```", f"- ```\n  ```\n  @{BREAK}a\n  ```"),
+        ("- x\n  ```\n  @a\n  ```", "- x\n  ```\n  @a\n  ```"),
+        ("x\u2028```\n@a\n```", f"x\u2028```\n@{BREAK}a\n```"),
+        ("```\nx\n```\u00a0\n```\n@a\n```", f"```\nx\n```\u00a0\n```\n@{BREAK}a\n```"),
+        ("`\n`@a`", f"`\n`@{BREAK}a`"),
+        ("`x\r\r@a`", f"`x\r\r@{BREAK}a`"),
+        ("don`t\n\nuse `@a`", "don`t\n\nuse `@a`"),
+        ("| x | y |\n|-|-|\n| `x | @a` |", f"| x | y |\n|-|-|\n| `x | @{BREAK}a` |"),
+        ("www.@a https://@a http://a/@a", f"www.@{BREAK}a https://@{BREAK}a http://a/@{BREAK}a"),
+        ("xhttps://a.b/@a x.www.a.b/@a", f"xhttps://a.b/@{BREAK}a x.www.a.b/@{BREAK}a"),
+        ("https://a.b/|@a https://a.b/\\@a", f"https://a.b/|@{BREAK}a https://a.b/\\@{BREAK}a"),
     ],
 )  # fmt: skip
 def test_github(text: str, safe: str) -> None:

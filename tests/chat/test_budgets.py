@@ -17,6 +17,7 @@ from ocmt.chat.model import (
     MAX_UNSENT,
     Event,
     EventType,
+    Turn,
     TurnStatus,
     merge_deltas,
 )
@@ -106,6 +107,27 @@ async def test_large_messages_that_are_stopped_at_once_are_counted_and_end(
     await chat.delete(anna, conversation.id)
     assert await kept(database, anna, Store.CONVERSATIONS) == (items - 1, 0)
     await chat.post(anna, (await chat.create_conversation(anna)).id, "and on", key="k")
+
+
+async def test_stop_phrases_do_not_pass_the_budget_and_stop_all_the_same(
+    database: Database, clock: VirtualClock, anna: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocmt.chat.service.STOP_BYTES", 4 * KB)
+    chat = chat_of(database, clock, conversation_bytes=8 * KB)
+    conversation = await chat.create_conversation(anna)
+    turn = await chat.post(anna, conversation.id, "a question", key="question")
+    said = await outcomes(*(chat.post(anna, conversation.id, "stop", key=str(n)) for n in range(60)))
+    refused = [one for one in said if isinstance(one, LimitReached)]
+    assert len(refused) > 30
+    assert len(refused) + sum(isinstance(one, Turn) for one in said) == 60
+    assert (await kept(database, anna, Store.CONVERSATIONS))[1] < 16 * KB
+    # Beyond it nothing is kept, and the running answer is stopped.
+    async with database.connection() as connection:
+        await connection.execute("update turns set stop_requested = false where id = $1", turn.id)
+    with pytest.raises(LimitReached, match="delete conversations"):
+        await chat.post(anna, conversation.id, "stop", key="one more")
+    async with database.connection() as connection:
+        assert await connection.fetchval("select stop_requested from turns where id = $1", turn.id)
 
 
 async def test_one_large_message_that_is_tried_again_and_again_ends_too(
@@ -269,6 +291,20 @@ async def test_an_upload_that_is_larger_than_its_sender_said_is_refused_and_free
     with pytest.raises(InvalidInput, match="Content-Length"):
         await chat.attachments.keep(anna, "a", None, pieces(b"x" * 100), size=10)
     assert await kept(database, anna, Store.ATTACHMENTS) == (0, 0)
+
+
+async def test_tiny_attachments_have_a_number(
+    database: Database, clock: VirtualClock, anna: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocmt.platform.storage.LEAST_ATTACHMENTS", 3)
+    chat = chat_of(database, clock, attachment_bytes=40 * KB)
+    made = [await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1) for _ in range(3)]
+    with pytest.raises(LimitReached, match=r"all of the 3 attachments .* delete conversations with files"):
+        await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1)
+    # In the place of one that is there already, another fits.
+    await chat.attachments.keep(anna, "b", None, pieces(b"y"), size=1, attachment_id=made[0].id)
+    await chat.attachments.drop(anna, made[1].id)
+    await chat.attachments.keep(anna, "a", None, pieces(b"x"), size=1)
 
 
 async def test_files_are_counted_as_they_are_and_freed_with_what_has_them(

@@ -153,6 +153,36 @@ async def test_without_following_it_ends_once_everything_was_sent(
         assert (browser.ended, browser.numbers()) == (True, expected)
 
 
+async def test_without_following_it_ends_with_its_browser_and_its_session_too(
+    stream: EventStream, anna: UUID, turn: Turn, clock: VirtualClock
+) -> None:
+    class Stuck(Browser):
+        """Takes nothing of the first piece."""
+
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if self.events() and message.get("more_body"):
+                await asyncio.Event().wait()
+
+    asked = scope(anna, turn.conversation_id, "after=0&follow=0")
+    browser = Stuck()
+    task = asyncio.create_task(stream(asked, browser.receive, browser.send))
+    await until(lambda: bool(browser.events()))
+    browser.gone.set()
+    await asyncio.wait_for(task, 5)
+
+    async def nobody() -> None:
+        return None
+
+    asked["state"]["still"] = nobody
+    browser = Stuck()
+    task = asyncio.create_task(stream(asked, browser.receive, browser.send))
+    await until(lambda: bool(browser.events()))
+    await clock.advance(CHECK_EVERY)
+    await asyncio.wait_for(task, 5)
+    assert browser.ended
+
+
 @pytest.mark.parametrize(
     ("query", "last", "expected"),
     [

@@ -96,3 +96,62 @@ def test_a_contraction_says_which_program_it_needs() -> None:
     for number, name in revisions():
         if name[5:].startswith("post_") and number > "0015":
             assert "needs_revision" in (folder / f"{name}.sql").read_text(), name
+
+
+async def test_what_is_there_at_an_upgrade_is_counted_and_stays_counted(empty: str) -> None:
+    """From 0014, the schema before budgets: every store is counted once, and what goes later is taken off."""
+    connection = await asyncpg.connect(empty)
+    async with connection.transaction():
+        await migrations.migrate_within(connection, "0014")
+    user, talk, turn, endpoint, delivery = (uuid4() for _ in range(5))
+    for statement, given in (
+        ("insert into users (id, email) values ($1, 'anna@example.org')", (user,)),
+        ("insert into agents (user_id, runtime, broker_token_hash) values ($1, 'sandbox', 'x')", (user,)),
+        ("insert into snapshots values ($1, 1, now(), null, 1, 1, 'm', 'c')", (user,)),
+        ("insert into conversations (id, user_id) values ($1, $2)", (talk, user)),
+        (
+            "insert into turns (id, conversation_id, user_id, idempotency_key, text, answer)"
+            " values ($1, $2, $3, 'k', 'häl', 'x')",
+            (turn, talk, user),
+        ),
+        ("insert into events values ($1, 1, $2, 'turn.tool', '{}')", (talk, turn)),
+        (
+            "insert into channel_endpoints (id, user_id, channel, name, sealed)"
+            " values ($1, $2, 'signed', 'n', '')",
+            (endpoint, user),
+        ),
+        (
+            "insert into deliveries (id, user_id, endpoint_id, external_id, thread, body, received_at,"
+            " next_at) values ($1, $2, $3, 'e', 't', 'body', now(), now())",
+            (delivery, user, endpoint),
+        ),
+        (
+            "insert into outbox (id, user_id, endpoint_id, delivery_id, run, part, thread, reply, text,"
+            " next_at, created_at) values ($1, $2, $3, $4, 0, 0, 't', '{}', 'owed', now(), now())",
+            (uuid4(), user, endpoint, delivery),
+        ),
+        (
+            "insert into attachments (id, user_id, name, media_type, size, created_at)"
+            " values ($1, $2, 'n', 'm', 77, now())",
+            (uuid4(), user),
+        ),
+    ):
+        await connection.execute(statement, *given)
+    await connection.close()
+    await migrate(empty)
+    connection = await asyncpg.connect(empty)
+
+    async def kept() -> dict[str, tuple[int, int]]:
+        rows = await connection.fetch("select store, items, bytes from storage_used where user_id = $1", user)
+        return {row["store"]: (row["items"], row["bytes"]) for row in rows}
+
+    assert await kept() == {
+        "conversations": (1, 500 + 4 + 1 + 102),
+        "deliveries": (1, 500 + 4 + 300 + 4),
+        "attachments": (1, 77),
+        "snapshots": (1, 0),  # their bytes are counted at the next save
+    }
+    for table in ("conversations", "channel_endpoints", "attachments", "snapshots"):
+        await connection.execute(f"delete from {table}")
+    assert set((await kept()).values()) == {(0, 0)}
+    await connection.close()

@@ -12,8 +12,17 @@ from typing import Any
 
 BREAK = "\u200b"
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`\n]*)")
-_SPAN = re.compile(r"(?<![`\\])(`+)(?!`)[^\n]*?[^`\n](?<!`)\1(?!`)")
-_LINK = re.compile(r"(?:https?://|www\.)[^\s<>()\[\]`\"']+", re.IGNORECASE)
+_SPAN = re.compile(r"(?<![`\\])(`+)(?!`)[^\r\n]*?[^`\r\n](?<!`)\1(?!`)")
+_LINES = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+"""Lines as Markdown has them: `splitlines` ends them at more characters."""
+_PARAGRAPHS = re.compile(r"(\n[ \t]*\n)")
+_NAME = r"[a-z0-9][a-z0-9-]*"
+_LINK = re.compile(
+    rf"(?:(?<![a-z0-9_])https?://{_NAME}|(?<![^\s(*_~])www\.{_NAME})(?:\.{_NAME})+(?::[0-9]+)?"
+    r"(?=[/?#\s]|$)[^\s<>()\[\]`\"'|\\]*",
+    re.IGNORECASE,
+)
+"""Only what is certainly a link: where a host is wrong, the vendor finds names in the rest of it."""
 _MARKUP = re.compile(r"<[A-Za-z/!?]")
 _AT = r"(?:@|&#0{0,9}64;|&#[xX]0{0,9}40;|&commat;)"
 _GITHUB = re.compile(rf"(?<![A-Za-z0-9_]){_AT}(?=([A-Za-z0-9][A-Za-z0-9-]*)(/[A-Za-z0-9_.-]+)?)")
@@ -23,13 +32,20 @@ _TELEGRAM = re.compile(r"(?<!\w)@(?=(\w+))")
 def for_github(text: str, calls: str = "") -> str:
     """The text with no mention of a user or a team. `calls`: the login that may be called.
 
-    GitHub calls nobody from code. Where there is raw HTML, what is code is not certain, so code counts as
-    text.
+    GitHub calls nobody from code. What is code is not certain where there is raw HTML, or a fence in a list
+    or a quotation: then all of it counts as text. For paragraphs see `_certain_spans`.
     """
-    parts = list(_code_and_text(text))
-    certain = not any(_MARKUP.search(part) for part, is_code in parts if not is_code)
+    blocks = list(_fences(text))
+    certain = all(_is_certain_fence(part) for part, is_fence in blocks if is_fence) and not any(
+        _MARKUP.search(part) or "```" in part or "~~~" in part
+        for block, is_fence in blocks
+        for part, is_code in ([] if is_fence else _spans(block))
+        if not is_code or "```" in part
+    )
     return "".join(
-        part if is_code and certain else _outside_links(part, _GITHUB, calls) for part, is_code in parts
+        part if is_code and certain else _outside_links(part, _GITHUB, calls)
+        for block, is_fence in blocks
+        for part, is_code in ([(block, True)] if is_fence else _certain_spans(block))
     )
 
 
@@ -79,17 +95,48 @@ def _outside_links(text: str, mention: re.Pattern[str], calls: str) -> str:
 def _code_and_text(text: str) -> Iterator[tuple[str, bool]]:
     """The whole text in pieces, with whether each is code: fenced blocks that are closed, and spans in a
     line."""
-    lines = text.splitlines(keepends=True)
+    for part, is_fence in _fences(text):
+        if is_fence:
+            yield part, True
+        else:
+            yield from _spans(part)
+
+
+def _fences(text: str) -> Iterator[tuple[str, bool]]:
+    """The whole text in pieces, with whether each is a fenced block that is closed."""
+    lines = _LINES.findall(text)
     start = number = 0
     while number < len(lines):
         end = _fence_ends(lines, number)
         if end is None:
             number += 1
             continue
-        yield from _spans("".join(lines[start:number]))
+        if start < number:
+            yield "".join(lines[start:number]), False
         yield "".join(lines[number : end + 1]), True
         start = number = end + 1
-    yield from _spans("".join(lines[start:]))
+    if start < len(lines):
+        yield "".join(lines[start:]), False
+
+
+def _is_certain_fence(block: str) -> bool:
+    """Whether no line of an indented one, which may be a list's, can be outside of that list."""
+    indent = block[: len(block) - len(block.lstrip(" "))]
+    return all(line.startswith(indent) or not line.strip() for line in _LINES.findall(block))
+
+
+def _certain_spans(text: str) -> Iterator[tuple[str, bool]]:
+    """As `_spans`, but of a paragraph in which other spans could be meant all is text.
+
+    Those are with a backtick that is left over, whose other one may be on another line, and with a bar, which
+    may begin the next cell of a table.
+    """
+    for paragraph in _PARAGRAPHS.split(text):
+        parts = list(_spans(paragraph))
+        if any(("|" if is_code else "`") in part for part, is_code in parts):
+            yield paragraph, False
+        else:
+            yield from parts
 
 
 def _fence_ends(lines: list[str], number: int) -> int | None:
@@ -99,7 +146,7 @@ def _fence_ends(lines: list[str], number: int) -> int | None:
         return None
     for at in range(number + 1, len(lines)):
         found = _FENCE.fullmatch(lines[at].rstrip("\r\n"))
-        if found and found[1].startswith(opened[1]) and not found[2].strip():
+        if found and found[1].startswith(opened[1]) and not found[2].strip(" \t"):
             return at
     return None
 

@@ -497,7 +497,7 @@ delete from deliveries_forgotten f
 using (
   select e.id, (select n.forgotten_at from deliveries_forgotten n where n.endpoint_id = e.id
                 order by n.forgotten_at desc offset :most limit 1) as oldest
-  from channel_endpoints e where e.channel = 'signed' and e.settings ->> 'mode' = 'hmac') x
+  from channel_endpoints e where e.channel = 'github' or e.channel = 'signed' and e.settings ->> 'mode' = 'hmac') x
 where f.endpoint_id = x.id and f.forgotten_at <= x.oldest;
 
 -- name: was_forgotten$
@@ -542,7 +542,8 @@ select count(*) from dropped;
 
 -- name: make_room_of_rows$
 -- The oldest that have ended and owe nothing, with what was sent for them, until so many bytes are free. Ids that prove
--- no time stay known, as in `sweep_deliveries`. How many.
+-- no time stay known, as in `sweep_deliveries`; those of GitHub as well, whose copies are old only after a month. How
+-- many.
 with dropped as (
   delete from deliveries
   where user_id = :user_id and id in (
@@ -559,13 +560,14 @@ with dropped as (
 ), known as (
   insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
   select g.user_id, g.endpoint_id, g.external_id, :now from dropped g
-  join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+  join channel_endpoints e on e.id = g.endpoint_id
+    and (e.channel = 'github' or e.channel = 'signed' and e.settings ->> 'mode' = 'hmac')
   on conflict (endpoint_id, external_id) do nothing
 )
 select count(*) from dropped;
 
 -- name: clear_deliveries$
--- All of an endpoint that have ended and owe nothing. How many.
+-- All of an endpoint that have ended and owe nothing. Which ids stay known: as in `make_room_of_rows`. How many.
 with dropped as (
   delete from deliveries d
   where d.user_id = :user_id and d.endpoint_id = :endpoint_id and d.finished_at is not null
@@ -574,7 +576,8 @@ with dropped as (
 ), known as (
   insert into deliveries_forgotten (user_id, endpoint_id, external_id, forgotten_at)
   select g.user_id, g.endpoint_id, g.external_id, :now from dropped g
-  join channel_endpoints e on e.id = g.endpoint_id and e.channel = 'signed' and e.settings ->> 'mode' = 'hmac'
+  join channel_endpoints e on e.id = g.endpoint_id
+    and (e.channel = 'github' or e.channel = 'signed' and e.settings ->> 'mode' = 'hmac')
   on conflict (endpoint_id, external_id) do nothing
 )
 select count(*) from dropped;

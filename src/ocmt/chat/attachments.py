@@ -107,7 +107,7 @@ class Attachments:
                     f"You have {MAX_UNSENT} files that are not sent yet. Send or remove some of them first."
                 )
             counted = await queries.find_reserved(connection, user_id=user_id, id=attachment_id)
-            used.require(reserved - (counted or 0))
+            used.require(reserved - (counted or 0), more_items=int(counted is None))
             begun = await queries.begin_attachment(
                 connection,
                 id=attachment_id,

@@ -36,6 +36,8 @@ EVENT_BYTES = 100
 """What an event counts as, beside its data."""
 MAX_OPEN_TURNS = 20
 """Of one user: accepted and not yet answered."""
+STOP_BYTES = 256 * 1024
+"""Of stop phrases that are kept although the budget is used up: about 200 of them."""
 MAX_IDEMPOTENCY_KEY = 200
 TITLE_LENGTH = 60
 MAX_ATTEMPTS = 3

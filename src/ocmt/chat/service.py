@@ -20,6 +20,7 @@ from ocmt.chat.attachments import Attachments
 from ocmt.chat.controls import NOTHING_RUNS, STOPPED, asks_to_stop
 from ocmt.chat.model import (
     MAX_OPEN_TURNS,
+    STOP_BYTES,
     Conversation,
     Event,
     EventType,
@@ -148,17 +149,10 @@ class Chat:
         text = check_message(text, may_be_empty=bool(attachments))
         key = check_idempotency_key(key)
         now = self._clock.now()
+        if not attachments and asks_to_stop(text):
+            return await self._stop_phrase(user_id, conversation_id, text, key)
         async with self._database.transaction() as connection:
-            conversation = _known(
-                await queries.lock_for_message(
-                    connection,
-                    user_id=user_id,
-                    id=conversation_id,
-                    most_bytes=self._budgets.conversation_bytes,
-                )
-            )
-            if not attachments and asks_to_stop(text):
-                return await self._stop_phrase(connection, user_id, conversation_id, text, key)
+            conversation = await self._locked_for_message(connection, user_id, conversation_id)
             # Its text is kept twice, in its row and in its event.
             fits = conversation["bytes"] + 2 * len(text.encode()) < conversation["most"]
             found = await files.for_message(connection, user_id, attachments)
@@ -304,6 +298,16 @@ class Chat:
             )
         return [turn_from_row(row) for row in rows]
 
+    async def _locked_for_message(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> Any:
+        return _known(
+            await queries.lock_for_message(
+                connection,
+                user_id=user_id,
+                id=conversation_id,
+                most_bytes=self._budgets.conversation_bytes,
+            )
+        )
+
     async def _locked(self, connection: Connection, user_id: UUID, conversation_id: UUID) -> Any:
         return _known(await queries.lock_conversation(connection, user_id=user_id, id=conversation_id))
 
@@ -328,16 +332,28 @@ class Chat:
             raise Conflict("This Idempotency-Key was used for another message. Use a new one.")
         return turn
 
-    async def _stop_phrase(
-        self, connection: Connection, user_id: UUID, conversation_id: UUID, text: str, key: str
+    async def _stop_phrase(self, user_id: UUID, conversation_id: UUID, text: str, key: str) -> Turn:
+        """Stop what is open, and keep the phrase with its answer as a turn that has ended.
+
+        Raises: LimitReached where it is not kept, because phrases have used up the budget and the room that
+        they have beyond it; what was open is stopped all the same.
+        """
+        async with self._database.transaction() as connection:
+            conversation = await self._locked_for_message(connection, user_id, conversation_id)
+            known = await self._known_turn(
+                connection, user_id, conversation_id, key=key, text=text, attachments=()
+            )
+            if known is not None:
+                return known
+            stopped = await self.stop_all(connection, user_id, conversation_id)
+            if conversation["bytes"] < conversation["most"] + STOP_BYTES:
+                answer = STOPPED if stopped else NOTHING_RUNS
+                return await self._keep_ended(connection, user_id, conversation_id, text, key, answer)
+        raise full(Store.CONVERSATIONS, size=conversation["most"])
+
+    async def _keep_ended(
+        self, connection: Connection, user_id: UUID, conversation_id: UUID, text: str, key: str, answer: str
     ) -> Turn:
-        """Stop what is open, and keep the phrase with its answer as a turn that has ended."""
-        known = await self._known_turn(
-            connection, user_id, conversation_id, key=key, text=text, attachments=()
-        )
-        if known is not None:
-            return known
-        stopped = await self.stop_all(connection, user_id, conversation_id)
         turn = _turn(
             await queries.create_ended_turn(
                 connection,
@@ -346,7 +362,7 @@ class Chat:
                 conversation_id=conversation_id,
                 idempotency_key=key,
                 text=text,
-                answer=STOPPED if stopped else NOTHING_RUNS,
+                answer=answer,
                 now=self._clock.now(),
             )
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -69,8 +70,8 @@ class EventStream:
         try:
             await _begin(send)
             if request.query_params.get("follow") == "0":
-                await self._replay(user_id, conversation.id, after, send)
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                replaying = self._replay(user_id, conversation.id, after, send)
+                await self._until_one_ends(conversation.id, replaying, still, receive, send)
             else:
                 await self._serve(user_id, conversation, after, still, receive, send)
         finally:
@@ -88,29 +89,38 @@ class EventStream:
         send: Send,
     ) -> None:
         async with self._feeds.window(user_id, conversation.id, conversation.last_seq) as window:
-            following = asyncio.create_task(self._follow(user_id, conversation.id, after, window, send))
-            leaving = asyncio.create_task(disconnected(receive))
-            tasks = {
-                following,
-                leaving,
-                asyncio.create_task(self.closing.wait()),
-                asyncio.create_task(window.let_go.wait()),
-            }
-            if still is not None:
-                tasks.add(asyncio.create_task(self._until_signed_out(still)))
-            try:
-                await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
+            following = self._follow(user_id, conversation.id, after, window, send)
+            await self._until_one_ends(conversation.id, following, still, receive, send, window.let_go.wait())
+
+    async def _until_one_ends(
+        self,
+        conversation_id: UUID,
+        sending: Coroutine[Any, Any, object],
+        still: Still | None,
+        receive: Receive,
+        send: Send,
+        *others: Coroutine[Any, Any, object],
+    ) -> None:
+        """Send until all is sent, the browser has gone or may not read this anymore, or its time is over."""
+        following = asyncio.create_task(sending)
+        leaving = asyncio.create_task(disconnected(receive))
+        tasks: set[asyncio.Task[Any]] = {following, leaving, asyncio.create_task(self.closing.wait())}
+        tasks.update(asyncio.create_task(other) for other in others)
+        if still is not None:
+            tasks.add(asyncio.create_task(self._until_signed_out(still)))
+        try:
+            await asyncio.wait(tasks, timeout=LIFETIME, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         if following.done() and not following.cancelled():
             try:
                 following.result()
             except OcmtError as error:
                 # The answer has begun: all that can be done is to end it, and the browser comes back.
                 logger.warning(
-                    "event stream broken off", conversation_id=str(conversation.id), error=str(error)
+                    "event stream broken off", conversation_id=str(conversation_id), error=str(error)
                 )
         if not leaving.done() or leaving.cancelled():
             await send({"type": "http.response.body", "body": b"", "more_body": False})

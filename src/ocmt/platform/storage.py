@@ -139,11 +139,16 @@ def _used(row: Any, budgets: Budgets) -> Used:
             most = row["delivery_bytes"] or budgets.delivery_bytes
         case Store.ATTACHMENTS:
             most = row["attachment_bytes"] or budgets.attachment_bytes
+            most_items = max(LEAST_ATTACHMENTS, most // ATTACHMENT_SHARE)
         case Store.SNAPSHOTS:
             generation = row["snapshot_bytes"] or SNAPSHOT_BYTES
             most = row["kept_snapshot_bytes"] or budgets.snapshot_bytes or 2 * generation
     return Used(store, row["items"], row["bytes"], most_items, most, row["refused_at"])
 
 
+ATTACHMENT_SHARE = 20 * 1024
+LEAST_ATTACHMENTS = 1_000
+"""One file for each so many bytes of the budget, and so many at least: a file of one byte takes a row in the
+database and a block of the disk as well."""
 SNAPSHOT_BYTES = 2 * 1024**3
 """Of one generation, where the plan does not say."""

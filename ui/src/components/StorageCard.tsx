@@ -20,6 +20,13 @@ const WAYS_OUT: Record<StorageUse["store"], string> = {
   snapshots: "Older snapshots go first. To keep more of them, delete files of your agent.",
 };
 
+const UNITS: Record<StorageUse["store"], [one: string, many: string]> = {
+  conversations: ["conversation", "conversations"],
+  deliveries: ["message", "messages"],
+  attachments: ["file", "files"],
+  snapshots: ["snapshot", "snapshots"],
+};
+
 const NEARLY_FULL = 0.9;
 
 export function StorageCard() {
@@ -52,7 +59,7 @@ function StoreMeter({ one }: { one: StorageUse }) {
         <span>
           {NAMES[one.store]}: {size(one.bytes)} of {size(one.most_bytes)}
           {one.most_count !== null &&
-            ` · ${one.count.toLocaleString()} of ${count(one.most_count, "conversation", "conversations")}`}
+            ` · ${one.count.toLocaleString()} of ${count(one.most_count, ...UNITS[one.store])}`}
         </span>
         <progress value={Math.min(one.bytes, one.most_bytes)} max={one.most_bytes} />
       </label>
