@@ -184,4 +184,4 @@ class TestARealDisk:
 def test_a_full_disk_of_the_database_is_said_to_be_full(error: Exception) -> None:
     told = _unavailable(error)
     assert isinstance(told, DiskFull)
-    assert "no room left" in told.message
+    assert "disk is full" in told.message
