@@ -355,6 +355,12 @@ class TestWhatReachesBeyond:
         "a tool that is not known": {"tools": [{"type": "telepathy_20300101", "name": "x"}]},
         "a client's tool with another name": {"tools": [{"type": "bash_20250124_remote", "name": "x"}]},
         "a tool whose type is no word": {"tools": [{"type": ["web_search_20250305"], "name": "x"}]},
+        "a block whose type is no word": {
+            "messages": [{"role": "user", "content": [{"type": ["text"], "text": "x"}]}]
+        },
+        "a source whose type is no word": {
+            "system": [{"type": "document", "source": {"type": {"base64": 1}, "url": "https://e.example"}}]
+        },
         "an image by its address": {
             "messages": [
                 {

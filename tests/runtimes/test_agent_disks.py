@@ -282,6 +282,41 @@ class TestMovingIn:
             disks_in(agents).attach("one")
 
 
+class TestStillInUse:
+    """An agent's processes may outlast the platform that started them, by what the kernel still writes."""
+
+    def test_it_is_mounted_as_the_same_file_system(self, disks: AgentDisks, agents: Path) -> None:
+        agent = prepared(disks, agents)
+        with (agent.root / "workspace" / "late").open("w") as late:
+            device = loop_device_of(agent.root)
+            disks.close()
+            again = disks_in(agents)
+            again.attach("one", allowed=ALLOWED)
+            assert loop_device_of(agent.root) == device
+            late.write("written")
+            late.flush()
+            assert (agent.root / "workspace" / "late").read_text() == "written"
+        again.close()
+
+    def test_it_is_neither_checked_nor_grown_meanwhile(
+        self, disks: AgentDisks, agents: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        agent = prepared(disks, agents)
+        size = image_of(agents, "one").stat().st_size
+        monkeypatch.setattr(loop_mounts, "_RELEASE_SECONDS", 0.2)
+        with (agent.root / "workspace" / "late").open("w"):
+            disks.close()
+            again = disks_in(agents)
+            again.attach("one", allowed=ALLOWED)
+            loop_mounts.unmount(agent.root, at_once=True)
+            with pytest.raises(OSError, match="still uses"):
+                again._grow("one", agent.root, image_of(agents, "one"), 2 * size)
+        assert image_of(agents, "one").stat().st_size == size
+        again.attach("one", allowed=ALLOWED)
+        again.limit("one", ALLOWED)
+        again.close()
+
+
 class TestForgetting:
     def test_nothing_is_left(self, disks: AgentDisks, agents: Path) -> None:
         agent = prepared(disks, agents)

@@ -96,3 +96,17 @@ def test_the_last_lines_run_across_rotated_files(tmp_path: Path) -> None:
     new.write_text("4\n5\n")
     assert last_lines([old, new], 3) == "3\n4\n5"
     assert last_lines([tmp_path / "none"], 3) == ""
+
+
+def test_what_lies_where_folders_are_mounted_is_moved_aside(tmp_path: Path) -> None:
+    agent = AgentFolder(tmp_path / "a", None)
+    agent.prepare("{}", compile_cache=None)
+    home = agent.root / "home"
+    (home / "workspace").rmdir()
+    (home / "workspace").symlink_to("/")
+    (home / "state").rmdir()
+    (home / "state").write_text("a file of the user's")
+    home.chmod(0)
+    agent.prepare("{}", compile_cache=None)
+    assert all(stat.S_ISDIR((home / name).lstat().st_mode) for name in ("workspace", "state", "config"))
+    assert [path.read_text() for path in home.glob("state.moved-*")] == ["a file of the user's"]

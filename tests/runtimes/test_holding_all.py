@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -49,6 +50,8 @@ async def test_nobody_writes_until_there_is_room_again(runtime: SandboxRuntime) 
         await runtime.dial(spec.user_id, {})
     with pytest.raises(DiskFull):
         await runtime.start(a_spec(slot=3), {})
+    with pytest.raises(DiskFull):  # what a restore would write comes before a start
+        await asyncio.to_thread(runtime.files(uuid4(), 4).fresh)
     await runtime.let_all_go_on()
     assert await grows(log)
     assert not await grows(other)

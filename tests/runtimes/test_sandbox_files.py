@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from ocmt.platform.work import Effort
-from ocmt.runtimes.base import FoundFile, LeftOut
+from ocmt.runtimes.base import AgentSpec, FoundFile, LeftOut
+from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.sandbox import SandboxRuntime
 from tests.runtimes.conftest import a_spec, inside
 
@@ -88,3 +94,63 @@ async def test_an_agent_finds_replaced_files_its_own(runtime: SandboxRuntime) ->
     ]  # fmt: skip
     root = runtime._data / "agents" / str(spec.user_id)
     assert not [path for path in root.iterdir() if "fresh" in path.name]
+
+
+async def put(runtime: SandboxRuntime, spec: AgentSpec, links: dict[str, str], folders: list[str]) -> None:
+    """As the restore of an archive does, whose manifest its user may have written."""
+
+    def work() -> None:
+        fresh = runtime.files(spec.user_id, spec.slot).fresh()
+        fresh.add_folders([(path, 0o700) for path in folders])
+        for path, target in links.items():
+            fresh.add_link(path, target)
+        fresh.put_in_place()
+
+    await asyncio.to_thread(work)
+
+
+class TestLinksWhereFoldersAreMounted:
+    """bubblewrap follows a link at a mount point, also out of what will be the sandbox: `/oldroot`."""
+
+    @pytest.mark.parametrize("at", ["/newroot/supervisor", "../../supervisor"])
+    @pytest.mark.parametrize("name", ["workspace", "state", "config"])
+    async def test_nothing_of_the_sandbox_is_covered(
+        self, runtime: SandboxRuntime, name: str, at: str
+    ) -> None:
+        await runtime.probe()
+        spec = a_spec()
+        await put(runtime, spec, {f"home/{name}": at}, ["home", "workspace", "state"])
+        await runtime.start(spec, {})
+        found = await inside(
+            runtime,
+            spec.user_id,
+            f"""
+            import os
+            mounts = [line.split()[4] for line in open("/proc/self/mountinfo")]
+            answer = ["main.py" in os.listdir("/supervisor"), "/home/agent/{name}" in mounts]
+            """,
+        )
+        assert found == [True, True]
+
+    async def test_no_folder_of_the_machine_comes_in(
+        self, runtime: SandboxRuntime, folder: Path, view: View
+    ) -> None:
+        await runtime.probe()
+        spec = a_spec()
+        agents = folder / "data" / "agents"
+        secret = Path(tempfile.mkdtemp(prefix="ocmt-not-for-agents-"))
+        try:
+            secret.chmod(0o755)
+            (secret / "secret").touch()
+            links = {
+                "home/state": f"/oldroot{view(agents) / str(spec.user_id)}",
+                "state/config": f"/oldroot{secret}",
+            }
+            await put(runtime, spec, links, ["home", "state", "workspace"])
+            await runtime.start(spec, {})
+            found = await inside(
+                runtime, spec.user_id, "import os; answer = os.listdir('/home/agent/config')"
+            )
+            assert "secret" not in found
+        finally:
+            shutil.rmtree(secret)

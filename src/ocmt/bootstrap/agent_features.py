@@ -42,5 +42,7 @@ class AgentFeatures:
             chat=Chat(database, clock, objects, budgets),
             snapshots=snapshots,
             deliveries=Deliveries(database, clock, budgets),
-            transfers=Transfers(snapshots, database, objects, agents, holds, platform.scratch),
+            transfers=Transfers(
+                snapshots, database, objects, agents, holds, platform.scratch, space=platform.space
+            ),
         )

@@ -42,6 +42,7 @@ def compose_management(
             clock,
             exports=exports(features, agent_features),
             folder=platform.scratch,
+            space=platform.space,
         ),
         deliveries=DeliveriesOfAll(database, clock),
         imported_vaults=ImportedVaults(database, vault, accounts.identity.audit, clock, features.gate),

@@ -64,6 +64,7 @@ _REACHING_BETAS = re.compile(
 )
 _BETA = re.compile(r"[a-z0-9][a-z0-9.-]{0,80}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_LONGEST_WORD = 200
 _MOST_NAMED = 5
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
 
@@ -86,7 +87,7 @@ def beyond(tree: Mapping[str, Any]) -> Beyond:
     for tool in tools if isinstance(tools, list) else []:
         kind = tool.get("type") if isinstance(tool, dict) else "tool"
         if kind is not None and not (isinstance(kind, str) and _CLIENT_TOOL.fullmatch(kind)):
-            reaching.append(str(kind))
+            reaching.append(_word(kind))
     for kind in _unusual_blocks(tree):
         reaching.append(kind)
     return Beyond(_named(reaching), _named(unknown))
@@ -137,14 +138,19 @@ def _unusual_blocks(tree: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(node, list):
             rest += node
         elif isinstance(node, dict):
-            kind, source = node.get("type"), node.get("source")
+            kind, source = _word(node.get("type")), node.get("source")
             if kind not in _PLAIN_BLOCKS:
-                yield str(kind)
+                yield kind
             if isinstance(source, dict):
-                if source.get("type") not in _PLAIN_SOURCES:
-                    yield f"{kind}_{source.get('type')}"
+                if _word(source.get("type")) not in _PLAIN_SOURCES:
+                    yield f"{kind}_{_word(source.get('type'))}"
                 rest.append(source.get("content"))
             rest.append(node.get("content"))
+
+
+def _word(kind: object) -> str:
+    """Return a type as it is; nothing for one that is a list, an object, or too long to be one."""
+    return kind if isinstance(kind, str) and len(kind) <= _LONGEST_WORD else ""
 
 
 def _named(found: list[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocmt.errors import LimitReached, OcmtError, TooLarge, Unavailable
 from ocmt.gateway.model import may_ask, sent_back, sent_on, status_back
+from ocmt.platform.bucket import Bucket
 from ocmt.platform.http import disconnected, principal, problem
 from ocmt.platform.http.headers import checked
 
@@ -30,6 +31,14 @@ MAX_HEAD = 32 * 1024
 SILENCE_SECONDS = 300.0
 """Between two pieces of an answer: an agent may think before it says its first word."""
 _PIECE = 64 * 1024
+PARTS_PER_SECOND = 1000
+BURST_PARTS = 2000
+"""Of one answer: heads and chunks, each of which costs the event loop as much however small it is. One that
+has more waits, and the agent with it."""
+_AT_A_TIME = 32
+"""Parts after which others have their turn."""
+MOST_BEFORE = 20
+"""Informational answers before the answer itself."""
 
 _Result = TypeVar("_Result")
 
@@ -84,6 +93,8 @@ class _Exchange:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._protocol = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+        self._parts = Bucket(PARTS_PER_SECOND, BURST_PARTS)
+        self._number = 0
 
     async def __aenter__(self) -> _Exchange:
         self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
@@ -100,7 +111,9 @@ class _Exchange:
     async def answer(self, request: Request, send: Send) -> None:
         """Pass it on as it comes, until its end or the client's."""
         response = await self._next()
-        while isinstance(response, h11.InformationalResponse):
+        for _ in range(MOST_BEFORE):
+            if not isinstance(response, h11.InformationalResponse):
+                break
             response = await self._next()
         if not isinstance(response, h11.Response):
             raise _unavailable("an answer that does not begin")
@@ -136,6 +149,12 @@ class _Exchange:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _next(self) -> object:
+        now = asyncio.get_running_loop().time()
+        wait = self._parts.wait(1, now)
+        self._parts.pour(1, now)
+        self._number += 1
+        if wait > 0 or self._number % _AT_A_TIME == 0:
+            await asyncio.sleep(wait)
         try:
             while (event := self._protocol.next_event()) is h11.NEED_DATA:
                 self._protocol.receive_data(await self._in_time(self._reader.read(_PIECE)))

@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from ocmt.errors import NotYet, Unavailable
 from ocmt.openclaw import protocol
+from ocmt.openclaw.bounded import BoundedConnection
 from ocmt.openclaw.history import HistoryMessage, RunOutcome, read_history, settle
 from ocmt.openclaw.incoming import Incoming
 from ocmt.openclaw.protocol import (
@@ -380,6 +381,7 @@ async def _open(dial: Dial) -> ClientConnection:
             ping_interval=None,
             max_size=MAX_MESSAGE,
             max_queue=MAX_QUEUE,
+            create_connection=BoundedConnection,
             open_timeout=HANDSHAKE_TIMEOUT,
             close_timeout=CLOSE_TIMEOUT,
         )

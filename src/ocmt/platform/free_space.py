@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any, cast
 
 import structlog
 
@@ -127,6 +128,27 @@ class FreeSpace:
                 # The watch must not end: one agent's trouble would leave all others held, or the disk full.
                 log.exception("agents could not be held, or could not go on")
             await clock.sleep(WATCH)
+
+
+class GuardedFile:
+    """A file on that disk that takes nothing new while the disk is almost full; all else is as the file's."""
+
+    def __init__(self, file: IO[bytes], space: FreeSpace) -> None:
+        self._file = file
+        self._space = space
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """As the file's. Raises: DiskFull."""
+        self._space.check()
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def guarded(file: IO[bytes], space: FreeSpace | None) -> IO[bytes]:
+    """The file as a GuardedFile; None: as it is."""
+    return file if space is None else cast("IO[bytes]", GuardedFile(file, space))
 
 
 class GuardedObjects:

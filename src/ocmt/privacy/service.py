@@ -18,6 +18,7 @@ from ocmt.identity.audit.service import Audit
 from ocmt.identity.service import Identity
 from ocmt.platform.clock import Clock
 from ocmt.platform.database import Connection, Database
+from ocmt.platform.free_space import FreeSpace, guarded
 from ocmt.platform.http.download import Ready
 from ocmt.platform.places import Places
 from ocmt.platform.queries import load_queries
@@ -44,8 +45,9 @@ class Privacy:
         *,
         exports: Sequence[Export],
         folder: Path,
+        space: FreeSpace | None = None,
     ) -> None:
-        """`folder`: on a disk, for archives that are gone when they are closed."""
+        """`folder`: on a disk, for archives that are gone when they are closed; `space` is that disk's."""
         self._database = database
         self._identity = identity
         self._audit: Audit = identity.audit
@@ -54,6 +56,7 @@ class Privacy:
         self._clock = clock
         self._exports = exports
         self._folder = folder
+        self._space = space
 
     # Export
 
@@ -64,7 +67,8 @@ class Privacy:
         await self._rates.take(model.EXPORTS, str(of))
         async with self._places.place(of) as pace:
             await OTHER.run(lambda: self._folder.mkdir(mode=0o700, parents=True, exist_ok=True))
-            with tempfile.TemporaryFile(dir=self._folder) as file:
+            with tempfile.TemporaryFile(dir=self._folder) as plain:
+                file = guarded(plain, self._space)
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                     for part in self._exports:
                         async for path, content in part(of):

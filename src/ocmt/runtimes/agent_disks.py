@@ -238,12 +238,12 @@ class AgentDisks:
             try:
                 loop_mounts.mount_image(image, root)
             except OSError:
-                check_image(image)
+                self._check(image)
                 loop_mounts.mount_image(image, root)
             else:
                 if had_errors(root):
                     loop_mounts.unmount(root)
-                    check_image(image)
+                    self._check(image)
                     loop_mounts.mount_image(image, root)
         elif not found.exists() or not found.samefile(image):
             raise OSError(errno.EBUSY, f"{found} is mounted there", str(root))
@@ -260,11 +260,16 @@ class AgentDisks:
             while place.exists() and place.stat().st_dev != place.parent.stat().st_dev:
                 loop_mounts.unmount(place, at_once=at_once)
 
+    def _check(self, image: Path) -> None:
+        loop_mounts.wait_until_free(image)
+        check_image(image)
+
     def _grow(self, name: str, root: Path, image: Path, size: int) -> None:
         """While it is not mounted: to grow a mounted one takes a capability that containers do not have."""
         self._unmount(name, at_once=False)
+        loop_mounts.wait_until_free(image)
         os.truncate(image, size)
-        check_image(image)
+        self._check(image)
         run(["resize2fs", str(image)], seconds=CHECK_SECONDS)
         self._mount(name, root, image)
         self._mounted.add(name)

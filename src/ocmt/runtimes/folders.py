@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OF_THE_AGENT = ("home", "workspace", "state", "tmp")
+IN_HOME = ("workspace", "state", "config")
+"""Folders of `home/` over which others are mounted inside."""
 INSIDE_ID = 1000
 """The uid and gid that an agent sees as its own."""
 FIRST_UID = 0x70000000
@@ -67,6 +70,8 @@ class AgentFolder:
             self._make(self.logs, 0o700)
             for name in self.of_the_agent:
                 self._hand_over(self.root / name, name, compile_cache)
+            if "home" in self.of_the_agent:
+                self._make_places()
             self._write_config(config)
         except OSError as error:
             raise SetupProblem(
@@ -96,6 +101,25 @@ class AgentFolder:
             unfinished.rename(folder)
         elif folder.lstat().st_uid != (os.getuid() if self.uid is None else self.uid):
             self._change_hands(folder)
+
+    def _make_places(self) -> None:
+        """Have real folders where others are mounted inside; what else has such a name is moved aside.
+
+        An agent that runs cannot change them, for they are mounted over, but an archive or a snapshot brings
+        a `home/` with whatever its user likes. bubblewrap follows a link there, to anything of the machine's.
+        """
+        with _opened_by_its_owner(self.root / "home") as home:
+            for name in IN_HOME:
+                try:
+                    if stat.S_ISDIR(os.stat(name, dir_fd=home, follow_symlinks=False).st_mode):
+                        continue
+                    aside = f"{name}.moved-{secrets.token_hex(4)}"
+                    os.rename(name, aside, src_dir_fd=home, dst_dir_fd=home)
+                except FileNotFoundError:
+                    pass
+                os.mkdir(name, 0o755, dir_fd=home)
+                if self.uid is not None:
+                    os.chown(name, self.uid, self.uid, dir_fd=home, follow_symlinks=False)
 
     def _change_hands(self, folder: Path) -> None:
         """Give it and all below to the agent's uid; never follows a link."""
@@ -156,6 +180,19 @@ def _opened(folder: Path) -> Iterator[int]:
         yield number
     finally:
         os.close(number)
+
+
+@contextmanager
+def _opened_by_its_owner(folder: Path) -> Iterator[int]:
+    """That folder, also where its owner, who may be us in a sandbox, has shut it."""
+    handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(handle).st_mode & 0o700 != 0o700:
+            Path(f"/proc/self/fd/{handle}").chmod(0o700)
+        with _opened(folder) as number:
+            yield number
+    finally:
+        os.close(handle)
 
 
 def last_lines(files: Sequence[Path], lines: int, *, most: int = 256 * 1024) -> str:

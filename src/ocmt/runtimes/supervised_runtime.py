@@ -385,6 +385,8 @@ class SupervisedRuntime(ABC):
             self._need_no_disk(name)
 
         def make_room() -> None:
+            if self._disk_full:
+                raise DiskFull(WORDS, retry_after=30)
             if disks is not None and disks.on_own_disk(name):
                 disks.make_room(name)
 

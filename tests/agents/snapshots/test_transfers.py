@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import AsyncIterator
@@ -17,7 +18,8 @@ import pytest
 from ocmt.agents.service import Agents
 from ocmt.agents.snapshots.keeping import Limits
 from ocmt.agents.snapshots.manifest import Entry, Manifest
-from ocmt.errors import InvalidInput, LimitReached, OcmtError, TooLarge, Unavailable
+from ocmt.errors import DiskFull, InvalidInput, LimitReached, OcmtError, TooLarge, Unavailable
+from ocmt.platform.free_space import FreeSpace, Space
 from ocmt.platform.http.download import Download
 from ocmt.platform.places import Places, Rates
 from tests.accounts import make_user
@@ -132,6 +134,32 @@ async def test_the_agent_is_kept_awake_while_it_lasts_and_one_user_has_one_trans
         with pytest.raises(Unavailable, match="being copied already"):
             await bench.transfers.receive(bench.user_id, pieces(b"PK"))
     assert (await agents.find(bench.user_id)).holds == ()
+
+
+async def test_nothing_is_written_for_a_transfer_while_the_disk_is_almost_full(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight at once are larger than the floor that is left to the database."""
+    await bench.take()
+    free = 1000
+    space = FreeSpace(lambda: [Space(free, 10_000)], floor=100, monotonic=itertools.count().__next__)
+    monkeypatch.setattr(bench.transfers, "_space", space)
+
+    async def fills() -> AsyncIterator[bytes]:
+        nonlocal free
+        yield bytes(2 * 1024**2)
+        free = 50
+        yield bytes(2 * 1024**2)
+        raise AssertionError("more was taken")
+
+    with pytest.raises(DiskFull):
+        await bench.transfers.receive(bench.user_id, fills())
+    with pytest.raises(DiskFull):
+        async with bench.transfers.archive(bench.user_id, 1):
+            pass
+    free = 1000
+    async with bench.transfers.archive(bench.user_id, 1) as ready:
+        assert zipfile.ZipFile(ready.file).namelist()
 
 
 async def test_an_archive_that_is_lost_before_it_is_in_place_is_said_and_forgotten(bench: Bench) -> None:

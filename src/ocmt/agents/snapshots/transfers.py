@@ -27,6 +27,7 @@ from ocmt.agents.snapshots.store import UserObjects, reaching
 from ocmt.agents.snapshots.wishes import dropped_where_hopeless
 from ocmt.errors import InvalidInput, TooLarge
 from ocmt.platform.database import Database
+from ocmt.platform.free_space import FreeSpace, guarded
 from ocmt.platform.http.download import Ready
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
@@ -55,8 +56,9 @@ class Transfers:
         holds: Holds,
         folder: Path,
         places: Places | None = None,
+        space: FreeSpace | None = None,
     ) -> None:
-        """`folder`: on a disk, for files that are gone when they are closed."""
+        """`folder`: on a disk, for files that are gone when they are closed; `space` is that disk's."""
         self._snapshots = snapshots
         self._rows = SnapshotRows(database)
         self._objects = objects
@@ -64,6 +66,7 @@ class Transfers:
         self._holds = holds
         self._folder = folder
         self._places = places or Places(AT_ONCE)
+        self._space = space
 
     @asynccontextmanager
     async def archive(self, user_id: UUID, generation: int) -> AsyncIterator[Ready]:
@@ -135,7 +138,7 @@ class Transfers:
     def _new_file(self) -> IO[bytes]:
         with reaching():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(dir=self._folder)
+            return guarded(tempfile.TemporaryFile(dir=self._folder), self._space)
 
 
 async def _paced(pieces: AsyncIterator[bytes], pace: Pace) -> AsyncIterator[bytes]:
