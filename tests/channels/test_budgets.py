@@ -125,7 +125,7 @@ async def test_a_batch_that_fails_leaves_the_count_as_it_is(house: House) -> Non
         await uncount(*given)
 
     # With what is still to be counted of the batches before.
-    writer._uncount_known = fails  # type: ignore[method-assign]
+    writer._uncount_known = fails  # type: ignore[method-assign, assignment]
     writer._allowances.trusts = lambda *_: False  # type: ignore[method-assign]
     with pytest.raises(Unavailable):
         await keep(house, writer, "3")
