@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,10 @@ def test_parts_that_do_not_belong_together_are_refused_until_they_are_adopted(
         assert shell.run(command) == 1, command
         assert "does not belong to the database in DATABASE_URL" in shell.complains
         assert shell.complains.count("\n") == 1
+    assert shell.run("db adopt") == 1
+    assert "is empty" in shell.complains
+    shutil.copytree(tmp_path / "secrets", tmp_path / "other" / "secrets", dirs_exist_ok=True)
+    (tmp_path / "other" / "secrets" / "installation-id.sealed").unlink()
     assert shell.run("db adopt") == 0
     assert "now belong to installation" in shell.says
     assert shell.run("vault rotate") == 0

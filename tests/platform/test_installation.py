@@ -128,6 +128,9 @@ async def test_stores_that_lack_what_the_database_needs_are_not_marked(
 async def test_parts_that_were_moved_by_hand_can_be_adopted(database: Database, tmp_path: Path) -> None:
     await Folder(tmp_path / "old").open(database)
     new = Folder(tmp_path / "new")
+    with pytest.raises(NotTogether, match="is empty"):
+        await adopt(database, new.objects, new.secrets, PLACES)
+    await new.secrets.put("moved", b"here")
     assert await adopt(database, new.objects, new.secrets, PLACES) == (await new.open(database)).installation
 
 

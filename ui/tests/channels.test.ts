@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import {
+  canRunAgain,
   deliveryNotes,
   deliveryWords,
   ENDED,
@@ -104,6 +105,14 @@ describe("steps", () => {
     for (const text of ["javascript:alert(1)", "http://a.example", "https://", "xhttps:/a"]) {
       expect(withAddresses(text)).toEqual([text]);
     }
+  });
+
+  test("what has no content anymore cannot run again, and says so", () => {
+    const gone = delivery({ state: "dead", body_dropped: true });
+    expect(canRunAgain(delivery({ state: "dead" }))).toBe(true);
+    expect(canRunAgain(delivery({ state: "answering" }))).toBe(false);
+    expect(canRunAgain(gone)).toBe(false);
+    expect(deliveryNotes(gone)).toEqual(["its content is not kept anymore, so it cannot run again"]);
   });
 
   test("tokens and secrets are not shown", () => {

@@ -167,7 +167,7 @@ returning id;
 -- that was under way, or was held up in the network, while the turn ended would else still see it open.
 -- batch names it: one that was written is known by that when it comes again because nobody said so. Within a
 -- conversation only one turn at a time writes such batches, so the last one's name is enough.
--- Counts their bytes, too, and says how many are left of the user's budget, but for other writers of this moment.
+-- Counts their bytes, too, for the conversation and for its user, and says how many are left of the user's budget.
 with held as materialized (
   select c.id, c.last_seq, c.last_batch from conversations c where c.user_id = :user_id and c.id = :conversation_id for no key update
 ), going_on as materialized (
@@ -185,6 +185,10 @@ with held as materialized (
          or (exists (select from agents a where a.user_id = :user_id and a.lease_token = :lease_token::bigint)
              and exists (select from going_on)))
   returning c.last_seq
+), counted as (
+  update storage_used s set bytes = s.bytes + :bytes::bigint
+  from moved m where s.user_id = :user_id and s.store = 'conversations'
+  returning s.bytes
 ), added as (
   insert into events (conversation_id, seq, turn_id, type, data, created_at)
   select :conversation_id, m.last_seq - :count + n.number, n.turn_id, n.type, n.data::jsonb, :now
@@ -194,8 +198,8 @@ with held as materialized (
 select done.last_seq,
        coalesce((select p.conversation_bytes from agents a join plans p on p.name = a.plan where a.user_id = :user_id),
                 :most_bytes::bigint)
-       - (select s.bytes from storage_used s where s.user_id = :user_id and s.store = 'conversations')
-       - :bytes::bigint as bytes_left
+       - coalesce((select u.bytes from counted u),
+                  (select s.bytes from storage_used s where s.user_id = :user_id and s.store = 'conversations'), 0) as bytes_left
 from (
   select m.last_seq from moved m, (select count(*) from added) a, pg_notify('conversations', :conversation_id::text)
   union all

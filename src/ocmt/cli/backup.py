@@ -52,8 +52,8 @@ async def create(
         report = await backups.create(file, passphrase, replace=force)
         unsaved = await _unsaved_work(backups.dsn)
     _print(report, "made and verified", as_json=json)
-    if unsaved is not None:
-        print(unsaved, file=sys.stderr)
+    if unsaved is not None and not json:
+        print(unsaved)
 
 
 @app.command
@@ -123,8 +123,12 @@ def _passphrase(file: Path | None, *, twice: bool) -> str:
         return _read_passphrase(file)
     if not sys.stdin.isatty():
         raise InvalidInput("Nobody is here to be asked for the passphrase: name a file by --passphrase-file.")
-    passphrase = getpass("Passphrase of the backup: ")
-    if twice and getpass("Once more: ") != passphrase:
+    try:
+        passphrase = getpass("Passphrase of the backup: ")
+        again = getpass("Once more: ") if twice else passphrase
+    except EOFError:
+        raise InvalidInput("No passphrase was entered. Try again.") from None
+    if again != passphrase:
         raise InvalidInput("The two are not the same. Try again.")
     return passphrase
 

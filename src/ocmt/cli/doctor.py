@@ -26,6 +26,7 @@ from ocmt.broker.policy import clean_key, is_key
 from ocmt.cli.output import AsJson, DataDir, print_json, print_table
 from ocmt.errors import OcmtError, SetupProblem
 from ocmt.platform.free_space import FreeSpace, read_folders
+from ocmt.platform.installation import NotTogether
 from ocmt.platform.mail import SmtpMail
 from ocmt.platform.postgres_binaries import OLDEST_MAJOR, find_binaries, major_version
 from ocmt.runtimes.base import Isolation
@@ -108,6 +109,8 @@ def _looked(name: str, look: Callable[[Settings], Check], settings: Settings) ->
     try:
         return look(settings)
     except OcmtError as error:
+        if isinstance(error, NotTogether):
+            return Check(name, False, "they are of two installations", error.message)
         return Check(name, False, "not found" if isinstance(error, SetupProblem) else "failed", error.message)
 
 

@@ -136,6 +136,11 @@ async def adopt(
     """
     async with database.transaction() as connection:
         row = await queries.lock_installation(connection)
+        if row["marked"] and not set(await secrets.names()) - {SECRET}:
+            raise NotTogether(
+                f"{_begin(places.secrets)} is empty, so it is not the one of this installation. Nothing was "
+                "changed: name the right data folder, or restore a backup."
+            )
         for look in evidence:
             if (lacking := await look(connection, objects, secrets)) is not None:
                 raise NotTogether(

@@ -49,7 +49,6 @@ from ocmt.platform.clock import Clock
 from ocmt.platform.database import Database
 from ocmt.platform.leases import Lease
 from ocmt.platform.objects import Objects
-from ocmt.platform.storage import Store, full
 from ocmt.platform.work import FILES
 from ocmt.runtimes.base import AgentFiles, FilesChanged
 
@@ -190,22 +189,12 @@ class Snapshots:
     async def _make_room(
         self, lease: Lease, store: UserObjects, newest: Snapshot | None, looked: Looked, limits: Limits
     ) -> dict[str, int]:
-        """Give up older generations before a save that would pass the budget; never the newest one.
-
-        Returns the contents that the store has then: hash → bytes. Raises: LimitReached where the newest
-        generation and what is to come do not fit together.
-        """
-        sizes = await store.blob_sizes()
-        known = looked.known
+        """The contents that the store has (hash → bytes), once there is room for what is to come."""
+        sizes, known = await store.blob_sizes(), looked.known
         coming = sum(item.size for item in looked.found if known.get(item.path) not in sizes)
         if newest is None or sum(sizes.values()) + coming <= limits.budget:
             return sizes
-        manifest = await read_manifest(store, newest)
-        if manifest is None:
-            return sizes  # it is damaged: what is needed is not known, so nothing is given up
-        room = max(0, limits.budget - coming)
-        if await self._tidier.prune(lease, store, manifest, self._retention, budget=room) > room:
-            raise full(Store.SNAPSHOTS, size=limits.budget)
+        await self._tidier.make_room(lease, store, newest, self._retention, coming, budget=limits.budget)
         return await store.blob_sizes()
 
     async def _write(

@@ -15,6 +15,7 @@ from ocmt.agents.snapshots.store import AT_ONCE, UserObjects
 from ocmt.agents.snapshots.uploading import all_or_first_error
 from ocmt.platform.clock import Clock
 from ocmt.platform.leases import Lease
+from ocmt.platform.storage import Store, full
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,28 @@ class Tidier:
             known = await read_manifest(store, row) if row is not None else None
             await refresh_plain_tree(store, manifest, known)
         await self.prune(lease, store, manifest, retention, budget=budget)
+
+    async def make_room(
+        self,
+        lease: Lease,
+        store: UserObjects,
+        newest: Snapshot,
+        retention: Retention,
+        coming: int,
+        *,
+        budget: int,
+    ) -> None:
+        """Give up older generations before a save of `coming` bytes would pass the budget, never the newest.
+
+        Raises: LimitReached where the newest generation and what is to come do not fit together; LeaseLost,
+        Unavailable.
+        """
+        manifest = await read_manifest(store, newest)
+        if manifest is None:
+            return  # it is damaged: what is needed is not known, so nothing is given up
+        room = max(0, budget - coming)
+        if await self.prune(lease, store, manifest, retention, budget=room) > room:
+            raise full(Store.SNAPSHOTS, size=budget)
 
     async def prune(
         self, lease: Lease, store: UserObjects, manifest: Manifest, retention: Retention, *, budget: int

@@ -48,12 +48,6 @@ begin
   return null;
 end $$;
 
-create function add_to_storage(of_user uuid, of_store text, more_items bigint, more_bytes bigint) returns void
-language sql as $$
-  update storage_used set items = items + more_items, bytes = bytes + more_bytes
-  where user_id = of_user and store = of_store;
-$$;
-
 -- What a row of each store counts as: its contents and a share for the row itself.
 
 create function turn_size(text text, answer text) returns bigint language sql immutable as $$
@@ -68,24 +62,33 @@ create function outbox_size(text text) returns bigint language sql immutable as 
   select 300 + octet_length(text);
 $$;
 
+-- The statements below are written out in each function: a function of one more statement would be planned anew at
+-- every call, in the middle of hot paths.
+
 create function count_conversations() returns trigger language plpgsql as $$
 begin
   if is_restoring() then return null; end if;
-  case tg_op
-    when 'INSERT' then perform add_to_storage(new.user_id, 'conversations', 1, new.kept_bytes);
-    when 'UPDATE' then perform add_to_storage(new.user_id, 'conversations', 0, new.kept_bytes - old.kept_bytes);
-    else perform add_to_storage(old.user_id, 'conversations', -1, -old.kept_bytes);
-  end case;
+  if tg_op = 'INSERT' then
+    update storage_used set items = items + 1, bytes = bytes + new.kept_bytes
+    where user_id = new.user_id and store = 'conversations';
+  else
+    update storage_used set items = items - 1, bytes = bytes - old.kept_bytes
+    where user_id = old.user_id and store = 'conversations';
+  end if;
   return null;
 end $$;
 
 -- A turn goes only with its conversation, which takes all its bytes along.
 create function count_turns() returns trigger language plpgsql as $$
+declare
+  more bigint := 500 + octet_length(new.text) + coalesce(octet_length(new.answer), 0);
 begin
   if is_restoring() then return null; end if;
-  update conversations set kept_bytes = kept_bytes + turn_size(new.text, new.answer)
-    - case tg_op when 'UPDATE' then turn_size(old.text, old.answer) else 0 end
-  where id = new.conversation_id;
+  if tg_op = 'UPDATE' then
+    more := more - (500 + octet_length(old.text) + coalesce(octet_length(old.answer), 0));
+  end if;
+  update conversations set kept_bytes = kept_bytes + more where id = new.conversation_id;
+  update storage_used set bytes = bytes + more where user_id = new.user_id and store = 'conversations';
   return null;
 end $$;
 
@@ -93,10 +96,15 @@ create function count_attachments() returns trigger language plpgsql as $$
 begin
   if is_restoring() then return null; end if;
   case tg_op
-    when 'INSERT' then perform add_to_storage(new.user_id, 'attachments', 1, coalesce(new.size, new.reserved));
-    when 'UPDATE' then perform add_to_storage(new.user_id, 'attachments', 0,
-      coalesce(new.size, new.reserved) - coalesce(old.size, old.reserved));
-    else perform add_to_storage(old.user_id, 'attachments', -1, -coalesce(old.size, old.reserved));
+    when 'INSERT' then
+      update storage_used set items = items + 1, bytes = bytes + coalesce(new.size, new.reserved)
+      where user_id = new.user_id and store = 'attachments';
+    when 'UPDATE' then
+      update storage_used set bytes = bytes + coalesce(new.size, new.reserved) - coalesce(old.size, old.reserved)
+      where user_id = new.user_id and store = 'attachments';
+    else
+      update storage_used set items = items - 1, bytes = bytes - coalesce(old.size, old.reserved)
+      where user_id = old.user_id and store = 'attachments';
   end case;
   return null;
 end $$;
@@ -105,9 +113,9 @@ create function count_snapshots() returns trigger language plpgsql as $$
 begin
   if is_restoring() then return null; end if;
   if tg_op = 'INSERT' then
-    perform add_to_storage(new.user_id, 'snapshots', 1, 0);
+    update storage_used set items = items + 1 where user_id = new.user_id and store = 'snapshots';
   else
-    perform add_to_storage(old.user_id, 'snapshots', -1, 0);
+    update storage_used set items = items - 1 where user_id = old.user_id and store = 'snapshots';
   end if;
   return null;
 end $$;
@@ -128,7 +136,8 @@ end $$;
 create function count_bodies() returns trigger language plpgsql as $$
 begin
   if not is_restoring() then
-    perform add_to_storage(new.user_id, 'deliveries', 0, delivery_size(new.body) - delivery_size(old.body));
+    update storage_used set bytes = bytes + delivery_size(new.body) - delivery_size(old.body)
+    where user_id = new.user_id and store = 'deliveries';
   end if;
   return null;
 end $$;
@@ -136,7 +145,8 @@ end $$;
 create function count_owed() returns trigger language plpgsql as $$
 begin
   if not is_restoring() then
-    perform add_to_storage(new.user_id, 'deliveries', 0, outbox_size(new.text));
+    update storage_used set bytes = bytes + outbox_size(new.text)
+    where user_id = new.user_id and store = 'deliveries';
   end if;
   return null;
 end $$;
@@ -220,8 +230,6 @@ select recount_storage();
 create trigger open_storage after insert on users for each row execute function open_storage();
 
 create trigger count_made after insert on conversations for each row execute function count_conversations();
-create trigger count_changed after update of kept_bytes on conversations for each row
-  when (old.kept_bytes <> new.kept_bytes) execute function count_conversations();
 create trigger count_gone after delete on conversations for each row execute function count_conversations();
 create trigger count_made after insert on turns for each row execute function count_turns();
 create trigger count_changed after update of text, answer on turns for each row
