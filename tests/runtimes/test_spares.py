@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from ocmt.errors import Unavailable
 from ocmt.runtimes import spares
 from ocmt.runtimes.bubblewrap import View
 from ocmt.runtimes.folders import FIRST_UID
@@ -248,15 +247,18 @@ class TestAPlainStartInstead:
         await runtime.start(spec, {})
         assert await inside(runtime, spec.user_id, HOW) is False
 
-    async def test_where_a_link_waits_in_the_agents_folder(self, warm: Warm, folder: Path) -> None:
-        """The agent owns its home; what it put where a folder is to be mounted is not followed by either."""
+    async def test_a_link_that_waits_in_the_agents_folder_is_moved_aside(
+        self, warm: Warm, folder: Path
+    ) -> None:
+        """The agent owns its home; what is put where a folder is to be mounted is not followed."""
         runtime = await warm()
         spec = a_spec()
         home = folder / "data" / "agents" / str(spec.user_id) / "home"
         home.mkdir(parents=True)
         (home / "state").symlink_to("/tmp")
-        with pytest.raises(Unavailable):
-            await runtime.start(spec, {})
+        await runtime.start(spec, {})
+        program = "import os; answer = os.path.islink('/home/agent/state')"
+        assert await inside(runtime, spec.user_id, program) is False
 
     async def test_where_the_spare_is_of_another_openclaw(
         self, warm: Warm, tools: Tools, folder: Path
