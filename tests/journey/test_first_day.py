@@ -76,7 +76,9 @@ async def test_the_agent_writes_a_file_when_asked_to(
     assert any(event.type == "turn.tool" and event.data["name"] == "write" for event in events)
     answer_of(events)
     me = await anna.call("GET", "/api/v1/me")
-    written = list((installation.data / "agents" / me["id"]).rglob("workspace/hello.txt"))
+    # As root the agent's disk is mounted where the platform alone sees it.
+    seen_by_it = Path(f"/proc/{installation.pid}/root{installation.data}")
+    written = list((seen_by_it / "agents" / me["id"]).rglob("workspace/hello.txt"))
     assert len(written) == 1
 
 
