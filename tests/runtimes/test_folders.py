@@ -102,11 +102,10 @@ def test_what_lies_where_folders_are_mounted_is_moved_aside(tmp_path: Path) -> N
     agent = AgentFolder(tmp_path / "a", None)
     agent.prepare("{}", compile_cache=None)
     home = agent.root / "home"
-    (home / "workspace").rmdir()
     (home / "workspace").symlink_to("/")
-    (home / "state").rmdir()
     (home / "state").write_text("a file of the user's")
     home.chmod(0)
     agent.prepare("{}", compile_cache=None)
-    assert all(stat.S_ISDIR((home / name).lstat().st_mode) for name in ("workspace", "state", "config"))
+    assert all(stat.S_ISDIR((home / name).lstat().st_mode) for name in ("workspace", "state"))
+    assert not (home / "config").exists()
     assert [path.read_text() for path in home.glob("state.moved-*")] == ["a file of the user's"]

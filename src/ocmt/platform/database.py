@@ -118,6 +118,10 @@ class Database:
                 if error.sqlstate == _BOUND_REACHED:
                     raise LimitReached(str(error)) from error
                 raise
+            except asyncpg.InternalClientError as error:
+                # The server ended the connection in the middle of something: it is of no use anymore.
+                connection.terminate()
+                raise _unavailable(error) from error
             except (asyncpg.InterfaceError, OSError) as error:
                 if _is_lost(connection):
                     raise _unavailable(error) from error
@@ -147,7 +151,7 @@ class Database:
         """Whatever was to be done has ended by now: a connection that does not come back is replaced."""
         try:
             await self._pool.release(connection)
-        except (*_UNREACHABLE, asyncpg.InterfaceError) as error:
+        except (*_UNREACHABLE, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             log.warning("database_connection_dropped", error=type(error).__name__)
 
     async def close(self) -> None:

@@ -103,7 +103,7 @@ class AgentFolder:
             self._change_hands(folder)
 
     def _make_places(self) -> None:
-        """Have real folders where others are mounted inside; what else has such a name is moved aside.
+        """Move aside what is no folder where folders are mounted inside; the mount makes what is missing.
 
         An agent that runs cannot change them, for they are mounted over, but an archive or a snapshot brings
         a `home/` with whatever its user likes. bubblewrap follows a link there, to anything of the machine's.
@@ -111,12 +111,13 @@ class AgentFolder:
         with _opened_by_its_owner(self.root / "home") as home:
             for name in IN_HOME:
                 try:
-                    if stat.S_ISDIR(os.stat(name, dir_fd=home, follow_symlinks=False).st_mode):
-                        continue
-                    aside = f"{name}.moved-{secrets.token_hex(4)}"
-                    os.rename(name, aside, src_dir_fd=home, dst_dir_fd=home)
+                    found = os.stat(name, dir_fd=home, follow_symlinks=False)
                 except FileNotFoundError:
-                    pass
+                    continue
+                if stat.S_ISDIR(found.st_mode):
+                    continue
+                aside = f"{name}.moved-{secrets.token_hex(4)}"
+                os.rename(name, aside, src_dir_fd=home, dst_dir_fd=home)
                 os.mkdir(name, 0o755, dir_fd=home)
                 if self.uid is not None:
                     os.chown(name, self.uid, self.uid, dir_fd=home, follow_symlinks=False)
