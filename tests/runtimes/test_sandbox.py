@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import uvloop
@@ -409,6 +410,13 @@ class TestLimits:
         assert (await runtime.logs(spec.user_id, {}, lines=1)).startswith("xxx")
 
 
+async def expect_jobs(runtime: SandboxRuntime, user_id: UUID, names: list[str]) -> None:
+    """Wait until these programs are what runs: a shell that starts one has its own name for a moment."""
+    async with asyncio.timeout(10):
+        while await runtime.jobs(user_id) != names:
+            await asyncio.sleep(0.02)
+
+
 class TestWhatItLeavesRunning:
     """Programs outside of the gateway's own tree, however they got there."""
 
@@ -460,7 +468,7 @@ class TestWhatItLeavesRunning:
             subprocess.run(["sh", "-c", '"$0" 600 &', program]); answer = 1
         """
         await inside(runtime, spec.user_id, code)
-        assert await runtime.jobs(spec.user_id) == ["b2J"]
+        await expect_jobs(runtime, spec.user_id, ["b2J"])
 
     async def test_nobody_who_does_not_run_has_any(self, runtime: SandboxRuntime) -> None:
         assert await runtime.jobs(a_spec().user_id) == []
