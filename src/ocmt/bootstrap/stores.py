@@ -61,9 +61,8 @@ def plain_stores(settings: Settings) -> tuple[LocalObjects, LocalSecrets]:
 
 
 async def _lacks_vault_key(connection: Connection, _objects: Objects, secrets: Secrets) -> str | None:
-    from ocmt.vault.keys import (
-        find_unopened_key,
-    )  # late, as what follows: asked once in an installation's life
+    # Late, as in the next one: this is asked once in an installation's life.
+    from ocmt.vault.keys import find_unopened_key
 
     return await find_unopened_key(connection, secrets)
 

@@ -128,9 +128,9 @@ def _settings(_settings: Settings) -> Check:
 
 
 def _address(settings: Settings) -> Check:
-    from ocmt.identity.origin import PublicAddress
+    from ocmt.bootstrap.features import public_address  # late, as it opens many rooms
 
-    return Check("address", True, PublicAddress.parse(settings.url).url)
+    return Check("address", True, public_address(settings).url)
 
 
 def _mail(settings: Settings) -> Check:

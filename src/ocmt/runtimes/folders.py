@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocmt.errors import SetupProblem
+from ocmt.runtimes.spare_mounts import IN_HOME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 OF_THE_AGENT = ("home", "workspace", "state", "tmp")
-IN_HOME = ("workspace", "state", "config")
-"""Folders of `home/` over which others are mounted inside."""
 INSIDE_ID = 1000
 """The uid and gid that an agent sees as its own."""
 FIRST_UID = 0x70000000
